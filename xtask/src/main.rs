@@ -1,2 +1,46 @@
-//! xtask
-fn main() {}
+//! Automation of the project: checks, tests, demo images, the demo, benchmarks. Rust, not shell.
+
+mod lanes;
+mod process;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Automation of the Evenkeel project")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check what the compiler does not: layers, sizes, module docs, forbidden words
+    Tidy {
+        /// Shrink the ratchet list to what is still needed
+        #[arg(long)]
+        bless: bool,
+        /// Print the size figures of the code
+        #[arg(long)]
+        figures: bool,
+    },
+    /// The fast lane: tidy, formatting, compiler and clippy
+    Check,
+    /// Every lane that CI runs
+    Test {
+        /// Run only these lanes
+        #[arg(long = "lane")]
+        lanes: Vec<String>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    std::env::set_current_dir(process::workspace_root())?;
+    match arguments.command {
+        Command::Tidy { figures: true, .. } => tidy::figures(),
+        Command::Tidy { bless, .. } => tidy::run(bless),
+        Command::Check => lanes::check(),
+        Command::Test { lanes } => lanes::test(&lanes),
+    }
+}
