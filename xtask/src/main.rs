@@ -1,8 +1,10 @@
 //! Automation of the project: checks, tests, demo images, the demo, benchmarks. Rust, not shell.
 
+mod host;
 mod lanes;
 mod process;
 mod tidy;
+mod tools;
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +34,8 @@ enum Command {
         #[arg(long = "lane")]
         lanes: Vec<String>,
     },
+    /// Fetch kubectl and helm into target/tools
+    Tools,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,5 +46,6 @@ fn main() -> anyhow::Result<()> {
         Command::Tidy { bless, .. } => tidy::run(bless),
         Command::Check => lanes::check(),
         Command::Test { lanes } => lanes::test(&lanes),
+        Command::Tools => tools::all().map(|folder| println!("{}", folder.display())),
     }
 }

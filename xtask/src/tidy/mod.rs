@@ -9,8 +9,6 @@ mod words;
 
 use anyhow::bail;
 
-use source::Source;
-
 /// Runs all checks. With `bless`, rewrites the ratchet list when it can shrink.
 pub fn run(bless: bool) -> anyhow::Result<()> {
     let sources = source::all()?;

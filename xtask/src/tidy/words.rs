@@ -34,6 +34,10 @@ fn module_docs(source: &Source) -> Option<String> {
 
 fn words(source: &Source) -> Vec<String> {
     let path = source.path.display();
+    // The test kit's waiting is the one place that lets time pass.
+    if source.path.ends_with("tests/src/wait.rs") {
+        return Vec::new();
+    }
     let code = source.code.lines().enumerate().flat_map(|(at, line)| {
         let found = UNFINISHED.iter().filter(move |word| line.contains(**word));
         found.map(move |word| (at, *word))

@@ -1,0 +1,16 @@
+//! The end-to-end lane: real kubectl and helm against one real server with real containers.
+
+mod basics;
+
+use e2e::{Case, Cluster, Options, run_all};
+
+/// Cases mostly wait; four at once keep two cores busy without starving the node.
+const AT_ONCE: usize = 4;
+
+fn main() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options { host: 1, name: "e2e".into(), ..Options::default() })?;
+    let cases: Vec<Case<Cluster>> = basics::CASES.into_iter().collect();
+    let good = run_all(&cluster, &cases, AT_ONCE);
+    drop(cluster);
+    std::process::exit(i32::from(!good));
+}

@@ -1,0 +1,183 @@
+//! One Evenkeel server with everything on one simulated host, and the clients that talk to it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::host::{Host, child_of};
+use crate::tool::Tool;
+use crate::wait::eventually;
+
+/// How long a started server may take until it answers, in a debug build on a busy machine.
+const READY_BOUND: Duration = Duration::from_secs(60);
+
+/// Choices of a cluster that differ between lanes.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Number of the first host; lanes that run at once use different ones.
+    pub host: u8,
+    /// Further arguments of `evenkeel server`.
+    pub arguments: Vec<String>,
+    /// Folder for all data; removed with the cluster.
+    pub name: String,
+}
+
+/// A running server. Dropping it stops everything it started.
+pub struct Cluster {
+    pub host: Host,
+    pub data: PathBuf,
+    options: Options,
+    server: Option<Child>,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Starts a server in an empty folder and waits until it is ready.
+    pub fn start(options: Options) -> anyhow::Result<Cluster> {
+        let data = PathBuf::from("/var/tmp/evenkeel-e2e").join(&options.name);
+        remove(&data)?;
+        fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+        let host = Host::up(options.host)?;
+        let mut cluster = Cluster { host, data, options, server: None };
+        cluster.link_images()?;
+        cluster.start_server()?;
+        Ok(cluster)
+    }
+
+    /// The demo and test images, where the node imports them from at start.
+    fn link_images(&self) -> anyhow::Result<()> {
+        let from = target().join("images");
+        let to = self.data.join("agent/images");
+        fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
+        for entry in fs::read_dir(&from).with_context(|| format!("read {}: run cargo xtask images", from.display()))? {
+            let entry = entry?;
+            if entry.path().extension().is_some_and(|extension| extension == "tar") {
+                let link = to.join(entry.file_name());
+                fs::hard_link(entry.path(), &link).or_else(|_| fs::copy(entry.path(), &link).map(drop))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the server's process, waits until it answers /readyz.
+    pub fn start_server(&mut self) -> anyhow::Result<()> {
+        if self.server.is_some() {
+            bail!("the server runs already");
+        }
+        let log = File::options().create(true).append(true).open(self.data.join("server.log"))?;
+        let mut tool = self.host.tool(&binary().display().to_string())?;
+        tool.leading.extend(self.arguments().into_iter().map(Into::into));
+        let mut command = Command::new(&tool.program);
+        command.args(&tool.leading).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.server = Some(command.spawn().context("start evenkeel")?);
+        let kubectl = self.kubectl();
+        eventually("the server is ready", READY_BOUND, || kubectl.ok("get --raw /readyz").map(drop))
+            .with_context(|| format!("see {}", self.data.join("server.log").display()))
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![
+            "server".to_owned(),
+            format!("--data-dir={}", self.data.display()),
+            format!("--node-name={}", self.host.name),
+            format!("--node-ip={}", self.host.address),
+            format!("--write-kubeconfig={}", self.kubeconfig().display()),
+        ];
+        arguments.extend(self.options.arguments.iter().cloned());
+        arguments
+    }
+
+    /// Kills the server's process, and nothing else, without a word of warning.
+    pub fn kill_server(&mut self) -> anyhow::Result<()> {
+        let Some(mut server) = self.server.take() else { bail!("the server does not run") };
+        let inner = child_of(server.id())?;
+        Tool::new("kill").ok(&format!("-9 {inner}"))?;
+        server.wait().map(drop).context("wait for the killed server")
+    }
+
+    /// Asks the server to stop, as a service manager does, and waits for its end.
+    pub fn stop_server(&mut self) -> anyhow::Result<()> {
+        let Some(mut server) = self.server.take() else { bail!("the server does not run") };
+        let inner = child_of(server.id())?;
+        Tool::new("kill").ok(&format!("-TERM {inner}"))?;
+        let bound = Duration::from_secs(30);
+        let ended = eventually("the server ends", bound, || server.try_wait()?.context("it still runs"));
+        let status = ended?;
+        if !status.success() {
+            bail!("the server ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// Power off, power on, start again: everything but the disk is lost.
+    pub fn reboot(&mut self) -> anyhow::Result<()> {
+        self.host.power_cut()?;
+        if let Some(mut server) = self.server.take() {
+            server.wait().context("wait for the server's end")?;
+        }
+        self.host.power_on()?;
+        self.start_server()
+    }
+
+    /// kubectl of the server's minor, as the cluster's administrator.
+    pub fn kubectl(&self) -> Tool {
+        self.client("kubectl")
+    }
+
+    /// A client of `target/tools` with the administrator's kubeconfig.
+    pub fn client(&self, name: &str) -> Tool {
+        let mut tool = Tool::new(target().join("tools").join(name));
+        tool.environment = vec![
+            ("KUBECONFIG".into(), self.kubeconfig().into()),
+            ("HOME".into(), self.data.clone().into()),
+            ("TERM".into(), "dumb".into()),
+        ];
+        tool
+    }
+
+    /// `evenkeel` itself, run on the host.
+    pub fn evenkeel(&self) -> anyhow::Result<Tool> {
+        self.host.tool(&binary().display().to_string())
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data.join("admin.kubeconfig")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.host.power_cut() {
+            eprintln!("{error:#}");
+        }
+        if let Some(mut server) = self.server.take() {
+            let _ = server.wait();
+        }
+        if std::env::var_os("EVENKEEL_KEEP").is_none()
+            && let Err(error) = remove(&self.data)
+        {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// The build folder this test binary was built into.
+fn target() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the kit lies in the workspace");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
+}
+
+fn binary() -> PathBuf {
+    std::env::var_os("EVENKEEL_BIN").map_or_else(|| target().join("debug/evenkeel"), PathBuf::from)
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))
+}

@@ -1,0 +1,16 @@
+//! The end-to-end test kit: simulated hosts, a real cluster of real processes on them, and foreign clients.
+//!
+//! Needs root, the packages `cargo xtask test` installs, and the images it builds. Everything a test starts lies in
+//! namespaces of its own and goes away with them.
+
+mod cluster;
+mod host;
+mod run;
+mod tool;
+mod wait;
+
+pub use cluster::{Cluster, Options};
+pub use host::Host;
+pub use run::{Case, run_all};
+pub use tool::{Tool, Transcript};
+pub use wait::{eventually, holds};

@@ -1,0 +1,101 @@
+//! A foreign command-line client and what it printed.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, bail};
+
+/// A program with leading arguments and environment: `kubectl --kubeconfig …`.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    pub program: PathBuf,
+    pub leading: Vec<OsString>,
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// How one call ended.
+#[derive(Debug)]
+pub struct Transcript {
+    pub line: String,
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+// === impl Tool ===
+
+impl Tool {
+    pub fn new(program: impl AsRef<Path>) -> Tool {
+        Tool { program: program.as_ref().to_path_buf(), leading: Vec::new(), environment: Vec::new() }
+    }
+
+    /// Runs to the end and requires success; returns standard output. Words are split at spaces.
+    pub fn ok(&self, words: &str) -> anyhow::Result<String> {
+        self.call(&split(words), "")?.succeeded()
+    }
+
+    /// As [`Tool::ok`], with separate arguments.
+    pub fn ok_with(&self, words: &[&str]) -> anyhow::Result<String> {
+        self.call(words, "")?.succeeded()
+    }
+
+    /// As [`Tool::ok`], with standard input.
+    pub fn ok_fed(&self, words: &str, input: &str) -> anyhow::Result<String> {
+        self.call(&split(words), input)?.succeeded()
+    }
+
+    /// Runs to the end, however it ends.
+    pub fn call(&self, words: &[&str], input: &str) -> anyhow::Result<Transcript> {
+        let mut command = self.command(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let line = format!("{command:?}");
+        let mut child = command.spawn().with_context(|| format!("start {line}"))?;
+        let mut stdin = child.stdin.take().context("standard input is piped")?;
+        // A program that exits without reading is fine: its own exit tells.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().with_context(|| format!("wait for {line}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let success = output.status.success();
+        Ok(Transcript { line, success, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    }
+
+    /// Starts and leaves running; standard output is piped to the caller.
+    pub fn spawn(&self, words: &str) -> anyhow::Result<Child> {
+        let mut command = self.command(&split(words));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().with_context(|| format!("start {command:?}"))
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.leading).args(words);
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
+        command
+    }
+}
+
+// === impl Transcript ===
+
+impl Transcript {
+    pub fn succeeded(self) -> anyhow::Result<String> {
+        if !self.success {
+            bail!("{} failed\n{}{}", self.line, self.stdout, self.stderr);
+        }
+        Ok(self.stdout)
+    }
+
+    /// Requires failure; returns what was said on standard error.
+    pub fn failed(self) -> anyhow::Result<String> {
+        if self.success {
+            bail!("{} succeeded\n{}", self.line, self.stdout);
+        }
+        Ok(self.stderr)
+    }
+}
+
+fn split(words: &str) -> Vec<&str> {
+    words.split_whitespace().collect()
+}
