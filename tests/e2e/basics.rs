@@ -50,7 +50,8 @@ fn deployment_serves(cluster: &Cluster) -> anyhow::Result<()> {
     let said = kubectl.ok("-n basics exec deployment/web -- cat /www/index.html")?;
     ensure!(said.contains("hello from web-"), "exec printed {said:?}");
     eventually("the Service answers by name", Duration::from_secs(30), || {
-        let page = kubectl.ok("-n basics exec deployment/web -- busybox wget -q -O - http://web.basics.svc.cluster.local")?;
+        let page =
+            kubectl.ok("-n basics exec deployment/web -- busybox wget -q -O - http://web.basics.svc.cluster.local")?;
         ensure!(page.contains("hello from web-"), "the page is {page:?}");
         Ok(())
     })?;

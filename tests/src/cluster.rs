@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::host::{Host, child_of};
+use crate::load::Endpoint;
 use crate::tool::Tool;
 use crate::wait::eventually;
 
@@ -29,6 +30,8 @@ pub struct Options {
 pub struct Cluster {
     pub host: Host,
     pub data: PathBuf,
+    /// From the start of the server's process until /readyz was good.
+    pub ready_after: Duration,
     options: Options,
     server: Option<Child>,
 }
@@ -42,7 +45,7 @@ impl Cluster {
         remove(&data)?;
         fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
         let host = Host::up(options.host)?;
-        let mut cluster = Cluster { host, data, options, server: None };
+        let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, options, server: None };
         cluster.link_images()?;
         cluster.start_server()?;
         Ok(cluster)
@@ -73,10 +76,19 @@ impl Cluster {
         tool.leading.extend(self.arguments().into_iter().map(Into::into));
         let mut command = Command::new(&tool.program);
         command.args(&tool.leading).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let start = Instant::now();
         self.server = Some(command.spawn().context("start evenkeel")?);
-        let kubectl = self.kubectl();
-        eventually("the server is ready", READY_BOUND, || kubectl.ok("get --raw /readyz").map(drop))
-            .with_context(|| format!("see {}", self.data.join("server.log").display()))
+        eventually("the server is ready", READY_BOUND, || self.readyz())
+            .with_context(|| format!("see {}", self.data.join("server.log").display()))?;
+        self.ready_after = start.elapsed();
+        Ok(())
+    }
+
+    /// Asks /readyz over a connection of its own.
+    pub fn readyz(&self) -> anyhow::Result<()> {
+        let answer = Endpoint::of(&self.kubectl())?.connect()?.call("GET", "/readyz", "")?;
+        ensure!(answer.code == 200, "/readyz answered {}", answer.code);
+        Ok(())
     }
 
     fn arguments(&self) -> Vec<String> {

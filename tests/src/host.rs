@@ -18,7 +18,8 @@ const BRIDGE: &str = "ekt0";
 const SEGMENT: &str = "172.31.77";
 
 /// What the first process of a host does: private run folder, shared mounts, then adopt and reap orphans.
-const INIT: &str = "mount --make-rshared / && mount -t tmpfs tmpfs /run && mkdir -p /run/lock && while :; do wait; sleep 1; done";
+const INIT: &str =
+    "mount --make-rshared / && mount -t tmpfs tmpfs /run && mkdir -p /run/lock && while :; do wait; sleep 1; done";
 
 /// One host. Dropping it cuts its power and removes its links.
 pub struct Host {

@@ -5,12 +5,14 @@
 
 mod cluster;
 mod host;
+mod load;
 mod run;
 mod tool;
 mod wait;
 
 pub use cluster::{Cluster, Options};
 pub use host::Host;
+pub use load::{Answer, Connection, Endpoint};
 pub use run::{Case, run_all};
 pub use tool::{Tool, Transcript};
-pub use wait::{eventually, holds};
+pub use wait::{eventually, holds, pause};

@@ -4,14 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(25);
 
 /// Asks until the answer is `Ok`, at most for `bound`; then fails with the last error.
-pub fn eventually<T>(
-    what: &str,
-    bound: Duration,
-    mut probe: impl FnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+pub fn eventually<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let deadline = Instant::now() + bound;
     loop {
         match probe() {
@@ -34,4 +30,9 @@ pub fn holds(what: &str, span: Duration, mut probe: impl FnMut() -> anyhow::Resu
         std::thread::sleep(POLL);
     }
     Ok(())
+}
+
+/// Lets a span pass that is itself what is measured. Not for waiting.
+pub fn pause(span: Duration) {
+    std::thread::sleep(span);
 }

@@ -1,0 +1,36 @@
+//! The performance figures of one run, as one JSON object on standard output. Progress goes to standard error.
+//!
+//! Started by `cargo xtask bench`, which builds the server for release and names it in `EVENKEEL_BIN`.
+
+mod api;
+mod machine;
+mod pods;
+
+use std::time::Instant;
+
+use anyhow::Context;
+use e2e::{Cluster, Options};
+use serde_json::{Map, Value, json};
+
+fn main() -> anyhow::Result<()> {
+    let mut figures = Map::new();
+    let start = Instant::now();
+    let cluster = Cluster::start(Options { host: 40, name: "bench".into(), ..Options::default() })?;
+    note(&mut figures, "ready_ms", json!(cluster.ready_after.as_millis() as u64));
+    cluster.kubectl().ok("wait --for=condition=Ready node --all --timeout=60s")?;
+    note(&mut figures, "node_ready_ms", json!(start.elapsed().as_millis() as u64));
+    note(&mut figures, "binary_mb", json!(machine::binary_megabytes()?));
+    for (key, value) in api::measure(&cluster).context("measure the API")? {
+        note(&mut figures, key, value);
+    }
+    for (key, value) in pods::measure(&cluster).context("measure pods")? {
+        note(&mut figures, key, value);
+    }
+    println!("{}", serde_json::to_string_pretty(&Value::Object(figures))?);
+    Ok(())
+}
+
+fn note(figures: &mut Map<String, Value>, key: &str, value: Value) {
+    eprintln!("{key} {value}");
+    figures.insert(key.to_owned(), value);
+}

@@ -1,0 +1,162 @@
+//! A load generator: plain HTTP/1.1 over TLS on blocking sockets, so that the client costs little and shares nothing
+//! with the server.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::Value;
+
+use crate::tool::Tool;
+
+/// Where the server is and who asks, out of a kubeconfig.
+#[derive(Clone)]
+pub struct Endpoint {
+    authority: String,
+    config: Arc<ClientConfig>,
+}
+
+/// One keep-alive connection.
+pub struct Connection {
+    stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
+    authority: String,
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub body: Vec<u8>,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Reads server, CA and client certificate through `kubectl config view`.
+    pub fn of(kubectl: &Tool) -> anyhow::Result<Endpoint> {
+        let view: Value = serde_json::from_str(&kubectl.ok("config view --raw --minify -o json")?)?;
+        let cluster = &view["clusters"][0]["cluster"];
+        let user = &view["users"][0]["user"];
+        let server = cluster["server"].as_str().context("the kubeconfig names no server")?;
+        let authority = server.strip_prefix("https://").context("the server is not https")?.to_owned();
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&decode(&cluster["certificate-authority-data"])?) {
+            roots.add(certificate.context("read the CA")?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(&decode(&user["client-certificate-data"])?)
+            .collect::<Result<Vec<_>, _>>()
+            .context("read the client certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(&decode(&user["client-key-data"])?).context("read the client key")?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Endpoint { authority, config: Arc::new(config) })
+    }
+
+    pub fn connect(&self) -> anyhow::Result<Connection> {
+        let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
+        let name = ServerName::try_from(host.to_owned())?;
+        let socket = TcpStream::connect(&self.authority).with_context(|| format!("connect {}", self.authority))?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(120)))?;
+        let tls = ClientConnection::new(self.config.clone(), name)?;
+        Ok(Connection {
+            stream: BufReader::with_capacity(1 << 18, StreamOwned::new(tls, socket)),
+            authority: self.authority.clone(),
+        })
+    }
+}
+
+fn decode(field: &Value) -> anyhow::Result<Vec<u8>> {
+    use base64::Engine;
+    let text = field.as_str().context("the kubeconfig holds no inline credentials")?;
+    base64::engine::general_purpose::STANDARD.decode(text).context("base64 of the kubeconfig")
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub fn call(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
+        self.send(method, path, body)?;
+        let (code, length) = self.head()?;
+        let body = match length {
+            Some(length) => {
+                let mut body = vec![0; length];
+                self.stream.read_exact(&mut body)?;
+                body
+            }
+            None => {
+                let mut body = Vec::new();
+                while let Some(chunk) = self.chunk()? {
+                    body.extend(chunk);
+                }
+                body
+            }
+        };
+        Ok(Answer { code, body })
+    }
+
+    /// Starts a watch; events are then read by [`Connection::chunk`].
+    pub fn watch(&mut self, path: &str) -> anyhow::Result<()> {
+        self.send("GET", path, "")?;
+        let (code, length) = self.head()?;
+        if code != 200 || length.is_some() {
+            bail!("watch {path} answered {code}");
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
+        let authority = &self.authority;
+        let content = match body {
+            "" => String::new(),
+            body => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),
+        };
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\nAccept: application/json\r\n{content}\r\n");
+        let stream = self.stream.get_mut();
+        stream.write_all((head + body).as_bytes())?;
+        stream.flush().context("send the request")
+    }
+
+    /// Reads status line and headers; the length is None for a chunked body.
+    fn head(&mut self) -> anyhow::Result<(u16, Option<usize>)> {
+        let status = self.line()?;
+        let code = status.split(' ').nth(1).context("no status code")?.parse().context("the status code")?;
+        let mut length = Some(0);
+        loop {
+            let line = self.line()?.to_ascii_lowercase();
+            match line.split_once(": ") {
+                None => return Ok((code, length)),
+                Some(("content-length", text)) => length = Some(text.parse().context("the content length")?),
+                Some(("transfer-encoding", _)) => length = None,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The next chunk of a chunked body; None at its end.
+    pub fn chunk(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        let size = self.line()?;
+        let size = usize::from_str_radix(&size, 16).with_context(|| format!("chunk size {size:?}"))?;
+        let mut chunk = vec![0; size + 2];
+        self.stream.read_exact(&mut chunk)?;
+        chunk.truncate(size);
+        Ok((size > 0).then_some(chunk))
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            bail!("the server closed the connection");
+        }
+        Ok(line.trim_end().to_owned())
+    }
+}
