@@ -1,0 +1,179 @@
+//! The transport over TLS: one HTTP/2 connection shared by all requests and watches, opened again when it breaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio_rustls::TlsConnector;
+
+use crate::{ClientError, ResponseBody, Transport};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// hyper's 64 KB default stalls a watch behind a large list; upstream's servers use 256 KB a stream, 25 MB in all.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// A dead peer is noticed within interval + timeout, also by a watch that is silent for good reasons.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Gives the TLS configuration for the next connection: a renewed certificate is used without a restart.
+pub type TlsConfig = Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>;
+
+/// Where an API server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+    /// The name its certificate must carry; the host by default.
+    pub server_name: String,
+}
+
+/// Talks to one endpoint.
+pub struct Https {
+    endpoint: Endpoint,
+    tls: TlsConfig,
+    shared: Mutex<Option<http2::SendRequest<Full<Bytes>>>>,
+}
+
+enum Opened {
+    Http2(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+}
+
+/// A text that names no API server.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is not an https:// address of an API server")]
+pub struct EndpointError {
+    pub text: String,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    pub fn new(host: &str, port: u16) -> Endpoint {
+        let server_name = host.trim_matches(['[', ']']).to_owned();
+        Endpoint { host: server_name.clone(), port, server_name }
+    }
+
+    /// Reads `https://host:port`, the port being 6443 by default.
+    pub fn parse(url: &str) -> Result<Endpoint, EndpointError> {
+        let error = || EndpointError { text: url.to_owned() };
+        let uri: Uri = url.parse().map_err(|_| error())?;
+        if uri.scheme_str() != Some("https") {
+            return Err(error());
+        }
+        let host = uri.host().ok_or_else(error)?;
+        Ok(Endpoint::new(host, uri.port_u16().unwrap_or(6443)))
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}", self.authority())
+    }
+
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+// === impl Https ===
+
+impl Https {
+    /// The configuration's ALPN decides: `h2` shares one connection, anything else opens one per request.
+    pub fn new(endpoint: Endpoint, tls: TlsConfig) -> Https {
+        Https { endpoint, tls, shared: Mutex::new(None) }
+    }
+
+    /// A sender on the shared connection, opening it when there is none that works.
+    async fn sender(&self) -> Result<Opened, ClientError> {
+        let mut shared = self.shared.lock().await;
+        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(Opened::Http2(sender.clone()));
+        }
+        *shared = None;
+        let opened = match tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(ClientError::Timeout(CONNECT_TIMEOUT)),
+        };
+        if let Opened::Http2(sender) = &opened {
+            *shared = Some(sender.clone());
+        }
+        Ok(opened)
+    }
+
+    async fn open(&self) -> Result<Opened, ClientError> {
+        let name = ServerName::try_from(self.endpoint.server_name.clone()).map_err(ClientError::transport)?;
+        let stream = TcpStream::connect((self.endpoint.host.as_str(), self.endpoint.port)).await;
+        let stream = stream.map_err(ClientError::transport)?;
+        stream.set_nodelay(true).map_err(ClientError::transport)?;
+        let stream = TlsConnector::from((self.tls)()).connect(name, stream).await.map_err(ClientError::transport)?;
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(ClientError::transport)?;
+            // Ends with the connection, which ends when the last sender and stream are gone.
+            tokio::spawn(connection);
+            return Ok(Opened::Http2(sender));
+        }
+        let (sender, connection) =
+            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(ClientError::transport)?;
+        tokio::spawn(connection);
+        Ok(Opened::Http1(sender))
+    }
+}
+
+#[async_trait]
+impl Transport for Https {
+    async fn call(&self, request: Request<Bytes>) -> Result<Response<ResponseBody>, ClientError> {
+        let (mut head, body) = request.into_parts();
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let authority = self.endpoint.authority();
+        let response = match self.sender().await? {
+            Opened::Http2(mut sender) => {
+                head.uri = format!("https://{authority}{path}").parse().map_err(ClientError::transport)?;
+                head.version = http::Version::HTTP_2;
+                sender.ready().await.map_err(ClientError::transport)?;
+                sender.send_request(Request::from_parts(head, Full::new(body))).await
+            }
+            Opened::Http1(mut sender) => {
+                head.uri = path.parse().map_err(ClientError::transport)?;
+                let host = authority.parse().map_err(ClientError::transport)?;
+                head.headers.insert(http::header::HOST, host);
+                sender.send_request(Request::from_parts(head, Full::new(body))).await
+            }
+        };
+        let response = response.map_err(ClientError::transport)?;
+        Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Endpoint;
+
+    #[test]
+    fn endpoints_parse_with_the_default_port() {
+        assert_eq!(Endpoint::parse("https://10.0.0.1").unwrap().port, 6443);
+        let six = Endpoint::parse("https://[fd00::1]:7443").unwrap();
+        assert_eq!((six.host.as_str(), six.url().as_str()), ("fd00::1", "https://[fd00::1]:7443"));
+        assert!(Endpoint::parse("http://10.0.0.1").is_err());
+        assert!(Endpoint::parse("10.0.0.1:6443").is_err());
+    }
+}

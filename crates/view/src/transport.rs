@@ -1,0 +1,25 @@
+//! How a request reaches an API server: the port that HTTPS, the in-process server and test scripts implement.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+
+use crate::ClientError;
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A response body as it arrives, frame by frame: a watch never ends by itself.
+pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Carries one request under one identity. The transport adds scheme and authority; paths are absolute.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Returns once the response's head is there. Any HTTP status is an `Ok`.
+    async fn call(&self, request: http::Request<Bytes>) -> Result<http::Response<ResponseBody>, ClientError>;
+}
+
+/// A body that is whole already.
+pub fn full_body(bytes: impl Into<Bytes>) -> ResponseBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
