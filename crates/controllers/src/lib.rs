@@ -4,8 +4,15 @@
 //! [`Plan`]; it knows no clock, no client and no queue. The driver (`reconcile`) watches what `watches` declares, calls
 //! `enqueue` for every change and `plan` for every key, performs the operations, and fences reads behind writes.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
 mod config;
 mod kit;
+
+mod replicaset;
+
+#[cfg(test)]
+mod testing;
 
 pub use config::{Config, Ctx, Usage, UsageOf};
 
@@ -48,5 +55,5 @@ pub fn every_kind_indexes() -> Vec<Index> {
 /// Every controller, in the order of their names' importance at start.
 pub fn all(config: &Config) -> Vec<Controller> {
     let _ = config;
-    vec![]
+    vec![replicaset::replica_sets(), replicaset::replication_controllers()]
 }
