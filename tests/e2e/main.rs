@@ -1,6 +1,8 @@
 //! The end-to-end lane: real kubectl and helm against one real server with real containers.
 
 mod basics;
+mod helm;
+mod kubectl;
 
 use e2e::{Case, Cluster, Options, run_all};
 
@@ -9,7 +11,8 @@ const AT_ONCE: usize = 4;
 
 fn main() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options { host: 1, name: "e2e".into(), ..Options::default() })?;
-    let cases: Vec<Case<Cluster>> = basics::CASES.into_iter().collect();
+    let cases = basics::CASES.into_iter().chain(kubectl::CASES).chain(helm::CASES);
+    let cases: Vec<Case<Cluster>> = cases.collect();
     let good = run_all(&cluster, &cases, AT_ONCE);
     drop(cluster);
     std::process::exit(i32::from(!good));

@@ -1,0 +1,32 @@
+//! helm installs, upgrades, rolls back and removes a chart with a custom resource, hooks and a workload.
+
+use std::path::Path;
+
+use anyhow::ensure;
+use e2e::{Case, Cluster};
+
+pub const CASES: [Case<Cluster>; 1] = [Case { name: "helm_life_of_a_release", run: life_of_a_release }];
+
+fn life_of_a_release(cluster: &Cluster) -> anyhow::Result<()> {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/chart");
+    let chart = chart.display();
+    let mut helm = cluster.client("helm");
+    helm.leading.push("--namespace=helm".into());
+    let kubectl = cluster.kubectl();
+    helm.ok(&format!("install probe {chart} --create-namespace --wait --timeout=120s"))?;
+    let gauge = kubectl.ok("-n helm get gauge probe -o jsonpath={.spec}")?;
+    ensure!(gauge.contains(r#""colour":"green""#), "the default is filled in: {gauge}");
+    helm.ok(&format!("upgrade probe {chart} --set=replicas=2,text=second --wait --timeout=120s"))?;
+    ensure!(kubectl.ok("-n helm get configmap probe-text -o jsonpath={.data.text}")? == "second");
+    ensure!(kubectl.ok("-n helm get gauges")?.contains("COUNT"), "printer columns");
+    kubectl.ok("-n helm scale gauge probe --replicas=5")?;
+    let bad = r#"{"apiVersion":"probe.evenkeel.test/v1","kind":"Gauge","metadata":{"name":"bad"},"spec":{"count":-1}}"#;
+    let said = kubectl.call(&["-n", "helm", "create", "-f", "-"], bad)?.failed()?;
+    ensure!(said.contains("spec.count") && said.contains("greater than or equal to 0"), "{said}");
+    helm.ok("rollback probe 1 --wait --timeout=120s")?;
+    ensure!(kubectl.ok("-n helm get configmap probe-text -o jsonpath={.data.text}")? == "first");
+    ensure!(helm.ok("history probe")?.contains("Rollback to 1"));
+    helm.ok("uninstall probe --wait --timeout=120s")?;
+    kubectl.ok("delete crd gauges.probe.evenkeel.test --timeout=60s")?;
+    kubectl.ok("delete namespace helm --timeout=60s").map(drop)
+}
