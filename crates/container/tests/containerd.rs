@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use container::containerd::{self, Config, Containerd, Status, find_program};
-use container::cri::v1;
+use container::cri::{Events, v1};
 use container::{Cri, registries};
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 const IMAGE: &str = "evenkeel.local/test:1";
 
@@ -126,6 +127,19 @@ fn sleeper() -> v1::ContainerConfig {
     }
 }
 
+async fn expect_event(events: &mut Events, id: &str, kind: v1::ContainerEventType) {
+    let seek = async {
+        while let Some(event) = events.next().await {
+            let event = event.unwrap();
+            if event.container_id == id && event.container_event_type() == kind {
+                return;
+            }
+        }
+        panic!("the stream ended without {kind:?}");
+    };
+    tokio::time::timeout(Duration::from_secs(10), seek).await.unwrap();
+}
+
 async fn state_of(cri: &Cri, id: &str) -> v1::ContainerState {
     cri.container_status(id, false).await.unwrap().0.state()
 }
@@ -154,12 +168,14 @@ async fn containers_outlive_agent_and_containerd() {
     assert_eq!((again.imported.len(), again.unchanged), (0, 1));
     importer.pin(IMAGE).await.unwrap();
 
-    // A container runs.
+    // A container runs, and says so.
+    let mut events = cri.events().await.unwrap();
     let logs = lab.folder.path().join("logs");
     let config = sandbox(&logs);
     let pod = cri.run_sandbox(config.clone(), "").await.unwrap();
     let id = cri.create_container(&pod, sleeper(), config).await.unwrap();
     cri.start_container(&id).await.unwrap();
+    expect_event(&mut events, &id, v1::ContainerEventType::ContainerStartedEvent).await;
     let echo = ["/busybox".to_owned(), "echo".into(), "hello".into()];
     let output = cri.exec_sync(&id, &echo, Duration::from_secs(10)).await.unwrap();
     assert_eq!((output.stdout.as_slice(), output.exit_code), (b"hello\n".as_slice(), 0));
@@ -178,17 +194,19 @@ async fn containers_outlive_agent_and_containerd() {
     status = third.status();
 
     // containerd dies: it comes back, the container never left.
-    let drain = watch::Sender::new(false);
-    let run = tokio::spawn(third.run(drain.subscribe()));
+    let (drain, drained) = oneshot::channel::<()>();
+    let run = tokio::spawn(third.run(async move { drop(drained.await) }));
     let victim = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(victim, rustix::process::Signal::KILL).unwrap();
     let back = status.wait_for(|status| pid_of(status).is_some_and(|new| new != pid));
     tokio::time::timeout(Duration::from_secs(20), back).await.unwrap().unwrap();
     assert_eq!(state_of(&cri, &id).await, v1::ContainerState::ContainerRunning);
-    drain.send_replace(true);
+    drain.send(()).unwrap();
     run.await.unwrap();
 
+    let mut events = cri.events().await.unwrap();
     cri.stop_container(&id, Duration::ZERO).await.unwrap();
+    expect_event(&mut events, &id, v1::ContainerEventType::ContainerStoppedEvent).await;
     assert_eq!(state_of(&cri, &id).await, v1::ContainerState::ContainerExited);
     for _ in 0..2 {
         cri.stop_sandbox(&pod).await.unwrap();

@@ -64,19 +64,19 @@ impl Containerd {
     }
 
     /// Restarts containerd whenever it ends. Returns on drain and leaves it running.
-    pub async fn run(mut self, mut drain: watch::Receiver<bool>) {
+    pub async fn run(mut self, drain: impl Future<Output = ()>) {
+        let mut drain = std::pin::pin!(drain);
         loop {
             let since = Instant::now();
             tokio::select! { biased;
-                // A dropped sender means that nobody is left to drain us.
-                _ = drain.wait_for(|draining| *draining) => return,
+                () = &mut drain => return,
                 () = self.ended() => {}
             }
             if STEADY < since.elapsed() {
                 self.restarts = 0;
             }
             tokio::select! { biased;
-                _ = drain.wait_for(|draining| *draining) => return,
+                () = &mut drain => return,
                 () = self.restart() => {}
             }
         }

@@ -4,6 +4,7 @@
 //! they asked for. The connection is lazy and heals itself: after a restart of the runtime the next verb reconnects.
 
 mod error;
+mod events;
 mod images;
 mod runtime;
 
@@ -16,6 +17,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 pub use error::CriError;
+pub use events::Events;
+pub use runtime::{Output, Stdio};
 use v1::image_service_client::ImageServiceClient;
 use v1::runtime_service_client::RuntimeServiceClient;
 
@@ -47,6 +50,7 @@ const _: () = assert!(QUERY_TIMEOUT.as_secs() < REQUEST_TIMEOUT.as_secs());
 #[derive(Clone, Debug)]
 pub struct Cri {
     socket: PathBuf,
+    channel: Channel,
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
 }
@@ -73,10 +77,10 @@ impl Cri {
         let runtime = RuntimeServiceClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let images = ImageServiceClient::new(channel)
+        let images = ImageServiceClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Cri { socket: path, runtime, images }
+        Cri { socket: path, channel, runtime, images }
     }
 
     pub fn socket(&self) -> &Path {

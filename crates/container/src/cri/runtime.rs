@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
-
 use super::{Cri, CriError, QUERY_TIMEOUT, REPORT_TIMEOUT, REQUEST_TIMEOUT, call, v1};
 
 /// What a command run inside a container printed, and how it ended.
@@ -48,16 +46,6 @@ impl Cri {
         let request = v1::UpdateRuntimeConfigRequest { runtime_config: Some(v1::RuntimeConfig { network_config }) };
         let mut client = self.runtime.clone();
         call("update runtime config", REQUEST_TIMEOUT, client.update_runtime_config(request)).await.map(drop)
-    }
-
-    /// Container events as they happen. Ends with an error when the connection does; [`CriError::Unsupported`] where
-    /// the runtime has none (containerd before 1.7): poll lists then.
-    pub async fn events(
-        &self,
-    ) -> Result<impl Stream<Item = Result<v1::ContainerEventResponse, CriError>> + Send + use<>, CriError> {
-        let request = v1::GetEventsRequest {};
-        let stream = call("events", QUERY_TIMEOUT, self.runtime.clone().get_container_events(request)).await?;
-        Ok(stream.map(|event| event.map_err(|status| CriError::new("events", status))))
     }
 }
 
