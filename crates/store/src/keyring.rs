@@ -1,0 +1,186 @@
+//! The keys that encrypt at rest: several may decrypt, the newest encrypts. Which storages are encrypted is decided here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{AES_256_GCM, RandomizedNonceKey};
+use base::SmolStr;
+
+/// Length of one key: AES-256.
+pub const KEY_BYTES: usize = 32;
+/// Keys a ring may hold: one in use, the others on their way out.
+pub const KEYS_MAX: usize = 16;
+
+/// The keys by id, the newest being the one with the highest id. Cheap to clone. Never printed.
+#[derive(Clone)]
+pub struct Keyring {
+    keys: Arc<BTreeMap<u32, SealingKey>>,
+    sealed: Arc<BTreeSet<SmolStr>>,
+}
+
+pub(crate) struct SealingKey {
+    pub(crate) cipher: RandomizedNonceKey,
+    /// Kept for [`Keyring::encode`] only.
+    secret: [u8; KEY_BYTES],
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum KeyringError {
+    #[error("line {line} of the keyring is not `id hex-key`")]
+    Line { line: usize },
+    #[error("key {id} is in the keyring twice or is 0")]
+    Id { id: u32 },
+    #[error("more than {KEYS_MAX} keys")]
+    TooMany,
+    #[error("the system gave no randomness")]
+    Randomness,
+}
+
+// === impl Keyring ===
+
+impl Keyring {
+    /// No key: everything is stored in the clear. For tests and for the engine's own suite.
+    pub fn plain() -> Keyring {
+        Keyring { keys: Arc::default(), sealed: Arc::default() }
+    }
+
+    /// A ring with one fresh key that seals Secrets.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn generate() -> Result<Keyring, KeyringError> {
+        Keyring::plain().rotated()
+    }
+
+    /// This ring with one more, newest key.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give or the ring is full.
+    pub fn rotated(&self) -> Result<Keyring, KeyringError> {
+        let mut secret = [0; KEY_BYTES];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| KeyringError::Randomness)?;
+        let next = self.keys.keys().next_back().map_or(1, |newest| newest + 1);
+        let mut keys: Vec<(u32, [u8; KEY_BYTES])> = self.keys.iter().map(|(id, key)| (*id, key.secret)).collect();
+        keys.push((next, secret));
+        let ring = Keyring::from_keys(keys)?;
+        Ok(if self.sealed.is_empty() { ring } else { Keyring { sealed: self.sealed.clone(), ..ring } })
+    }
+
+    /// This ring with its newest key only: for after everything was encrypted anew.
+    #[must_use]
+    pub fn newest_only(&self) -> Keyring {
+        let newest = self.keys.iter().next_back().map(|(id, key)| (*id, key.secret));
+        let ring = Keyring::from_keys(newest.into_iter().collect()).expect("one key of a valid ring is valid");
+        Keyring { sealed: self.sealed.clone(), ..ring }
+    }
+
+    /// A ring of given keys. Ids start at 1: 0 marks a value in the clear.
+    ///
+    /// # Errors
+    /// For repeated ids and too many keys.
+    pub fn from_keys(list: Vec<(u32, [u8; KEY_BYTES])>) -> Result<Keyring, KeyringError> {
+        if KEYS_MAX < list.len() {
+            return Err(KeyringError::TooMany);
+        }
+        let mut keys = BTreeMap::new();
+        for (id, secret) in list {
+            let cipher = RandomizedNonceKey::new(&AES_256_GCM, &secret).expect("KEY_BYTES is AES-256's key length");
+            if id == 0 || keys.insert(id, SealingKey { cipher, secret }).is_some() {
+                return Err(KeyringError::Id { id });
+            }
+        }
+        Ok(Keyring { keys: Arc::new(keys), sealed: Arc::new(BTreeSet::from(["secrets".into()])) })
+    }
+
+    /// Encrypts these storages instead of Secrets alone.
+    #[must_use]
+    pub fn sealing(mut self, storages: impl IntoIterator<Item = SmolStr>) -> Keyring {
+        self.sealed = Arc::new(storages.into_iter().collect());
+        self
+    }
+
+    /// The ring as a file's text: one `id hex-key` per line, oldest first.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        for (id, key) in self.keys.iter() {
+            let _ = write!(text, "{id} ");
+            for byte in key.secret {
+                let _ = write!(text, "{byte:02x}");
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Reads what [`Keyring::encode`] wrote. Empty lines and lines that start with `#` are skipped.
+    ///
+    /// # Errors
+    /// Names the line that does not fit.
+    pub fn decode(text: &str) -> Result<Keyring, KeyringError> {
+        let mut keys = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line_number = index + 1;
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            keys.push(parse_line(line).ok_or(KeyringError::Line { line: line_number })?);
+        }
+        Keyring::from_keys(keys)
+    }
+
+    /// The id and key that seal a value of `storage` now; `None` leaves it in the clear.
+    pub(crate) fn sealing_key(&self, storage: &str) -> Option<(u32, &SealingKey)> {
+        if !self.sealed.contains(storage) {
+            return None;
+        }
+        self.keys.iter().next_back().map(|(id, key)| (*id, key))
+    }
+
+    pub(crate) fn key(&self, id: u32) -> Option<&SealingKey> {
+        self.keys.get(&id)
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keyring({} keys)", self.keys.len())
+    }
+}
+
+fn parse_line(line: &str) -> Option<(u32, [u8; KEY_BYTES])> {
+    let (id, hex) = line.trim().split_once(' ')?;
+    let hex = hex.trim().as_bytes();
+    if hex.len() != KEY_BYTES * 2 || !hex.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let mut secret = [0; KEY_BYTES];
+    for (byte, pair) in secret.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some((id.parse().ok()?, secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Keyring, KeyringError};
+
+    #[test]
+    fn a_ring_round_trips_as_text_and_grows_by_rotation() {
+        let ring = Keyring::generate().unwrap().rotated().unwrap();
+        let again = Keyring::decode(&format!("# keys\n\n{}", ring.encode())).unwrap();
+        assert_eq!(again.encode(), ring.encode());
+        assert_eq!(ring.encode().lines().count(), 2);
+        assert_eq!(ring.sealing_key("secrets").unwrap().0, 2);
+        assert_eq!(ring.newest_only().encode(), ring.encode().lines().nth(1).unwrap().to_owned() + "\n");
+    }
+
+    #[test]
+    fn damaged_text_names_its_line() {
+        let ring = Keyring::generate().unwrap().encode();
+        assert_eq!(Keyring::decode(&format!("{ring}2 abc")).unwrap_err(), KeyringError::Line { line: 2 });
+        assert_eq!(Keyring::decode(&format!("{ring}{ring}")).unwrap_err(), KeyringError::Id { id: 1 });
+        assert_eq!(format!("{:?}", Keyring::generate().unwrap()), "Keyring(1 keys)");
+    }
+}
