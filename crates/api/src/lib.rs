@@ -3,6 +3,10 @@
 //! A kind is a row of data ([`Kind`]) over a compiled description ([`Schema`]); nothing here is written once per kind.
 //! Pure: no clock, no IO, no tokio.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that fails to unwrap has failed"))]
+
+pub mod builtin;
+pub mod columns;
 pub mod kind;
 pub mod meta;
 pub mod object;

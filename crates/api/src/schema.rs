@@ -178,6 +178,11 @@ impl Schema {
         self.table.field(self.id, name)
     }
 
+    /// All fields that JSON knows, seen through inlined structs.
+    pub fn fields(&self) -> Vec<&Field> {
+        self.table.json_fields(self.id)
+    }
+
     /// The schema of a struct-typed field, list element or map value.
     pub fn child(&self, ty: &FieldType) -> Option<Schema> {
         match ty {
@@ -210,5 +215,16 @@ impl Table {
             FieldType::Struct(inner) => self.field(inner, name),
             _ => None,
         })
+    }
+    /// All fields that JSON knows, seen through inlined structs, in no particular order.
+    pub fn json_fields(&self, id: TypeId) -> Vec<&Field> {
+        let mut found = Vec::new();
+        for field in &self.ty(id).fields {
+            match field.ty {
+                FieldType::Struct(inner) if field.inline => found.extend(self.json_fields(inner)),
+                _ => found.push(field),
+            }
+        }
+        found
     }
 }

@@ -1,0 +1,114 @@
+//! What the table holds, before it is written: types and fields with everything known about them.
+
+/// JSON shape of a value, as the description gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    String,
+    Bool,
+    Int32,
+    Int64,
+    Double,
+    Bytes,
+    Quantity,
+    IntOrString,
+    Time,
+    MicroTime,
+    Duration,
+    FieldsV1,
+    RawExtension,
+    Any,
+    /// Full definition name.
+    Struct(String),
+    List(Box<Shape>),
+    Map(Box<Shape>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum List {
+    Atomic,
+    Set,
+    Map(Vec<String>),
+}
+
+/// What comments, or facts of ours, say about a field beside its type.
+#[derive(Clone, Debug)]
+pub struct Markers {
+    pub list: Option<List>,
+    pub atomic: bool,
+    pub merge: bool,
+    pub retain_keys: bool,
+    pub merge_key: String,
+    /// JSON text.
+    pub default: Option<String>,
+    pub items_max: Option<u64>,
+    pub length_max: Option<u64>,
+    pub minimum: Option<i64>,
+    /// JSON array text.
+    pub enumeration: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub name: String,
+    pub number: u32,
+    pub shape: Shape,
+    pub required: bool,
+    pub inline: bool,
+    /// Zero is not absence: a pointer in Go, or written even when zero.
+    pub keeps_zero: bool,
+    pub text: String,
+    pub markers: Markers,
+}
+
+#[derive(Clone, Debug)]
+pub struct Type {
+    pub name: String,
+    pub text: String,
+    pub atomic: bool,
+    pub fields: Vec<Field>,
+}
+
+pub struct Model {
+    pub types: Vec<Type>,
+}
+
+// === impl Markers ===
+
+impl Markers {
+    pub const NONE: Markers = Markers {
+        list: None,
+        atomic: false,
+        merge: false,
+        retain_keys: false,
+        merge_key: String::new(),
+        default: None,
+        items_max: None,
+        length_max: None,
+        minimum: None,
+        enumeration: None,
+    };
+}
+
+// === impl Model ===
+
+impl Model {
+    /// The counts that this build has been proven with. Another number means that a source changed under us.
+    pub fn assert_counts(&self) {
+        let fields = || self.types.iter().flat_map(|ty| &ty.fields);
+        let count = |wanted: &dyn Fn(&Field) -> bool| fields().filter(|field| wanted(field)).count();
+        let counts = [
+            ("types", self.types.len(), 581),
+            ("fields", fields().count(), 2463),
+            ("inlined structs", count(&|field| field.inline), 17),
+            ("set lists", count(&|field| field.markers.list == Some(List::Set)), 16),
+            ("map lists", count(&|field| matches!(field.markers.list, Some(List::Map(_)))), 59),
+            ("merged by patches", count(&|field| field.markers.merge), 56),
+        ];
+        let wrong: Vec<String> = counts
+            .iter()
+            .filter(|(_, found, wanted)| found != wanted)
+            .map(|(what, found, wanted)| format!("{what}: found {found}, proven with {wanted}"))
+            .collect();
+        assert!(wrong.is_empty(), "the description changed: {wrong:#?}");
+    }
+}
