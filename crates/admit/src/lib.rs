@@ -2,9 +2,44 @@
 //!
 //! One path for every kind, verb and media type. Each pure stage is a synchronous function over trees and schemas; what
 //! needs the world (reads, webhooks, time, randomness) comes in through ports. Knows no HTTP and no engine.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it"))]
 
 mod admitted;
+pub mod authorize;
+pub mod bootstrap;
+mod ports;
 mod request;
 
+mod causes;
+mod context;
+mod doc;
+
+mod names;
+mod vocabulary;
+
+// The stages, in the order a write meets them.
+mod pipeline;
+
+mod patch;
+
+mod apply;
+
+mod decode;
+mod defaults;
+mod meta;
+mod strategy;
+mod subresource;
+
+mod admission;
+mod allocate;
+mod validate;
+
+mod delete;
+
+#[cfg(test)]
+mod testing;
+
 pub use admitted::{Admitted, Batch, Change, Expect, Place, Write};
-pub use request::{Body, Identified, Options, Request, User, WriteVerb};
+pub use pipeline::{Outcome, admit};
+pub use ports::{Config, NoWebhooks, Operation, Ports, Reader, Review, Webhooks, storage_of};
+pub use request::{Body, FieldValidation, Identified, Options, Request, User, WriteVerb};
