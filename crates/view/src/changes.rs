@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::{Gvr, Key, Object, Snapshot};
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::View;
 
@@ -52,6 +52,23 @@ impl Changes {
                     self.compare();
                 }
                 Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// A change that is there already; None when there is none right now.
+    pub fn try_next(&mut self) -> Option<Arc<Change>> {
+        loop {
+            if let Some(change) = self.pending.pop_front() {
+                return Some(change);
+            }
+            match self.receiver.try_recv() {
+                Ok(change) => return Some(change),
+                Err(TryRecvError::Lagged(_)) => {
+                    self.receiver = self.receiver.resubscribe();
+                    self.compare();
+                }
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
             }
         }
     }

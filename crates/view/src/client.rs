@@ -6,12 +6,12 @@ use std::time::Duration;
 use api::{Gvr, Key, PatchType, Tree};
 use base::{Revision, Rng, SeededRng};
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::status_of;
-use crate::{ClientError, ListPage, ResponseBody, Transport};
+use crate::{ClientError, Form, ListPage, ResponseBody, Transport};
 
 /// Longest a request other than a watch may take. A little above the API server's own 30 s for mutating requests with
 /// webhooks, so that its answer is the one that is seen.
@@ -19,6 +19,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(34);
 /// Largest answer that is read whole.
 pub const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// In a path the colon of RBAC names needs no escape.
 const NAME: &AsciiSet = &QUERY.remove(b':');
@@ -40,6 +42,7 @@ pub struct ListOptions<'a> {
     pub field_selector: Option<&'a str>,
     pub limit: Option<usize>,
     pub more: Option<&'a str>,
+    pub form: Form,
 }
 
 /// A patch and where it goes.
@@ -136,7 +139,11 @@ impl Client {
             query.add("continue", more);
         }
         let path = gvr.path(options.namespace, None) + &query.0;
-        ListPage::parse(&self.whole(Method::GET, &path, None, Bytes::new()).await?)
+        let mut request = self.request(Method::GET, &path, None, Bytes::new());
+        if options.form == Form::Metadata {
+            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(METADATA_LIST));
+        }
+        ListPage::parse(&self.exchange(request).await?)
     }
 
     /// Opens a watch with bookmarks after `from`. The server ends it after `timeout`; reading its body is the caller's.
@@ -150,7 +157,11 @@ impl Client {
         let mut query = Query::default();
         query.add("watch", "true").add("allowWatchBookmarks", "true").add("resourceVersion", &from.to_string());
         query.add("timeoutSeconds", &timeout.as_secs().to_string()).selectors(options);
-        let request = self.request(Method::GET, &(gvr.path(options.namespace, None) + &query.0), None, Bytes::new());
+        let path = gvr.path(options.namespace, None) + &query.0;
+        let mut request = self.request(Method::GET, &path, None, Bytes::new());
+        if options.form == Form::Metadata {
+            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(METADATA));
+        }
         let response = self.answered(self.transport.call(request)).await?;
         if response.status() == StatusCode::OK {
             return Ok(response.into_body());
@@ -218,7 +229,10 @@ impl Client {
         media_type: Option<&'static str>,
         body: Bytes,
     ) -> Result<Bytes, ClientError> {
-        let request = self.request(method, path, media_type, body);
+        self.exchange(self.request(method, path, media_type, body)).await
+    }
+
+    async fn exchange(&self, request: Request<Bytes>) -> Result<Bytes, ClientError> {
         let exchange = async {
             let response = self.transport.call(request).await?;
             let status = response.status();

@@ -9,7 +9,7 @@ use base::{Chain, Revision};
 use http_body_util::BodyExt;
 use tracing::{debug, warn};
 
-use crate::view::Shared;
+use crate::view::{Form, Shared};
 use crate::watcher::{Effect, Event, PAGE_OBJECTS_MAX, Watcher};
 use crate::{Backoff, Change, Client, ClientError, Frames, ListOptions, ResponseBody, Watched};
 
@@ -21,6 +21,7 @@ const WATCH_SLACK: Duration = Duration::from_secs(30);
 pub(crate) struct Pump {
     client: Client,
     watched: Watched,
+    form: Form,
     shared: Arc<Shared>,
     stream: Option<OpenWatch>,
 }
@@ -34,8 +35,8 @@ struct OpenWatch {
 // === impl Pump ===
 
 impl Pump {
-    pub(crate) fn new(client: Client, watched: Watched, shared: Arc<Shared>) -> Pump {
-        Pump { client, watched, shared, stream: None }
+    pub(crate) fn new(client: Client, watched: Watched, form: Form, shared: Arc<Shared>) -> Pump {
+        Pump { client, watched, form, shared, stream: None }
     }
 
     pub(crate) async fn run(mut self) {
@@ -77,7 +78,7 @@ impl Pump {
     }
 
     async fn list(&mut self, more: Option<&str>) -> Event {
-        let options = ListOptions { limit: Some(PAGE_OBJECTS_MAX), more, ..self.watched.options() };
+        let options = ListOptions { limit: Some(PAGE_OBJECTS_MAX), more, form: self.form, ..self.watched.options() };
         match self.client.list(&self.watched.gvr, &options).await {
             Ok(page) => Event::Page(page),
             Err(error) => {
@@ -90,7 +91,8 @@ impl Pump {
     async fn open(&mut self, from: Revision) -> Vec<Event> {
         let seconds = WATCH_SECONDS_MIN + self.client.rng().next_u64() % WATCH_SECONDS_MIN;
         let timeout = Duration::from_secs(seconds);
-        match self.client.watch(&self.watched.gvr, &self.watched.options(), from, timeout).await {
+        let options = ListOptions { form: self.form, ..self.watched.options() };
+        match self.client.watch(&self.watched.gvr, &options, from, timeout).await {
             Ok(body) => {
                 let until = tokio::time::Instant::now() + timeout + WATCH_SLACK;
                 self.stream = Some(OpenWatch { body, frames: Frames::default(), until });

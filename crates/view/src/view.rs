@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::{Gvr, Index, Key, Snapshot, Stream};
 use base::{Revision, SmolStr};
 use tokio::sync::{broadcast, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::changes::CHANGES_BACKLOG_MAX;
 use crate::pump::Pump;
@@ -23,37 +23,53 @@ pub struct Watched {
     pub indexes: Vec<Index>,
 }
 
-/// What a reader has written and must see before it decides again: a revision per stream.
+/// How much of each object a stream keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    #[default]
+    Whole,
+    /// `PartialObjectMetadata`: for readers of headers, who watch every kind.
+    Metadata,
+}
+
+/// What a reader has written and must see before it decides again: a revision per stream, or news of one object where
+/// the answer to a write carried no revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fence {
     needs: BTreeMap<Gvr, Revision>,
+    news: Vec<(Gvr, Key, Option<Revision>)>,
 }
 
 /// A view that did not come as far as it had to.
 #[derive(Debug, thiserror::Error)]
 pub enum FenceError {
-    #[error("the view of {gvr} did not reach revision {wanted} within {} ms", .waited.as_millis())]
-    Late { gvr: Gvr, wanted: Revision, waited: Duration },
-    #[error("the view has ended")]
-    Ended,
+    #[error("the view of {gvr} did not show a write of ours within {} ms", .waited.as_millis())]
+    Late { gvr: Gvr, waited: Duration },
 }
 
 /// A cheap handle. The tasks end when the last handle is dropped, or on drain.
 #[derive(Clone)]
 pub struct View {
     shared: Arc<Shared>,
-    _tasks: Arc<Tasks>,
+    tasks: Arc<Tasks>,
 }
 
 pub(crate) struct Shared {
     pub(crate) snapshot: watch::Sender<Snapshot>,
     pub(crate) changes: broadcast::Sender<Arc<Change>>,
-    watched: Vec<Watched>,
 }
 
 struct Tasks {
-    #[expect(dead_code, reason = "held so that dropping the last handle aborts the tasks")]
-    running: Mutex<JoinSet<()>>,
+    client: Client,
+    drain: Drain,
+    /// Dropping the last handle aborts what runs.
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<()>,
+    streams: BTreeMap<Gvr, (Watched, AbortHandle)>,
 }
 
 // === impl Watched ===
@@ -91,8 +107,7 @@ impl Watched {
             namespace: self.namespace.as_deref(),
             label_selector: self.label_selector.as_deref(),
             field_selector: self.field_selector.as_deref(),
-            limit: None,
-            more: None,
+            ..ListOptions::default()
         }
     }
 
@@ -107,7 +122,7 @@ impl Watched {
 
 impl Fence {
     pub fn is_empty(&self) -> bool {
-        self.needs.is_empty()
+        self.needs.is_empty() && self.news.is_empty()
     }
 
     /// Raises the fence of one stream.
@@ -116,13 +131,22 @@ impl Fence {
         *need = revision.max(*need);
     }
 
+    /// Waits for one object to be another version than `known`, or to be there at all where it was not known.
+    pub fn await_news(&mut self, gvr: &Gvr, key: &Key, known: Option<Revision>) {
+        self.news.push((gvr.clone(), key.clone(), known));
+    }
+
     pub fn is_passed_by(&self, snapshot: &Snapshot) -> bool {
         self.first_missing(snapshot).is_none()
     }
 
-    fn first_missing(&self, snapshot: &Snapshot) -> Option<(&Gvr, Revision)> {
-        let missing = self.needs.iter().find(|(gvr, need)| snapshot.stream(gvr).revision < **need);
-        missing.map(|(gvr, need)| (gvr, *need))
+    fn first_missing(&self, snapshot: &Snapshot) -> Option<&Gvr> {
+        let behind = self.needs.iter().find(|(gvr, need)| snapshot.stream(gvr).revision < **need);
+        let silent = |(gvr, key, known): &&(Gvr, Key, Option<Revision>)| {
+            let now = snapshot.stream(gvr).get(key).map(|object| object.revision);
+            now == *known
+        };
+        behind.map(|(gvr, _)| gvr).or_else(|| self.news.iter().find(silent).map(|(gvr, ..)| gvr))
     }
 }
 
@@ -134,22 +158,50 @@ impl View {
     /// # Panics
     /// When a kind is watched twice: a snapshot has one stream per kind.
     pub fn start(client: &Client, watched: Vec<Watched>, drain: &Drain) -> View {
-        let mut snapshot = Snapshot::default();
-        for one in &watched {
-            assert!(snapshot.streams().all(|(gvr, _)| *gvr != one.gvr), "{} is watched twice", one.gvr);
-            snapshot.put_stream(one.gvr.clone(), Stream::with_indexes(&one.indexes));
-        }
         let (changes, _) = broadcast::channel(CHANGES_BACKLOG_MAX);
-        let shared = Arc::new(Shared { snapshot: watch::Sender::new(snapshot), changes, watched: watched.clone() });
-        let mut running = JoinSet::new();
+        let shared = Arc::new(Shared { snapshot: watch::Sender::new(Snapshot::default()), changes });
+        let tasks = Tasks { client: client.clone(), drain: drain.clone(), running: Mutex::default() };
+        let view = View { shared, tasks: Arc::new(tasks) };
         for one in watched {
-            let pump = Pump::new(client.clone(), one, shared.clone());
-            let drain = drain.clone();
-            running.spawn(async move {
-                drain.run_until_cancelled(pump.run()).await;
-            });
+            let gvr = one.gvr.clone();
+            assert!(view.follow(one, Form::Whole), "{gvr} is watched twice");
         }
-        View { shared, _tasks: Arc::new(Tasks { running: Mutex::new(running) }) }
+        view
+    }
+
+    /// Adds a stream, for a kind that came later. False where the kind is followed already.
+    pub fn follow(&self, watched: Watched, form: Form) -> bool {
+        let mut running = self.tasks.running.lock().expect("no holder of this lock panics");
+        if running.streams.contains_key(&watched.gvr) {
+            return false;
+        }
+        let stream = Stream::with_indexes(&watched.indexes);
+        self.shared.snapshot.send_modify(|snapshot| snapshot.put_stream(watched.gvr.clone(), stream));
+        let pump = Pump::new(self.tasks.client.clone(), watched.clone(), form, self.shared.clone());
+        let drain = self.tasks.drain.clone();
+        let handle = running.tasks.spawn(async move {
+            drain.run_until_cancelled(pump.run()).await;
+        });
+        running.streams.insert(watched.gvr.clone(), (watched, handle));
+        true
+    }
+
+    /// Ends a stream, for a kind that is no longer served. It reads as empty and synced from then on; its objects get no
+    /// last change.
+    pub fn unfollow(&self, gvr: &Gvr) {
+        let mut running = self.tasks.running.lock().expect("no holder of this lock panics");
+        if let Some((watched, handle)) = running.streams.remove(gvr) {
+            handle.abort();
+            let mut empty = Stream::with_indexes(&watched.indexes);
+            empty.synced = true;
+            self.shared.snapshot.send_modify(|snapshot| snapshot.put_stream(gvr.clone(), empty));
+        }
+        while running.tasks.try_join_next().is_some() {}
+    }
+
+    /// The kinds that are followed now.
+    pub fn followed(&self) -> Vec<Gvr> {
+        self.tasks.running.lock().expect("no holder of this lock panics").streams.keys().cloned().collect()
     }
 
     /// The newest state. O(1).
@@ -195,19 +247,20 @@ impl View {
         let snapshot = self.snapshot();
         match fence.first_missing(&snapshot) {
             None => Ok(snapshot),
-            Some((gvr, wanted)) => Err(FenceError::Late { gvr: gvr.clone(), wanted, waited: within }),
+            Some(gvr) => Err(FenceError::Late { gvr: gvr.clone(), waited: within }),
         }
     }
 
     /// True where a write to `key` is sure to advance a stream of this view, so that a fence can be waited for.
     pub fn shows(&self, gvr: &Gvr, key: &Key) -> bool {
-        self.shared.watched.iter().any(|watched| watched.shows(gvr, key))
+        let running = self.tasks.running.lock().expect("no holder of this lock panics");
+        running.streams.get(gvr).is_some_and(|(watched, _)| watched.shows(gvr, key))
     }
 }
 
 impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kinds: Vec<String> = self.shared.watched.iter().map(|watched| watched.gvr.to_string()).collect();
+        let kinds: Vec<String> = self.followed().iter().map(Gvr::to_string).collect();
         write!(f, "View({})", kinds.join(", "))
     }
 }

@@ -1,0 +1,80 @@
+//! Performs a plan: steps in order, the operations of a step in parallel with slow start.
+//!
+//! Slow start (1, 2, 4, ...) means that a quota or a webhook that refuses everything costs one request, not a thousand.
+
+use api::{Key, Op, Plan, Snapshot};
+use futures::future::join_all;
+use view::{Client, ClientError, Fence, View};
+
+use crate::events::RecorderHandle;
+
+/// Most operations of one step under way at once.
+const PARALLEL_MAX: usize = 32;
+
+/// What performing a plan left behind: what must be seen before the key is looked at again, and what went wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Performed {
+    pub(crate) fence: Fence,
+    pub(crate) error: Option<ClientError>,
+}
+
+pub(crate) async fn perform(
+    client: &Client,
+    view: &View,
+    recorder: &RecorderHandle,
+    planned_on: &Snapshot,
+    plan: Plan,
+) -> Performed {
+    let mut performed = Performed::default();
+    for step in plan.steps {
+        let (events, writes): (Vec<Op>, Vec<Op>) = step.into_iter().partition(|op| matches!(op, Op::Event { .. }));
+        let mut rest = writes.as_slice();
+        let mut size = 1;
+        while !rest.is_empty() && performed.error.is_none() {
+            let (batch, later) = rest.split_at(size.min(rest.len()));
+            let outcomes = join_all(batch.iter().map(|op| client.perform(op))).await;
+            for (op, outcome) in batch.iter().zip(outcomes) {
+                match outcome {
+                    Ok(revision) => raise(&mut performed.fence, view, planned_on, op, revision),
+                    Err(error) => performed.error = performed.error.or(Some(error)),
+                }
+            }
+            rest = later;
+            size = (size * 2).min(PARALLEL_MAX);
+        }
+        // An event tells what happened, so it is recorded only when it did; one beside no write stands for itself.
+        if performed.error.is_some() {
+            break;
+        }
+        for event in events {
+            recorder.record(event);
+        }
+    }
+    performed
+}
+
+/// What the view must show before the key is planned again.
+fn raise(fence: &mut Fence, view: &View, planned_on: &Snapshot, op: &Op, revision: Option<base::Revision>) {
+    let Some((gvr, key)) = target(op) else { return };
+    if !view.shows(gvr, &key) {
+        return;
+    }
+    let known = planned_on.stream(gvr).get(&key).map(|object| object.revision);
+    match revision {
+        Some(revision) => fence.raise(gvr, revision),
+        None => fence.await_news(gvr, &key, known),
+    }
+}
+
+fn target(op: &Op) -> Option<(&api::Gvr, Key)> {
+    match op {
+        Op::Create { gvr, namespace, object } => {
+            let name = object.get("metadata")?.get("name")?.as_str()?;
+            Some((gvr, Key::new(namespace, name)))
+        }
+        Op::Patch { gvr, key, .. } | Op::Delete { gvr, key, .. } | Op::Post { gvr, key, .. } => {
+            Some((gvr, key.clone()))
+        }
+        Op::Event { .. } => None,
+    }
+}

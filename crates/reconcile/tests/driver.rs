@@ -1,0 +1,205 @@
+//! The driver against a fake API server: goals are reached once, through lost replies, skewed streams and refusals.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::op::Regarding;
+use api::{Gvr, Key, Op, Plan, Preconditions, Reason, Snapshot, Status};
+use base::ManualClock;
+use jiff::{SignedDuration, Timestamp};
+use reconcile::{Driver, Health, Leader, LeaderConfig, Loop};
+use serde_json::json;
+use view::fake::{FakeApi, Fault};
+use view::{Change, Drain, View, Watched};
+
+const BOUND: Duration = Duration::from_secs(10);
+
+fn wanted() -> Gvr {
+    Gvr::new("", "v1", "configmaps")
+}
+
+fn made() -> Gvr {
+    Gvr::new("", "v1", "secrets")
+}
+
+fn named(name: &str) -> api::Tree {
+    json!({"metadata": {"name": name, "namespace": "n"}})
+}
+
+/// Every ConfigMap gets a Secret of its name; a Secret without its ConfigMap goes.
+fn mirror(snapshot: &Snapshot, key: &Key, _: Timestamp) -> Plan {
+    assert_ne!(key.name, "poison", "a plan with a bug");
+    let want = snapshot.stream(&wanted()).get(key).cloned();
+    let have = snapshot.stream(&made()).get(key).cloned();
+    match (want, have) {
+        (Some(_), None) => {
+            let regarding = Regarding {
+                api_version: "v1".into(),
+                kind: "ConfigMap".into(),
+                key: key.clone(),
+                uid: "u".into(),
+                field_path: "".into(),
+            };
+            let event = Op::Event { regarding, warning: false, reason: "Mirrored".into(), message: "made".to_owned() };
+            let create = Op::Create { gvr: made(), namespace: key.namespace.clone(), object: named(&key.name) };
+            Plan::step(vec![create, event])
+        }
+        (None, Some(have)) => {
+            let when = Preconditions { uid: Some(have.header.uid.clone()), revision: None };
+            Plan::step(vec![Op::Delete { gvr: made(), key: key.clone(), when, propagation: None, grace_seconds: None }])
+        }
+        (Some(_), Some(_)) | (None, None) => Plan::NOTHING,
+    }
+}
+
+struct World {
+    server: FakeApi,
+    health: Health,
+    drain: Drain,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    fn start(server: FakeApi, adjust: impl FnOnce(Driver) -> Driver) -> World {
+        let drain = Drain::new();
+        let client = server.client();
+        let watched = vec![Watched::all(wanted(), &[]), Watched::all(made(), &[])];
+        let view = View::start(&client, watched, &drain);
+        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        let one = Loop {
+            name: "mirror",
+            component: "mirror-controller",
+            reads: vec![wanted(), made()],
+            enqueue: Arc::new(|change: &Change, _: &Snapshot| vec![change.key.clone()]),
+            plan: Arc::new(mirror),
+            workers: 2,
+        };
+        let driver = adjust(Driver::new(view, client, clock).add(one));
+        let health = driver.health();
+        let task = tokio::spawn(driver.run(drain.clone()));
+        World { server, health, drain, task }
+    }
+
+    /// Waits until the mirror holds exactly these and the loop is idle.
+    async fn settles(&self, expect: &[&str]) {
+        let mut status = self.health.of("mirror").unwrap();
+        let settled = async {
+            loop {
+                let idle = status.borrow_and_update().is_idle();
+                let have = self.server.list(&made());
+                if idle && have.iter().map(|o| o["metadata"]["name"].as_str().unwrap()).eq(expect.iter().copied()) {
+                    return;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(20), status.changed()).await;
+            }
+        };
+        let waited = tokio::time::timeout(BOUND, settled).await;
+        assert!(waited.is_ok(), "want {expect:?}, have {:?}, {:?}", self.server.list(&made()), self.health.read());
+    }
+
+    fn writes(&self, verb: &str) -> usize {
+        self.server.writes().iter().filter(|line| line.starts_with(verb) && line.contains("secrets")).count()
+    }
+}
+
+#[tokio::test]
+async fn makes_and_removes_each_child_once_and_records_it() {
+    let server = FakeApi::new();
+    server.put(&wanted(), named("a"));
+    let world = World::start(server, |driver| driver);
+    world.settles(&["a"]).await;
+    world.server.put(&wanted(), named("b"));
+    world.settles(&["a", "b"]).await;
+    world.server.remove(&wanted(), &Key::new("n", "a"));
+    world.settles(&["b"]).await;
+    assert_eq!((world.writes("POST"), world.writes("DELETE")), (2, 1));
+    let events = Gvr::new("", "v1", "events");
+    let recorded = async {
+        while world.server.list(&events).len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(BOUND, recorded).await.is_ok(), "{:?}", world.server.writes());
+    world.drain.cancel();
+    tokio::time::timeout(BOUND, world.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn its_own_writes_are_seen_before_the_next_look() {
+    let server = FakeApi::new();
+    let world = World::start(server, |driver| driver);
+    world.settles(&[]).await;
+    world.server.hold(&made());
+    world.server.put(&wanted(), named("a"));
+    let mut status = world.health.of("mirror").unwrap();
+    tokio::time::timeout(BOUND, status.wait_for(|s| s.busy == 1)).await.unwrap().unwrap();
+    // News of the parent, while the child's event is held back: a plan now would make it again.
+    for _ in 0..3 {
+        let mut again = named("a");
+        again["data"] = json!({"n": world.server.writes().len()});
+        world.server.put(&wanted(), again);
+        tokio::task::yield_now().await;
+    }
+    world.server.release(&made());
+    world.settles(&["a"]).await;
+    assert_eq!(world.writes("POST"), 1);
+}
+
+#[tokio::test]
+async fn converges_through_lost_replies_and_refusals() {
+    let server = FakeApi::new();
+    let refused = || Fault::Refuse(Status::new(Reason::InternalError, "etcd is away"));
+    server.inject([Fault::LoseReply, refused(), refused(), Fault::LoseReply, refused()]);
+    for name in ["a", "b", "c"] {
+        server.put(&wanted(), named(name));
+    }
+    let world = World::start(server, |driver| driver);
+    world.settles(&["a", "b", "c"]).await;
+    world.server.inject([Fault::LoseReply, refused()]);
+    world.server.remove(&wanted(), &Key::new("n", "b"));
+    world.settles(&["a", "c"]).await;
+    assert!(world.health.read()[0].errors >= 1);
+    assert_eq!(world.health.read()[0].failing, 0, "every key recovered");
+}
+
+#[tokio::test]
+async fn a_plan_that_panics_fails_its_own_key_only() {
+    let server = FakeApi::new();
+    server.put(&wanted(), named("poison"));
+    server.put(&wanted(), named("sound"));
+    let world = World::start(server, |driver| driver);
+    let mut status = world.health.of("mirror").unwrap();
+    let failed = status.wait_for(|s| s.last_error.as_ref().is_some_and(|text| text.contains("a plan with a bug")));
+    tokio::time::timeout(BOUND, failed).await.unwrap().unwrap();
+    world.settles(&["sound"]).await;
+}
+
+#[tokio::test]
+async fn only_the_leader_acts_and_a_free_lease_is_taken_at_once() {
+    let server = FakeApi::new();
+    let leases = Gvr::new("coordination.k8s.io", "v1", "leases");
+    server.put(&wanted(), named("a"));
+    server.put(
+        &leases,
+        json!({"metadata": {"name": "evenkeel", "namespace": "kube-system"},
+               "spec": {"holderIdentity": "other", "leaseDurationSeconds": 60}}),
+    );
+    let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1)));
+    let config = LeaderConfig { renew: Duration::from_millis(50), ..LeaderConfig::new("evenkeel", "me") };
+    let (leader, leading) = Leader::new(config, server.client(), clock);
+    let world = World::start(server, |driver| driver.led_by(leading));
+    let leader = tokio::spawn(leader.run(world.drain.clone()));
+    let mut status = world.health.of("mirror").unwrap();
+    tokio::time::timeout(BOUND, status.wait_for(|s| s.synced)).await.unwrap().unwrap();
+    assert_eq!(world.writes("POST"), 0);
+    let mut free = world.server.get(&leases, &Key::new("kube-system", "evenkeel")).unwrap();
+    free["spec"]["holderIdentity"] = json!(null);
+    world.server.put(&leases, free);
+    world.settles(&["a"]).await;
+    assert_eq!(world.writes("POST"), 1);
+    world.drain.cancel();
+    tokio::time::timeout(BOUND, leader).await.unwrap().unwrap();
+    let lease = world.server.get(&leases, &Key::new("kube-system", "evenkeel")).unwrap();
+    assert!(lease["spec"]["holderIdentity"].is_null(), "released: {lease}");
+}
