@@ -22,6 +22,8 @@ pub struct Options {
     pub host: u8,
     /// Further arguments of `evenkeel server`.
     pub arguments: Vec<String>,
+    /// Puts the store on a disk of this size.
+    pub store_megabytes: Option<u32>,
     /// Folder for all data; removed with the cluster.
     pub name: String,
 }
@@ -47,8 +49,17 @@ impl Cluster {
         let host = Host::up(options.host)?;
         let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, options, server: None };
         cluster.link_images()?;
+        cluster.limit_store()?;
         cluster.start_server()?;
         Ok(cluster)
+    }
+
+    fn limit_store(&self) -> anyhow::Result<()> {
+        let Some(megabytes) = self.options.store_megabytes else { return Ok(()) };
+        let folder = self.data.join("server");
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let words = format!("-t tmpfs -o size={megabytes}m,mode=700 store {}", folder.display());
+        self.host.tool("mount")?.ok(&words).map(drop)
     }
 
     /// The demo and test images, where the node imports them from at start.

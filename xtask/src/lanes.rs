@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::process::{cargo, run};
-use crate::tidy;
+use crate::{host, images, tidy, tools};
 
 /// Minutes that all lanes may take together.
 const TOTAL_MINUTES_MAX: u64 = 45;
@@ -19,10 +19,13 @@ struct Lane {
 }
 
 /// In the order they run: cheap and general first.
-const LANES: [Lane; 3] = [
+const LANES: [Lane; 6] = [
     Lane { name: "tidy", budget_minutes: 1, run: || tidy::run(false) },
-    Lane { name: "build", budget_minutes: 13, run: build },
+    Lane { name: "tools", budget_minutes: 4, run: tools },
+    Lane { name: "build", budget_minutes: 9, run: build },
     Lane { name: "unit", budget_minutes: 6, run: unit },
+    Lane { name: "e2e", budget_minutes: 15, run: || system_test("e2e") },
+    Lane { name: "faults", budget_minutes: 5, run: || system_test("faults") },
 ];
 
 /// The fast lane for a working copy that has been built before.
@@ -65,6 +68,14 @@ fn print(report: &[(&Lane, Duration)], total: Duration) {
     println!("lanes together {:>5.1} min of {TOTAL_MINUTES_MAX}", total.as_secs_f64() / 60.0);
 }
 
+/// Packages, foreign clients and images: what the other lanes run against.
+fn tools() -> anyhow::Result<()> {
+    host::require(&host::NODE_PACKAGES)?;
+    host::require(&host::TEST_PACKAGES)?;
+    tools::all()?;
+    images::build().map(drop)
+}
+
 /// One profile for everything, so that nothing is built twice.
 fn build() -> anyhow::Result<()> {
     run(&cargo(), &["build", "--locked", "--workspace", "--all-targets"])
@@ -72,4 +83,9 @@ fn build() -> anyhow::Result<()> {
 
 fn unit() -> anyhow::Result<()> {
     run(&cargo(), &["test", "--locked", "--workspace", "--exclude", "e2e"])
+}
+
+/// Lanes over real processes have a runner of their own that counts their cases.
+fn system_test(name: &str) -> anyhow::Result<()> {
+    run(&cargo(), &["test", "--locked", "--package", "e2e", "--test", name])
 }
