@@ -9,12 +9,19 @@
 mod config;
 mod kit;
 
+mod deployment;
+mod endpoints;
+mod gc;
+mod kinds;
+mod namespace;
 mod replicaset;
+mod serviceaccount;
 
 #[cfg(test)]
 mod testing;
 
 pub use config::{Config, Ctx, Usage, UsageOf};
+pub use kinds::every_kind;
 
 use api::{Gvr, Index, Key, Object, Plan, Snapshot};
 use jiff::Timestamp;
@@ -55,5 +62,16 @@ pub fn every_kind_indexes() -> Vec<Index> {
 /// Every controller, in the order of their names' importance at start.
 pub fn all(config: &Config) -> Vec<Controller> {
     let _ = config;
-    vec![replicaset::replica_sets(), replicaset::replication_controllers()]
+    vec![
+        namespace::controller(),
+        serviceaccount::accounts(),
+        serviceaccount::root_ca(),
+        deployment::controller(),
+        replicaset::replica_sets(),
+        replicaset::replication_controllers(),
+        endpoints::slices(),
+        endpoints::endpoints(),
+        endpoints::mirroring(),
+        gc::controller(),
+    ]
 }

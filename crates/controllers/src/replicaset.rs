@@ -35,17 +35,16 @@ pub fn replication_controllers() -> Controller {
         component: "replication-controller",
         watches: watches(gvr_of::<ReplicationController>(), vec![]),
         every_kind: false,
-        enqueue: |gvr, old, new, snapshot| enqueue::<ReplicationController>(gvr, old, new, snapshot, keys::map_selector),
+        enqueue: |gvr, old, new, snapshot| {
+            enqueue::<ReplicationController>(gvr, old, new, snapshot, keys::map_selector)
+        },
         plan: |_: &Ctx, snapshot, key, now| plan::<ReplicationController>(snapshot, key, now, keys::map_selector),
         workers: 5,
     }
 }
 
 fn watches(sets: Gvr, indexes: Vec<Index>) -> Vec<Watch> {
-    vec![
-        Watch { gvr: sets, indexes },
-        Watch { gvr: gvr_of::<Pod>(), indexes: vec![Index::CONTROLLER, ORPHAN] },
-    ]
+    vec![Watch { gvr: sets, indexes }, Watch { gvr: gvr_of::<Pod>(), indexes: vec![Index::CONTROLLER, ORPHAN] }]
 }
 
 type SelectorOf = fn(&Tree) -> Option<LabelSelector>;
@@ -140,7 +139,8 @@ fn siblings(object: &Object, snapshot: &Snapshot) -> Vec<String> {
     if let Some(parent) = object.header.controller().filter(|parent| parent.kind == "Deployment") {
         uids = sets.by(Index::CONTROLLER.name, &parent.uid).map(|set| set.header.uid.clone()).collect();
     }
-    let owned = uids.iter().flat_map(|uid| pods.by(Index::CONTROLLER.name, uid).filter_map(PodRef::of).collect::<Vec<_>>());
+    let owned =
+        uids.iter().flat_map(|uid| pods.by(Index::CONTROLLER.name, uid).filter_map(PodRef::of).collect::<Vec<_>>());
     owned.filter(PodRef::active).map(|pod| pod.node().to_owned()).collect()
 }
 

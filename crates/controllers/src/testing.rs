@@ -145,14 +145,7 @@ impl World {
         let (namespace, name) = key.split_once('/').unwrap_or(("", key));
         let (gvr, key) = (gvr(api_version, kind), Key::new(namespace, name));
         let subresource = body.get("status").map(|_| "status".into());
-        self.apply(&Op::Patch {
-            gvr,
-            key,
-            subresource,
-            patch: PatchType::Merge,
-            body,
-            when: Preconditions::default(),
-        });
+        self.apply(&Op::Patch { gvr, key, subresource, patch: PatchType::Merge, body, when: Preconditions::default() });
     }
 
     pub fn delete(&mut self, api_version: &str, kind: &str, key: &str, propagation: Option<Propagation>) {
@@ -170,9 +163,11 @@ impl World {
         let stream = self.stream(gvr);
         let old = stream.remove(key);
         let gone = new.as_ref().is_some_and(|new| new.header.deletion.is_some() && new.header.finalizers.is_empty());
-        let running_pod = gvr.resource == "pods" && new.as_ref().is_some_and(|new| {
-            !crate::kit::pod::node_name(new).is_empty() && !matches!(new.tree()["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-        });
+        let running_pod = gvr.resource == "pods"
+            && new.as_ref().is_some_and(|new| {
+                !crate::kit::pod::node_name(new).is_empty()
+                    && !matches!(new.tree()["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+            });
         let new = new.filter(|_| !gone || running_pod);
         if let Some(new) = &new {
             self.stream(gvr).put(new.clone());

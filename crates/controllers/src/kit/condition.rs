@@ -10,9 +10,15 @@ use super::value::{text, time};
 #[derive(Clone, Copy)]
 pub struct Condition<'a> {
     pub r#type: &'a str,
-    pub status: bool,
+    /// `True`, `False` or `Unknown`.
+    pub status: &'a str,
     pub reason: &'a str,
     pub message: &'a str,
+}
+
+/// The word for a truth.
+pub fn word(truth: bool) -> &'static str {
+    if truth { "True" } else { "False" }
 }
 
 pub fn find<'a>(conditions: &'a [Tree], r#type: &str) -> Option<&'a Tree> {
@@ -31,7 +37,7 @@ pub fn set(conditions: &mut Vec<Tree>, condition: Condition<'_>, now: Timestamp)
 /// As [`set`], for conditions that also carry the times named in `stamps` (`lastUpdateTime`, `lastProbeTime`), which
 /// move with every change.
 pub fn set_with(conditions: &mut Vec<Tree>, condition: Condition<'_>, now: Timestamp, stamps: &[&str]) {
-    let status = if condition.status { "True" } else { "False" };
+    let status = condition.status;
     let mut made = json!({
         "type": condition.r#type, "status": status, "lastTransitionTime": time(now),
         "reason": condition.reason, "message": condition.message,

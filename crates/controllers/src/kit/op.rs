@@ -60,8 +60,7 @@ pub fn patch(
 pub fn remove_finalizer(gvr: &Gvr, object: &Object, finalizer: &str) -> Option<Op> {
     let finalizers = &object.header.finalizers;
     let rest: Vec<_> = finalizers.iter().filter(|name| *name != finalizer).collect();
-    (rest.len() < finalizers.len())
-        .then(|| merge_if_unchanged(gvr, object, json!({"metadata": {"finalizers": rest}})))
+    (rest.len() < finalizers.len()).then(|| merge_if_unchanged(gvr, object, json!({"metadata": {"finalizers": rest}})))
 }
 
 pub fn add_finalizer(gvr: &Gvr, object: &Object, finalizer: &str) -> Option<Op> {
