@@ -7,6 +7,8 @@ mod process;
 mod tidy;
 mod tools;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -41,10 +43,19 @@ enum Command {
     Tools,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
     std::env::set_current_dir(process::workspace_root())?;
-    match arguments.command {
+    match command {
         Command::Tidy { figures: true, .. } => tidy::figures(),
         Command::Tidy { bless, .. } => tidy::run(bless),
         Command::Check => lanes::check(),
