@@ -3,6 +3,9 @@
 mod basics;
 mod helm;
 mod kubectl;
+mod saas;
+
+use std::sync::Mutex;
 
 use e2e::{Case, Cluster, Options, run_all};
 
@@ -14,6 +17,9 @@ fn main() -> anyhow::Result<()> {
     let cases = basics::CASES.into_iter().chain(kubectl::CASES).chain(helm::CASES);
     let cases: Vec<Case<Cluster>> = cases.collect();
     let good = run_all(&cluster, &cases, AT_ONCE);
-    drop(cluster);
+    let alone = Mutex::new(cluster);
+    let story = |cluster: &Mutex<Cluster>| saas::story(&mut cluster.lock().expect("it is the only case"));
+    let good = run_all(&alone, &[Case { name: "saas_story", run: story }], 1) && good;
+    drop(alone);
     std::process::exit(i32::from(!good));
 }

@@ -64,7 +64,12 @@ impl Tool {
 
     /// Starts and leaves running; standard output is piped to the caller.
     pub fn spawn(&self, words: &str) -> anyhow::Result<Child> {
-        let mut command = self.command(&split(words));
+        self.spawn_with(&split(words))
+    }
+
+    /// As [`Tool::spawn`], with separate arguments.
+    pub fn spawn_with(&self, words: &[&str]) -> anyhow::Result<Child> {
+        let mut command = self.command(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().with_context(|| format!("start {command:?}"))
     }
