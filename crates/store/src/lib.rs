@@ -31,3 +31,9 @@ pub use memory::{Gone, ListQuery, Page};
 pub use snapshot::{ExportError, ImportError, RESTORE_LEAP, Summary, import};
 pub use store::{CommitError, Committed, OpenError, ReadError, ReencryptError, Store};
 pub use watch::{Watch, WatchEvent};
+
+#[cfg(test)]
+#[path = "../tests/contract/lab.rs"]
+mod lab;
+#[cfg(test)]
+mod tests;

@@ -10,13 +10,12 @@ mod keys;
 mod tail;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use admit::{Batch, Change, Expect, Write};
 use async_trait::async_trait;
 use base::Revision;
 use bytes::Bytes;
-use tokio::sync::OnceCell;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -42,7 +41,7 @@ pub(crate) struct Etcd {
     channel: Channel,
     keys: Arc<Keys>,
     /// Wire revision minus etcd's. Read once: it changes only while no store has the engine open.
-    base: Arc<OnceCell<u64>>,
+    base: Arc<Mutex<Option<u64>>>,
 }
 
 /// Prepares the connection to etcd. The connection itself is made, and made again, when it is needed.
@@ -115,12 +114,8 @@ impl Engine for Etcd {
         let put = wire::PutRequest { key: self.keys.epoch().into(), value: base.to_string().into(), lease: 0 };
         let success = vec![wire::RequestOp { request: Some(Op::RequestPut(put)) }];
         self.kv().txn(wire::TxnRequest { success, ..Default::default() }).await.map_err(read_error)?;
-        // A handle that already read the old base would go on with it.
-        match self.base.set(base) {
-            Ok(()) => Ok(()),
-            Err(_) if self.base.get() == Some(&base) => Ok(()),
-            Err(_) => Err(EngineError::Damaged("the epoch changed under an open engine".into())),
-        }
+        self.remember(base);
+        Ok(())
     }
 }
 
@@ -130,7 +125,17 @@ impl Etcd {
     }
 
     async fn base(&self) -> Result<u64, EngineError> {
-        self.base.get_or_try_init(|| self.stored_base()).await.copied()
+        let known = *self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(base) = known {
+            return Ok(base);
+        }
+        let base = self.stored_base().await?;
+        self.remember(base);
+        Ok(base)
+    }
+
+    fn remember(&self, base: u64) {
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(base);
     }
 
     async fn stored_base(&self) -> Result<u64, EngineError> {
