@@ -1,1 +1,14 @@
-//! net
+//! A node's network: pod links and addresses, service translation, names.
+//!
+//! One agent per node owns all of it. What it decides is pure (rules as text, answers from an index, addresses from
+//! records); what it does is netlink, `nft -f -` and sockets, each behind one module. It speaks to no other engine:
+//! services and nodes come from a view, sandboxes through the port [`LiveSandboxes`].
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+pub mod address;
+pub mod cni;
+pub mod config;
+pub mod link;
+mod sys;
+
+pub use config::{Config, DnsConfig, PodNetwork};
