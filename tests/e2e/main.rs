@@ -4,6 +4,7 @@ mod basics;
 mod helm;
 mod kubectl;
 mod saas;
+mod uniform;
 
 use std::sync::Mutex;
 
@@ -14,7 +15,7 @@ const AT_ONCE: usize = 4;
 
 fn main() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options { host: 1, name: "e2e".into(), ..Options::default() })?;
-    let cases = basics::CASES.into_iter().chain(kubectl::CASES).chain(helm::CASES);
+    let cases = basics::CASES.into_iter().chain(kubectl::CASES).chain(helm::CASES).chain(uniform::CASES);
     let cases: Vec<Case<Cluster>> = cases.collect();
     let good = run_all(&cluster, &cases, AT_ONCE);
     let alone = Mutex::new(cluster);

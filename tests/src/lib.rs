@@ -12,7 +12,7 @@ mod wait;
 
 pub use cluster::{Cluster, Options};
 pub use host::Host;
-pub use load::{Answer, Connection, Endpoint};
+pub use load::{Answer, Call, Connection, Endpoint};
 pub use run::{Case, run_all};
 pub use tool::{Tool, Transcript};
 pub use wait::{eventually, holds, pause};

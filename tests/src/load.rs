@@ -27,11 +27,33 @@ pub struct Connection {
     authority: String,
 }
 
+/// A request in any media type.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    /// Media type of the body; unused without one.
+    pub content: &'a str,
+    pub accept: &'a str,
+    pub body: &'a [u8],
+}
+
 /// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
     pub code: u16,
+    /// Media type.
+    pub content: String,
     pub body: Vec<u8>,
+}
+
+const JSON: &str = "application/json";
+
+struct Head {
+    code: u16,
+    /// None for a chunked body.
+    length: Option<usize>,
+    content: String,
 }
 
 // === impl Endpoint ===
@@ -83,9 +105,14 @@ fn decode(field: &Value) -> anyhow::Result<Vec<u8>> {
 // === impl Connection ===
 
 impl Connection {
+    /// One request in JSON.
     pub fn call(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
-        self.send(method, path, body)?;
-        let (code, length) = self.head()?;
+        self.perform(&Call { method, path, content: JSON, accept: JSON, body: body.as_bytes() })
+    }
+
+    pub fn perform(&mut self, call: &Call) -> anyhow::Result<Answer> {
+        self.send(call)?;
+        let Head { code, length, content } = self.head()?;
         let body = match length {
             Some(length) => {
                 let mut body = vec![0; length];
@@ -100,43 +127,44 @@ impl Connection {
                 body
             }
         };
-        Ok(Answer { code, body })
+        Ok(Answer { code, content, body })
     }
 
     /// Starts a watch; events are then read by [`Connection::chunk`].
     pub fn watch(&mut self, path: &str) -> anyhow::Result<()> {
-        self.send("GET", path, "")?;
-        let (code, length) = self.head()?;
+        self.send(&Call { method: "GET", path, content: JSON, accept: JSON, body: b"" })?;
+        let Head { code, length, .. } = self.head()?;
         if code != 200 || length.is_some() {
             bail!("watch {path} answered {code}");
         }
         Ok(())
     }
 
-    fn send(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
+    fn send(&mut self, call: &Call) -> anyhow::Result<()> {
+        let Call { method, path, content, accept, body } = call;
         let authority = &self.authority;
-        let content = match body {
-            "" => String::new(),
-            body => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),
+        let described = match body.len() {
+            0 => String::new(),
+            length => format!("Content-Type: {content}\r\nContent-Length: {length}\r\n"),
         };
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\nAccept: application/json\r\n{content}\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\nAccept: {accept}\r\n{described}\r\n");
         let stream = self.stream.get_mut();
-        stream.write_all((head + body).as_bytes())?;
+        stream.write_all(&[head.as_bytes(), body].concat())?;
         stream.flush().context("send the request")
     }
 
-    /// Reads status line and headers; the length is None for a chunked body.
-    fn head(&mut self) -> anyhow::Result<(u16, Option<usize>)> {
+    /// Reads status line and headers.
+    fn head(&mut self) -> anyhow::Result<Head> {
         let status = self.line()?;
         let code = status.split(' ').nth(1).context("no status code")?.parse().context("the status code")?;
-        let mut length = Some(0);
+        let mut head = Head { code, length: Some(0), content: String::new() };
         loop {
             let line = self.line()?.to_ascii_lowercase();
             match line.split_once(": ") {
-                None => return Ok((code, length)),
-                Some(("content-length", text)) => length = Some(text.parse().context("the content length")?),
-                Some(("transfer-encoding", _)) => length = None,
+                None => return Ok(head),
+                Some(("content-length", text)) => head.length = Some(text.parse().context("the content length")?),
+                Some(("transfer-encoding", _)) => head.length = None,
+                Some(("content-type", text)) => head.content = text.to_owned(),
                 Some(_) => {}
             }
         }
