@@ -6,11 +6,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that fails to unwrap has failed"))]
 
 pub mod builtin;
+pub mod codec;
 pub mod columns;
 pub mod kind;
 pub mod meta;
+pub mod names;
 pub mod object;
 pub mod op;
+pub mod openapi;
 pub mod quantity;
 pub mod registry;
 pub mod schema;
