@@ -13,7 +13,8 @@ pub struct Facts {
 }
 
 /// The facts that exist; a misspelt one would be silently without effect.
-const WORDS: [&str; 9] = ["pointer", "keep", "value", "number", "list", "patch", "default", "enum", "optional"];
+const WORDS: [&str; 10] =
+    ["pointer", "keep", "value", "number", "list", "patch", "default", "enum", "optional", "required"];
 
 pub fn read(folder: &Path) -> Facts {
     let mut facts = Facts::default();

@@ -26,6 +26,7 @@ const LEAVES: [&str; 12] = [
 /// Never spoken in protobuf.
 const JSON_ONLY: [&str; 1] = ["io.k8s.apimachinery.pkg.version.Info"];
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const API_VERSION_TEXT: &str = "The schema version of this object, as group/version.";
 const KIND_TEXT: &str = "The kind of this object, in CamelCase.";
@@ -164,7 +165,9 @@ impl Join<'_> {
         if shape == Shape::String && wire.is_some_and(|wire| wire.message.as_deref() == Some("Duration")) {
             shape = Shape::Duration;
         }
-        let required = required.contains(name) && told("optional").is_none();
+        // The source calls every object's metadata required, which upstream does not.
+        let metadata = property.shape == Shape::Struct(OBJECT_META.to_owned());
+        let required = required.contains(name) && told("optional").is_none() && !metadata || told("required").is_some();
         let scalar = matches!(shape, Shape::String | Shape::Bool | Shape::Int32 | Shape::Int64 | Shape::Double);
         let keeps_zero = scalar && (required || told("pointer").is_some() || told("keep").is_some());
         Field {

@@ -108,12 +108,14 @@ fn read_comment(comment: &[&str]) -> (String, Markers) {
     let mut markers = Markers::NONE;
     let mut words: Vec<String> = Vec::new();
     let mut keys = Vec::new();
+    let mut internal = false;
     for line in comment {
-        if line.starts_with("---") {
-            break;
-        }
+        // What follows a rule is for upstream's own developers, but for its markers.
+        internal |= line.starts_with("---");
         let Some(marker) = line.strip_prefix('+') else {
-            words.push(line.replace("<http", "http").replace('>', ""));
+            if !internal {
+                words.push(line.replace("<http", "http").replace('>', ""));
+            }
             continue;
         };
         let (name, value) = marker.split_once('=').unwrap_or((marker, ""));
