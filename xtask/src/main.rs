@@ -1,5 +1,6 @@
 //! Automation of the project: checks, tests, demo images, the demo, benchmarks. Rust, not shell.
 
+mod bench;
 mod host;
 mod images;
 mod lanes;
@@ -39,6 +40,12 @@ enum Command {
     },
     /// Build the images of the demo and the tests into target/images
     Images,
+    /// Measure the performance figures of a release build
+    Bench {
+        /// Print one JSON object (the only form there is; named for scripts)
+        #[arg(long)]
+        json: bool,
+    },
     /// Fetch kubectl and helm into target/tools
     Tools,
 }
@@ -60,6 +67,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tidy { bless, .. } => tidy::run(bless),
         Command::Check => lanes::check(),
         Command::Test { lanes } => lanes::test(&lanes),
+        Command::Bench { .. } => bench::bench(),
         Command::Images => images::build().map(|folder| println!("{}", folder.display())),
         Command::Tools => tools::all().map(|folder| println!("{}", folder.display())),
     }
