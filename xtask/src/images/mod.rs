@@ -37,7 +37,7 @@ fn build_one(recipe: &Recipe) -> anyhow::Result<()> {
     if archive.exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == digest) {
         return Ok(());
     }
-    println!("building image {}", recipe.name);
+    eprintln!("building image {}", recipe.name);
     let base = match &recipe.base {
         Base::Program { source } => compile(source)?,
         Base::Packages(packages) => extract(packages)?,
