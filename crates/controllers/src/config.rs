@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::{Key, Registry};
 use base::SmolStr;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 /// Settings of the control plane. The default is what a cluster gets that says nothing.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Ctx {
     pub config: Arc<Config>,
     /// Kinds served now.
     pub registry: Arc<Registry>,
+    /// When this process began to see the cluster. What happened to leases before is not held against nodes.
+    pub started: Timestamp,
     /// Where pods' resource usage comes from; None where nothing measures it.
     pub usage: Option<Arc<dyn Usage>>,
 }

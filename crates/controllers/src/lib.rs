@@ -13,15 +13,19 @@ mod deployment;
 mod endpoints;
 mod gc;
 mod kinds;
+mod loadbalancer;
 mod namespace;
+mod node;
 mod replicaset;
 mod serviceaccount;
+mod volumes;
 
 #[cfg(test)]
 mod testing;
 
 pub use config::{Config, Ctx, Usage, UsageOf};
 pub use kinds::every_kind;
+pub use volumes::LOCAL_PATH_PROVISIONER;
 
 use api::{Gvr, Index, Key, Object, Plan, Snapshot};
 use jiff::Timestamp;
@@ -61,8 +65,7 @@ pub fn every_kind_indexes() -> Vec<Index> {
 
 /// Every controller, in the order of their names' importance at start.
 pub fn all(config: &Config) -> Vec<Controller> {
-    let _ = config;
-    vec![
+    let mut all = vec![
         namespace::controller(),
         serviceaccount::accounts(),
         serviceaccount::root_ca(),
@@ -73,5 +76,21 @@ pub fn all(config: &Config) -> Vec<Controller> {
         endpoints::endpoints(),
         endpoints::mirroring(),
         gc::controller(),
-    ]
+        node::lifecycle::controller(),
+        node::eviction::controller(),
+        volumes::claims(),
+        volumes::volumes(),
+        volumes::claim_protection(),
+        volumes::volume_protection(),
+    ];
+    if !config.cluster_cidrs.is_empty() {
+        all.push(node::cidr::controller());
+    }
+    if config.local_path.is_some() {
+        all.extend([volumes::classes(), volumes::provisioner()]);
+    }
+    if config.service_load_balancer {
+        all.push(loadbalancer::controller());
+    }
+    all
 }

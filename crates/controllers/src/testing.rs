@@ -66,7 +66,7 @@ impl World {
                 }
             }
         }
-        let ctx = Ctx { config: Arc::new(config), registry: Arc::default(), usage: None };
+        let ctx = Ctx { config: Arc::new(config), registry: Arc::default(), started: Timestamp::MIN, usage: None };
         let mut world = World {
             now: start(),
             ctx,

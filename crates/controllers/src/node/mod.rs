@@ -1,0 +1,8 @@
+//! Nodes: whether they are alive, what that means for their pods, and which pod range they have.
+
+pub mod cidr;
+pub mod eviction;
+pub mod lifecycle;
+
+#[cfg(test)]
+mod tests;
