@@ -1,3 +1,28 @@
-//! The node agent: one worker per pod, volumes, probes, status, and the kubelet HTTP API, over a runtime port.
+//! The node agent: one worker per pod over a runtime port, and the kubelet HTTP API.
+//!
+//! A pod is a pure state machine (`pod::fsm`) and a worker that performs its effects; volumes, probes, images and logs
+//! are modules of their own that know no state. Containers outlive the agent: it adopts what it finds.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+mod agent;
+mod cgroup;
+mod config;
+mod context;
+mod events;
+mod images;
+pub mod limits;
+mod logs;
+mod machine;
+mod objects;
+pub mod pod;
+pub mod probes;
+mod register;
 pub mod runtime;
+mod server;
+pub mod spec;
+mod stream;
+mod volumes;
+
+pub use agent::{Agent, AgentError};
+pub use config::{Config, Ports};

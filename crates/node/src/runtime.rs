@@ -56,8 +56,12 @@ pub trait Runtime: Send + Sync {
     async fn reopen_log(&self, container: &str) -> Result<(), RuntimeError>;
 
     /// Runs a command to its end. `RuntimeError::Timeout` when it takes longer.
-    async fn exec_sync(&self, container: &str, command: &[String], timeout: Duration)
-    -> Result<ExecOutput, RuntimeError>;
+    async fn exec_sync(
+        &self,
+        container: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError>;
     /// Where the stream can be fetched once: an http URL that accepts an upgrade to `SPDY/3.1` with `v4.channel.k8s.io`.
     async fn exec(&self, container: &str, request: &ExecRequest) -> Result<String, RuntimeError>;
     async fn attach(&self, container: &str, request: &ExecRequest) -> Result<String, RuntimeError>;

@@ -1,0 +1,210 @@
+//! The cgroups above the containers: `ROOT/[burstable|besteffort]/podUID`, made and removed by the node.
+//!
+//! Works on v1 (a hierarchy per controller) and v2 (one). What a machine refuses is noted and left: a pod without a
+//! limit of its own runs, its containers still have theirs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1 as core;
+
+use crate::spec::qos::{self, Qos};
+use crate::spec::resources::{self, CPU_PERIOD_US};
+
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    mounts: Hierarchies,
+    /// `/kubepods`.
+    root: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Hierarchies {
+    V1(Vec<(String, PathBuf)>),
+    V2(PathBuf),
+}
+
+/// v1 controllers the node makes folders in.
+const V1_CONTROLLERS: [&str; 9] =
+    ["cpu", "cpuacct", "memory", "pids", "cpuset", "blkio", "devices", "freezer", "hugetlb"];
+const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io +hugetlb";
+
+impl Cgroups {
+    pub fn detect(root: &str) -> Cgroups {
+        Cgroups::at(Path::new("/sys/fs/cgroup"), root)
+    }
+
+    fn at(base: &Path, root: &str) -> Cgroups {
+        let mounts = if base.join("cgroup.controllers").exists() {
+            Hierarchies::V2(base.to_path_buf())
+        } else {
+            let found = V1_CONTROLLERS.iter().map(|name| ((*name).to_owned(), base.join(name)));
+            let mut found: Vec<_> = found.filter(|(_, path)| path.is_dir()).collect();
+            // cpu and cpuacct are often one mount under two names.
+            found.dedup_by(|a, b| fs::canonicalize(&a.1).ok() == fs::canonicalize(&b.1).ok());
+            Hierarchies::V1(found)
+        };
+        Cgroups { mounts, root: root.trim_end_matches('/').to_owned() }
+    }
+
+    /// The parent of a pod's containers, as the runtime is told.
+    pub fn pod_parent(&self, pod: &core::Pod) -> String {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        self.pod_path(qos::class(pod), uid)
+    }
+
+    fn pod_path(&self, qos: Qos, uid: &str) -> String {
+        match qos {
+            Qos::Guaranteed => format!("{}/pod{uid}", self.root),
+            Qos::Burstable => format!("{}/burstable/pod{uid}", self.root),
+            Qos::BestEffort => format!("{}/besteffort/pod{uid}", self.root),
+        }
+    }
+
+    /// Makes the pod's cgroup and sets what the pod as a whole may use.
+    pub fn create(&self, pod: &core::Pod) -> io::Result<()> {
+        let path = self.pod_parent(pod);
+        match &self.mounts {
+            Hierarchies::V1(mounts) => {
+                for (controller, mount) in mounts {
+                    let folder = below(mount, &path);
+                    fs::create_dir_all(&folder)?;
+                    if controller == "cpuset" {
+                        inherit_cpuset(mount, &path);
+                    }
+                }
+            }
+            Hierarchies::V2(mount) => {
+                fs::create_dir_all(below(mount, &path))?;
+                let mut at = mount.clone();
+                set(&at.join("cgroup.subtree_control"), V2_CONTROLLERS);
+                for part in path.trim_start_matches('/').split('/') {
+                    at = at.join(part);
+                    enable_v2(&at);
+                }
+            }
+        }
+        if let Some(spec) = &pod.spec {
+            self.limit(&path, spec);
+        }
+        Ok(())
+    }
+
+    fn limit(&self, path: &str, spec: &core::PodSpec) {
+        let (cpu, cpu_limit, memory_limit) = resources::of_pod(spec);
+        let shares = resources::shares(cpu);
+        let quota = cpu_limit.filter(|limit| *limit != 0).map(resources::quota);
+        let memory = memory_limit.filter(|limit| *limit != 0);
+        match &self.mounts {
+            Hierarchies::V1(mounts) => {
+                for (controller, mount) in mounts {
+                    let at = below(mount, path);
+                    match controller.as_str() {
+                        "cpu" => {
+                            set(&at.join("cpu.shares"), &shares.to_string());
+                            if let Some(quota) = quota {
+                                set(&at.join("cpu.cfs_period_us"), &CPU_PERIOD_US.to_string());
+                                set(&at.join("cpu.cfs_quota_us"), &quota.to_string());
+                            }
+                        }
+                        "memory" => {
+                            set(&at.join("memory.use_hierarchy"), "1");
+                            if let Some(memory) = memory {
+                                set(&at.join("memory.limit_in_bytes"), &memory.to_string());
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Hierarchies::V2(mount) => {
+                let at = below(mount, path);
+                let weight = 1 + (shares - 2) * 9999 / 262_142;
+                set(&at.join("cpu.weight"), &weight.to_string());
+                if let Some(quota) = quota {
+                    set(&at.join("cpu.max"), &format!("{quota} {CPU_PERIOD_US}"));
+                }
+                if let Some(memory) = memory {
+                    set(&at.join("memory.max"), &memory.to_string());
+                }
+            }
+        }
+    }
+
+    /// Removes what is left of a pod's cgroups, whatever its class was. Folders that still hold processes stay.
+    pub fn remove(&self, uid: &str) -> io::Result<()> {
+        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+            let path = self.pod_path(qos, uid);
+            let mounts: Vec<&PathBuf> = match &self.mounts {
+                Hierarchies::V1(mounts) => mounts.iter().map(|(_, mount)| mount).collect(),
+                Hierarchies::V2(mount) => vec![mount],
+            };
+            for mount in mounts {
+                remove_tree(&below(mount, &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pods that have a cgroup: used to find what an earlier process left behind.
+    pub fn pods(&self) -> Vec<String> {
+        let mount = match &self.mounts {
+            Hierarchies::V1(mounts) => mounts.first().map(|(_, mount)| mount.clone()),
+            Hierarchies::V2(mount) => Some(mount.clone()),
+        };
+        let Some(mount) = mount else { return Vec::new() };
+        let parents = ["", "/burstable", "/besteffort"].map(|sub| below(&mount, &format!("{}{sub}", self.root)));
+        let entries = parents.iter().filter_map(|parent| fs::read_dir(parent).ok()).flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter_map(|name| name.strip_prefix("pod").map(str::to_owned)).collect()
+    }
+}
+
+fn below(mount: &Path, path: &str) -> PathBuf {
+    mount.join(path.trim_start_matches('/'))
+}
+
+/// A new cpuset is empty, and nothing may run in an empty one.
+fn inherit_cpuset(mount: &Path, path: &str) {
+    let mut at = mount.to_path_buf();
+    for part in path.trim_start_matches('/').split('/') {
+        let parent = at.clone();
+        at = at.join(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let own = fs::read_to_string(at.join(file)).unwrap_or_default();
+            if own.trim().is_empty()
+                && let Ok(value) = fs::read_to_string(parent.join(file))
+            {
+                set(&at.join(file), value.trim());
+            }
+        }
+    }
+}
+
+fn enable_v2(at: &Path) {
+    for controller in V2_CONTROLLERS.split(' ') {
+        // One that the parent lacks must not stop the others.
+        let _ = fs::write(at.join("cgroup.subtree_control"), controller);
+    }
+}
+
+fn set(file: &Path, value: &str) {
+    if let Err(error) = fs::write(file, value) {
+        tracing::debug!(file = %file.display(), value, %error, "cgroup value was refused");
+    }
+}
+
+/// cgroup folders are removed with rmdir, children first; their files go with them.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

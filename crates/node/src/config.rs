@@ -1,0 +1,72 @@
+//! What the agent is told at start, and the ports it reaches the world by.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base::{Clock, Rng};
+
+/// Complete and parsed; building from it has no effects.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node_name: String,
+    /// Addresses other nodes reach this one by, primary first.
+    pub node_ips: Vec<IpAddr>,
+    /// `/var/lib/evenkeel`: pods live in `kubelet/pods` below it.
+    pub data_dir: PathBuf,
+    /// `/var/log/pods`.
+    pub log_dir: PathBuf,
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_domain: String,
+    /// The kubelet API: `0.0.0.0:10250`.
+    pub listen: SocketAddr,
+    /// Labels and taints (`key`, `value`, `effect`) given at registration.
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<(String, String, String)>,
+    pub max_pods: u32,
+    /// Kept from pods: thousandths of a core and bytes.
+    pub reserved_cpu_milli: i64,
+    pub reserved_memory_bytes: i64,
+    /// cgroup under which pods live: `/kubepods`.
+    pub cgroup_root: String,
+    pub resolv_conf: PathBuf,
+    pub seccomp_dir: PathBuf,
+    /// `v1.36.0+evenkeel`.
+    pub version: String,
+    pub provider_id: String,
+}
+
+/// Time, randomness and the serving certificate, which changes while the agent runs.
+#[derive(Clone)]
+pub struct Ports {
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+    /// Must ask for client certificates of the cluster's client CA without requiring them.
+    pub tls: Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>,
+}
+
+impl Config {
+    /// The defaults of a small cluster; everything is public and may be set after.
+    pub fn new(node_name: &str, node_ips: Vec<IpAddr>, data_dir: PathBuf) -> Config {
+        Config {
+            node_name: node_name.to_owned(),
+            node_ips,
+            seccomp_dir: data_dir.join("kubelet/seccomp"),
+            data_dir,
+            log_dir: PathBuf::from("/var/log/pods"),
+            cluster_dns: vec![IpAddr::from([10, 43, 0, 10])],
+            cluster_domain: "cluster.local".to_owned(),
+            listen: SocketAddr::from(([0, 0, 0, 0], 10250)),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            max_pods: 110,
+            reserved_cpu_milli: 0,
+            reserved_memory_bytes: 0,
+            cgroup_root: "/kubepods".to_owned(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            version: format!("v1.36.0+evenkeel-{}", env!("CARGO_PKG_VERSION")),
+            provider_id: String::new(),
+        }
+    }
+}

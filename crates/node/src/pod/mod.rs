@@ -1,0 +1,16 @@
+//! One pod: its state machine (pure), the worker that performs the machine's effects, and the status shown of it.
+
+pub mod adopt;
+pub mod fsm;
+pub mod hooks;
+pub mod jobs;
+pub mod observe;
+pub mod order;
+pub mod report;
+pub mod slot;
+pub mod start;
+pub mod status;
+pub mod worker;
+
+pub use fsm::{Outcome, Pod, PodEffect, PodEvent, What};
+pub use slot::{Exit, Role, Run, Slot, SlotState};

@@ -1,0 +1,521 @@
+//! One pod's worker: the only owner of its state. It performs the state machine's effects as jobs and feeds it news.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Tree;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::fsm::{Pod, PodEffect, PodEvent, StartFailure, What};
+use super::jobs::{self, Done, Stopping};
+use super::report::{self, Reported};
+use super::slot::{SlotState, retry_delay};
+use super::start::Start;
+use super::{adopt, status};
+use crate::context::Context;
+use crate::limits;
+use crate::probes::Prober;
+use crate::runtime::SandboxConfig;
+use crate::spec::names::PodName;
+use crate::volumes::{Volumes, payload};
+
+/// A look at nothing new happens at least this often.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+
+/// The same status is not written again sooner, however the API shows it.
+const SAME_REPORT_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
+/// What the agent tells a worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Spec(Arc<core::Pod>),
+    Removed,
+    Seen(Arc<Seen>),
+}
+
+/// A listing of the runtime: what is ready and what runs, on the whole node.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub ready_sandboxes: BTreeSet<String>,
+    pub running: BTreeSet<String>,
+}
+
+/// What others may see of a pod.
+#[derive(Clone, Debug, Default)]
+pub struct PodView {
+    pub pod: Arc<core::Pod>,
+    pub status: Tree,
+    pub sandbox: Option<String>,
+    pub containers: BTreeMap<String, ContainerView>,
+    /// Nothing of it runs any more.
+    pub over: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerView {
+    /// Of the container that runs; empty when none does.
+    pub id: String,
+    /// Number of the newest container; its log is `ATTEMPT.log`.
+    pub attempt: u32,
+    /// A container of that number exists or existed.
+    pub created: bool,
+    /// Why there is none, for the log reader's message.
+    pub waiting: String,
+}
+
+pub struct Worker {
+    context: Arc<Context>,
+    name: PodName,
+    state: Pod,
+    inbox: mpsc::Receiver<Command>,
+    view: watch::Sender<Arc<PodView>>,
+    drain: CancellationToken,
+    jobs: JoinSet<Done>,
+    /// Cancels volumes and sandbox under way.
+    building: CancellationToken,
+    starts: BTreeMap<String, CancellationToken>,
+    news: (mpsc::Sender<What>, mpsc::Receiver<What>),
+    poke: Arc<Notify>,
+    volumes: Volumes,
+    refreshing: bool,
+    sandbox_config: Option<SandboxConfig>,
+    probers: BTreeMap<String, Prober>,
+    examining: bool,
+    // === the record ===
+    /// The newest status the API is known to hold, and its revision.
+    recorded: Tree,
+    recorded_revision: u64,
+    /// The last body written, and when: the same again so soon means that the API writes it differently.
+    sent: Option<(Tree, Timestamp)>,
+    reports: JoinSet<Reported>,
+    report_failures: u32,
+    report_at: Option<Timestamp>,
+    delete_wanted: bool,
+    collected: bool,
+}
+
+impl Worker {
+    pub fn new(
+        context: Arc<Context>,
+        pod: &Arc<core::Pod>,
+        inbox: mpsc::Receiver<Command>,
+        drain: CancellationToken,
+    ) -> (Worker, watch::Receiver<Arc<PodView>>) {
+        let first = PodView { pod: pod.clone(), ..PodView::default() };
+        let (view, seen) = watch::channel(Arc::new(first));
+        let worker = Worker {
+            context,
+            name: PodName::of(pod),
+            state: Pod::Gone,
+            inbox,
+            view,
+            drain,
+            jobs: JoinSet::new(),
+            building: CancellationToken::new(),
+            starts: BTreeMap::new(),
+            news: mpsc::channel(limits::WORKER_QUEUE_MAX),
+            poke: Arc::default(),
+            volumes: Volumes::default(),
+            refreshing: false,
+            sandbox_config: None,
+            probers: BTreeMap::new(),
+            examining: false,
+            recorded: Tree::Null,
+            recorded_revision: 0,
+            sent: None,
+            reports: JoinSet::new(),
+            report_failures: 0,
+            report_at: None,
+            delete_wanted: false,
+            collected: false,
+        };
+        (worker, seen)
+    }
+
+    /// Runs the pod from what is found of it to its end, or until the agent drains: then everything is left running.
+    #[tracing::instrument(name = "pod", skip_all, fields(pod = %format!("{}/{}", self.name.namespace, self.name.name)))]
+    pub async fn run(mut self, pod: Arc<core::Pod>) {
+        let Some(found) = self.find().await else { return };
+        self.note_record(&pod);
+        self.follow(&pod);
+        let mut out = Vec::new();
+        let now = self.context.ports.clock.now();
+        self.state = Pod::new(adopt::life(&pod, &found, now), now, &mut out);
+        self.perform_all(out);
+        self.after_step();
+        while !matches!(self.state, Pod::Gone) {
+            if !self.turn().await {
+                return;
+            }
+        }
+        self.probers.clear();
+        self.context.objects.forget(&self.name.uid);
+        self.context.images.forget(&self.name.uid);
+        let bury = jobs::bury(self.context.clone(), self.name.clone());
+        let _ = self.drain.run_until_cancelled(bury).await;
+    }
+
+    /// The runtime must answer before anything is decided: what runs must not be started twice.
+    async fn find(&self) -> Option<adopt::Found> {
+        let mut failures = 0;
+        loop {
+            match jobs::find(&self.context, &self.name.uid).await {
+                Ok(found) => return Some(found),
+                Err(error) => tracing::warn!(%error, "what runs of the pod is not known yet"),
+            }
+            let wait = tokio::time::sleep(retry_delay(failures));
+            failures += 1;
+            self.drain.run_until_cancelled(wait).await?;
+        }
+    }
+
+    /// One event. False when the agent drains or has forgotten this worker.
+    async fn turn(&mut self) -> bool {
+        let wait = self.wait();
+        tokio::select! { biased;
+            () = self.drain.cancelled() => return false,
+            Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => self.on_done(done),
+            Some(done) = self.reports.join_next(), if !self.reports.is_empty() => self.on_reported(done),
+            Some(news) = self.news.1.recv() => self.step(news),
+            command = self.inbox.recv() => match command {
+                Some(command) => self.on_command(command),
+                None => return false,
+            },
+            () = self.poke.notified() => self.refresh(),
+            () = tokio::time::sleep(wait) => self.on_time(),
+        }
+        self.after_step();
+        true
+    }
+
+    fn wait(&self) -> Duration {
+        let now = self.context.ports.clock.now();
+        let refresh = self.volumes.refresh_at.filter(|_| !self.refreshing && self.is_live());
+        let next = self.state.wake_at().into_iter().chain(refresh).chain(self.report_at).min();
+        let wait = next.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
+        wait.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(self.state, Pod::Active(..) | Pod::Sandboxing(_) | Pod::Stopping(..))
+    }
+
+    fn on_time(&mut self) {
+        let now = self.context.ports.clock.now();
+        if self.volumes.refresh_at.is_some_and(|at| at <= now) {
+            self.refresh();
+        }
+        if self.report_at.is_some_and(|at| at <= now) {
+            self.report_at = None;
+        }
+        self.step(What::Tick);
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Spec(pod) => {
+                self.note_record(&pod);
+                self.follow(&pod);
+                let downward = self.state.life().is_some_and(|life| life.pod.metadata != pod.metadata);
+                self.step(What::Spec(pod));
+                if downward && self.is_live() {
+                    self.refresh();
+                }
+            }
+            Command::Removed => self.step(What::Removed),
+            Command::Seen(seen) => self.on_seen(&seen),
+        }
+    }
+
+    fn on_seen(&mut self, seen: &Seen) {
+        let Some(life) = self.state.life() else { return };
+        let runs = life.slots.iter().filter_map(|slot| Some((slot.name.clone(), slot.run()?.id.clone())));
+        let doubtful: Vec<(String, String)> = runs.filter(|(_, id)| !seen.running.contains(id)).collect();
+        let sandbox = match &self.state {
+            Pod::Active(_, sandbox) if !seen.ready_sandboxes.contains(&sandbox.id) => Some(sandbox.id.clone()),
+            _ => None,
+        };
+        if self.examining || (doubtful.is_empty() && sandbox.is_none()) {
+            return;
+        }
+        self.examining = true;
+        self.jobs.spawn(jobs::examine(self.context.clone(), doubtful, sandbox));
+    }
+
+    fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done::News(news)) => news.into_iter().for_each(|what| self.step(what)),
+            Ok(Done::Prepared { volumes, sandbox }) => {
+                self.volumes = volumes;
+                self.sandbox_config = Some(*sandbox);
+                self.step(What::Prepared);
+            }
+            Ok(Done::Refreshed(outcome)) => {
+                self.refreshing = false;
+                match outcome {
+                    Ok(volumes) => self.volumes = volumes,
+                    Err(message) => {
+                        tracing::warn!(message, "volumes were not brought up to date");
+                        let soon = jiff::SignedDuration::from_secs(10);
+                        self.volumes.refresh_at = Some(self.context.ports.clock.now() + soon);
+                    }
+                }
+            }
+            Ok(Done::Examined(news)) => {
+                self.examining = false;
+                news.into_iter().for_each(|what| self.step(what));
+            }
+            Ok(Done::Collected | Done::Buried) => {}
+            Err(error) if error.is_panic() => tracing::error!(%error, "a job of this pod panicked"),
+            Err(_) => {}
+        }
+    }
+
+    fn step(&mut self, what: What) {
+        if let What::Started { name, attempt, .. } = &what {
+            let (context, pod) = (self.context.clone(), self.name.clone());
+            self.jobs.spawn(jobs::prune(context, pod, name.clone(), *attempt));
+        }
+        if let What::Started { name, .. } | What::StartFailed { name, .. } = &what {
+            self.starts.remove(name);
+        }
+        let mut out = Vec::new();
+        let state = std::mem::replace(&mut self.state, Pod::Gone);
+        tracing::trace!(?what, "step");
+        self.state = state.step(PodEvent { at: self.context.ports.clock.now(), what }, &mut out);
+        self.perform_all(out);
+    }
+
+    // === effects ===
+
+    fn perform_all(&mut self, effects: Vec<PodEffect>) {
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: PodEffect) {
+        let Some(life) = self.state.life() else { return };
+        let (context, pod, ips) = (self.context.clone(), life.pod.clone(), life.ips.clone());
+        match effect {
+            PodEffect::Prepare => {
+                let job = jobs::prepare(context, pod, ips);
+                let cancel = self.building.clone();
+                self.jobs.spawn(async move { cancel.run_until_cancelled(job).await.unwrap_or(Done::News(Vec::new())) });
+            }
+            PodEffect::RunSandbox { attempt } => {
+                let config = self.sandbox_config.clone().expect("volumes are prepared before a sandbox is made");
+                let job = jobs::run_sandbox(context, SandboxConfig { attempt, ..config });
+                let cancel = self.building.clone();
+                self.jobs.spawn(async move { cancel.run_until_cancelled(job).await.unwrap_or(Done::News(Vec::new())) });
+            }
+            PodEffect::Start { name, attempt } => self.start(name, attempt),
+            PodEffect::CancelStart { name } => match self.starts.get(&name) {
+                Some(cancel) => cancel.cancel(),
+                // Nothing is under way after all.
+                None => {
+                    let _ = self.news.0.try_send(cancelled(name, 0));
+                }
+            },
+            PodEffect::Stop { name, id, grace_seconds, pre_stop } => {
+                let pod_ip = context.pod_ips(&pod, &ips).first().cloned().unwrap_or_default();
+                let stopping = Stopping { name, id, grace_seconds, pre_stop, pod_ip };
+                self.jobs.spawn(jobs::stop(context, pod, stopping));
+            }
+            PodEffect::StopSandbox { id } => {
+                self.jobs.spawn(jobs::stop_sandbox(context, id));
+            }
+            PodEffect::Clear => {
+                self.building.cancel();
+                self.probers.clear();
+                self.jobs.spawn(jobs::clear(context, self.name.uid.clone()));
+            }
+            PodEffect::DeleteRecord => self.delete_wanted = true,
+            PodEffect::Event { warning, reason, message, container } => {
+                context.event(&pod, container.as_deref(), warning, reason, &message);
+            }
+        }
+    }
+
+    fn start(&mut self, name: String, attempt: u32) {
+        let (Some(life), Some(sandbox), Some(config)) =
+            (self.state.life(), self.state.sandbox(), self.sandbox_config.clone())
+        else {
+            return;
+        };
+        let running = life.slots.iter().filter_map(|slot| Some((slot.name.clone(), slot.run()?.id.clone())));
+        let start = Start {
+            context: self.context.clone(),
+            pod: life.pod.clone(),
+            name: name.clone(),
+            attempt,
+            sandbox: sandbox.id.clone(),
+            sandbox_config: config,
+            ips: sandbox.ips.clone(),
+            volumes: self.volumes.clone(),
+            running: running.collect(),
+        };
+        let cancel = CancellationToken::new();
+        self.starts.insert(name.clone(), cancel.clone());
+        let news = self.news.0.clone();
+        self.jobs.spawn(async move {
+            let progress = |reason: &str, message: &str| {
+                let (reason, message) = (reason.to_owned(), message.to_owned());
+                let _ = news.try_send(What::Progress { name: name.clone(), reason, message });
+            };
+            let what = match cancel.run_until_cancelled(start.run(progress)).await {
+                None => cancelled(name.clone(), attempt),
+                Some(Ok(run)) => What::Started { name: name.clone(), attempt, run },
+                Some(Err(failed)) => {
+                    let (created, failure) = (failed.created, failed.failure);
+                    What::StartFailed { name: name.clone(), attempt, created, failure }
+                }
+            };
+            Done::News(vec![what])
+        });
+    }
+
+    fn refresh(&mut self) {
+        if let (false, true, Some(life)) = (self.refreshing, self.is_live(), self.state.life()) {
+            self.refreshing = true;
+            self.jobs.spawn(jobs::refresh(self.context.clone(), life.pod.clone(), life.ips.clone()));
+        }
+    }
+
+    /// Watches the objects that this pod's volumes show.
+    fn follow(&self, pod: &core::Pod) {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+        let sources: Vec<_> = volumes.into_iter().flatten().flat_map(payload::references).collect();
+        if !sources.is_empty() && !super::fsm::phase_is_final(pod) {
+            self.context.objects.follow(&self.name.uid, &self.name.namespace, &sources, &self.poke);
+        }
+    }
+
+    // === after every step ===
+
+    fn after_step(&mut self) {
+        self.probe();
+        let status = self.derive();
+        self.publish(&status);
+        self.report(&status);
+    }
+
+    fn derive(&self) -> Tree {
+        let Some(life) = self.state.life() else { return Tree::Null };
+        status::derive_from(&self.state, life, &self.recorded, &self.context.host(), self.context.ports.clock.now())
+    }
+
+    /// One prober per container that runs; none for one that is stopping.
+    fn probe(&mut self) {
+        let Some(life) = self.state.life() else { return };
+        let live = |name: &str, id: &str| {
+            life.slots
+                .iter()
+                .any(|slot| slot.name == name && matches!(&slot.state, SlotState::Running(run) if run.id == id))
+        };
+        self.probers.retain(|name, prober| live(name, prober.id()));
+        for slot in &life.slots {
+            let SlotState::Running(run) = &slot.state else { continue };
+            if self.probers.contains_key(&slot.name) {
+                continue;
+            }
+            let Some(container) = super::order::container(&life.pod, &slot.name) else { continue };
+            let ip = self.context.pod_ips(&life.pod, &life.ips).first().cloned().unwrap_or_default();
+            let prober = Prober::start(&self.context, &life.pod, container, run, &ip, self.news.0.clone());
+            self.probers.insert(slot.name.clone(), prober);
+        }
+    }
+
+    fn publish(&self, status: &Tree) {
+        let Some(life) = self.state.life() else { return };
+        let containers = life.slots.iter().map(|slot| {
+            let waiting = match &slot.state {
+                SlotState::Waiting { reason, .. } | SlotState::Starting { reason, .. } => reason.clone(),
+                SlotState::Running(_) | SlotState::Stopping(_) | SlotState::Exited(_) => String::new(),
+            };
+            let id = slot.run().map(|run| run.id.clone()).unwrap_or_default();
+            let created = slot.run().is_some() || slot.latest_exit().is_some();
+            (slot.name.clone(), ContainerView { id, attempt: slot.restarts, created, waiting })
+        });
+        let view = PodView {
+            pod: life.pod.clone(),
+            status: status.clone(),
+            sandbox: self.state.sandbox().map(|sandbox| sandbox.id.clone()),
+            containers: containers.collect(),
+            over: matches!(self.state, Pod::Over(_)),
+        };
+        self.view.send_replace(Arc::new(view));
+    }
+
+    // === the record ===
+
+    fn note_record(&mut self, pod: &core::Pod) {
+        let revision = pod.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
+        if self.recorded_revision <= revision {
+            self.recorded = serde_json::to_value(&pod.status).unwrap_or_default();
+            self.recorded_revision = revision;
+        }
+    }
+
+    fn report(&mut self, status: &Tree) {
+        let Some(life) = self.state.life() else { return };
+        if !self.reports.is_empty() || life.removed || self.report_at.is_some() {
+            return;
+        }
+        if let Some(body) = status::patch(&self.name.uid, &self.recorded, status) {
+            let now = self.context.ports.clock.now();
+            let again_at = self.sent.as_ref().filter(|(last, _)| *last == body).map(|(_, at)| *at + SAME_REPORT_AFTER);
+            if let Some(at) = again_at.filter(|at| now < *at) {
+                self.report_at = Some(at);
+                return;
+            }
+            tracing::debug!(%body, "status");
+            self.sent = Some((body.clone(), now));
+            self.reports.spawn(report::write(self.context.clone(), self.name.clone(), body));
+        } else if self.delete_wanted {
+            self.reports.spawn(report::delete(self.context.clone(), self.name.clone()));
+        } else if matches!(self.state, Pod::Over(_)) && !self.collected {
+            self.collected = true;
+            self.jobs.spawn(jobs::collect(self.context.clone(), self.name.uid.clone()));
+        }
+    }
+
+    fn on_reported(&mut self, done: Result<Reported, tokio::task::JoinError>) {
+        match done {
+            Ok(Reported::Written(object)) => {
+                self.report_failures = 0;
+                let revision = object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
+                self.recorded = object["status"].clone();
+                self.recorded_revision = revision.unwrap_or(self.recorded_revision);
+            }
+            Ok(Reported::Deleted) => {
+                // The watch tells when it is gone; finalizers may keep it.
+                self.delete_wanted = false;
+                self.report_failures = 0;
+            }
+            Ok(Reported::Gone) => {
+                self.delete_wanted = false;
+                self.step(What::Removed);
+            }
+            Ok(Reported::Failed(error)) => {
+                tracing::warn!(%error, "status was not written");
+                self.sent = None;
+                let wait = jiff::SignedDuration::try_from(retry_delay(self.report_failures)).expect("seconds fit");
+                self.report_failures += 1;
+                self.report_at = Some(self.context.ports.clock.now() + wait);
+            }
+            Err(error) => tracing::error!(%error, "a report of this pod panicked"),
+        }
+    }
+}
+
+fn cancelled(name: String, attempt: u32) -> What {
+    let failure =
+        StartFailure { reason: "ContainerCreating".into(), message: String::new(), retry_at: None, exit: None };
+    What::StartFailed { name, attempt, created: false, failure }
+}
