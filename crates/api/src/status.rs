@@ -12,7 +12,7 @@ pub struct Status {
     pub code: u16,
     pub reason: Reason,
     pub message: String,
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
 }
 
 /// What the error is about (`StatusDetails`).

@@ -142,7 +142,7 @@ pub(crate) fn status_of_tree(code: u16, tree: &Tree) -> Status {
     let word = text(tree, "reason");
     let reason = REASONS.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Reason::Unknown);
     let code = tree.get("code").and_then(Tree::as_u64).and_then(|code| u16::try_from(code).ok()).unwrap_or(code);
-    let details = tree.get("details").map(|details| Details {
+    let details = tree.get("details").map(|details| Box::new(Details {
         name: text(details, "name"),
         group: text(details, "group"),
         kind: text(details, "kind"),
@@ -159,7 +159,7 @@ pub(crate) fn status_of_tree(code: u16, tree: &Tree) -> Status {
             .and_then(Tree::as_u64)
             .and_then(|seconds| u32::try_from(seconds).ok())
             .unwrap_or_default(),
-    });
+    }));
     Status { code, reason, message: text(tree, "message"), details }
 }
 

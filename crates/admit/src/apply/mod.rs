@@ -196,7 +196,7 @@ fn check_conflicts(managers: &Managers, mine: &Entry, changed: &Set) -> Result<(
         field,
     });
     let mut status = Status::new(Reason::Conflict, message);
-    status.details = Some(Details { causes: causes.collect(), ..Details::default() });
+    status.details = Some(Box::new(Details { causes: causes.collect(), ..Details::default() }));
     Err(status)
 }
 
