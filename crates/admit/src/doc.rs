@@ -79,10 +79,30 @@ pub(crate) fn fill(tree: &mut Tree, path: &str, value: impl Into<Tree>) {
     }
 }
 
+/// Sets where nothing or an empty text is.
+pub(crate) fn fill_text(tree: &mut Tree, path: &str, value: &str) {
+    if text(tree, path).is_empty() {
+        set(tree, path, value);
+    }
+}
+
+/// Copies one field over another of the same document, if it is there.
+pub(crate) fn copy_within(tree: &mut Tree, from: &str, to: &str) {
+    if let Some(value) = at(tree, from).cloned() {
+        set(tree, to, value);
+    }
+}
+
 pub(crate) fn remove(tree: &mut Tree, path: &str) -> Option<Tree> {
     let (parent, name) = split(path);
     let holder = if parent.is_empty() { Some(tree) } else { at_mut(tree, parent) };
     holder.and_then(Tree::as_object_mut).and_then(|object| object.remove(name))
+}
+
+pub(crate) fn remove_if(tree: &mut Tree, path: &str, test: impl Fn(&Tree) -> bool) {
+    if at(tree, path).is_some_and(test) {
+        remove(tree, path);
+    }
 }
 
 /// Puts the value that `from` has at the path, or nothing where it has nothing.

@@ -99,7 +99,7 @@ fn patched(cx: &Cx<'_>, old: &Tree, kind: PatchType, body: &Body, gathered: &mut
     let mut tree = match kind {
         PatchType::Json => patch::json(old, &body.tree)?,
         PatchType::Merge => patch::merge(old, &body.tree)?,
-        PatchType::Strategic if cx.kind.custom => return Err(patch::unsupported(cx.kind)),
+        PatchType::Strategic if cx.kind.custom => return Err(patch::unsupported()),
         PatchType::Strategic => patch::strategic(&cx.kind.schema, old, &body.tree)?,
         PatchType::Apply { .. } => return Err(Status::internal("apply has a path of its own")),
     };

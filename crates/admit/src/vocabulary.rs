@@ -2,12 +2,11 @@
 
 use std::sync::OnceLock;
 
-use api::{FieldType, Schema};
+use api::{FieldType, Quantity, Schema, Tree};
 
 /// A built-in type by its OpenAPI name.
 pub(crate) fn schema(name: &str) -> Option<Schema> {
-    let _ = name;
-    None
+    api::builtin::schema(name)
 }
 
 /// ObjectMeta, with the field type that stands for it.
@@ -23,5 +22,10 @@ pub(crate) fn object_meta() -> Option<(&'static Schema, &'static FieldType)> {
 
 /// The canonical text of a quantity; None for what is not one.
 pub(crate) fn canonical_quantity(text: &str) -> Option<String> {
-    Some(text.to_owned())
+    Quantity::parse(text).ok().map(|quantity| quantity.to_string())
+}
+
+/// A quantity field, zero where it is absent or no quantity.
+pub(crate) fn quantity(value: &Tree) -> Quantity {
+    Quantity::from_tree(value).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! Patches: what the object shall look like, computed from what it is. Pure; knows no metadata rules and no versions.
 
 mod json;
+mod strategic;
 
 use api::{Reason, Status, Tree};
 
@@ -40,13 +41,12 @@ pub(crate) fn merge(current: &Tree, patch: &Tree) -> Result<Tree, Status> {
 ///
 /// # Errors
 /// 400 for a patch that the schema cannot merge.
-pub(crate) fn strategic(_schema: &api::Schema, current: &Tree, patch: &Tree) -> Result<Tree, Status> {
-    merge(current, patch)
+pub(crate) fn strategic(schema: &api::Schema, current: &Tree, patch: &Tree) -> Result<Tree, Status> {
+    strategic::apply(schema, current, patch).map_err(|error| bad_request(error.to_string()))
 }
 
 /// Custom resources have no merge keys.
-pub(crate) fn unsupported(kind: &api::Kind) -> Status {
-    let _ = kind;
+pub(crate) fn unsupported() -> Status {
     Status::new(
         Reason::UnsupportedMediaType,
         "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
