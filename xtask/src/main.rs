@@ -1,6 +1,7 @@
 //! Automation of the project: checks, tests, demo images, the demo, benchmarks. Rust, not shell.
 
 mod bench;
+mod fuzz;
 mod host;
 mod images;
 mod lanes;
@@ -46,6 +47,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Search for inputs that make a decoder fail (a lane of its own)
+    Fuzz {
+        targets: Vec<String>,
+        /// Seconds for each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Fetch kubectl and helm into target/tools
     Tools,
 }
@@ -68,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check => lanes::check(),
         Command::Test { lanes } => lanes::test(&lanes),
         Command::Bench { .. } => bench::bench(),
+        Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Images => images::build().map(|folder| println!("{}", folder.display())),
         Command::Tools => tools::all().map(|folder| println!("{}", folder.display())),
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::process;
 
 /// The crates in the order a request travels, with the edges each may have. `*` is everything.
-const EDGES: [(&str, &str); 15] = [
+const EDGES: [(&str, &str); 16] = [
     ("base", ""),
     ("api", "base"),
     ("admit", "base api"),
@@ -23,6 +23,7 @@ const EDGES: [(&str, &str); 15] = [
     ("net", "base api view reconcile"),
     ("evenkeel", "*"),
     ("e2e", ""),
+    ("fuzz", "base api admit"),
     ("xtask", ""),
 ];
 
