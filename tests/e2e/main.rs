@@ -1,5 +1,6 @@
 //! The end-to-end lane: real kubectl and helm against one real server with real containers.
 
+mod agent;
 mod basics;
 mod helm;
 mod kubectl;
@@ -18,6 +19,7 @@ fn main() -> anyhow::Result<()> {
     let cases = basics::CASES.into_iter().chain(kubectl::CASES).chain(helm::CASES).chain(uniform::CASES);
     let cases: Vec<Case<Cluster>> = cases.collect();
     let good = run_all(&cluster, &cases, AT_ONCE);
+    let good = run_all(&cluster, &[Case { name: "agent_joins_by_token", run: agent::joins }], 1) && good;
     let alone = Mutex::new(cluster);
     let story = |cluster: &Mutex<Cluster>| saas::story(&mut cluster.lock().expect("it is the only case"));
     let good = run_all(&alone, &[Case { name: "saas_story", run: story }], 1) && good;

@@ -23,7 +23,34 @@ pub fn story(cluster: &mut Cluster) -> anyhow::Result<()> {
     read_back(cluster, row, "before")?;
     cluster.reboot()?;
     healthy(cluster).context("after the reboot")?;
-    eventually("the row is still there", BOUND, || read_back(cluster, row, "before"))
+    eventually("the row is still there", BOUND, || read_back(cluster, row, "before"))?;
+    backup_wipe_restore(cluster)
+}
+
+/// The machine's state comes back out of a bundle: objects, secrets and certificates. Volumes are not in it, and the
+/// bundle says so.
+fn backup_wipe_restore(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let keep = std::env::temp_dir().join("evenkeel-e2e-bundle");
+    std::fs::create_dir_all(&keep)?;
+    let (bundle, passphrase) = (keep.join("bundle"), keep.join("passphrase"));
+    std::fs::write(&passphrase, "a long enough passphrase\n")?;
+    let data = cluster.data.clone();
+    let sealed =
+        format!("--data-dir={} --file={} --passphrase-file={}", data.display(), bundle.display(), passphrase.display());
+    cluster.evenkeel()?.ok(&format!("backup {sealed}"))?;
+    let secret = "get secret database -o jsonpath={.data.password}";
+    let before = kubectl(cluster).ok(secret)?;
+    let claims = cluster.kubectl().ok("get clusterroles -o name")?.lines().count();
+    cluster.power_cycle()?;
+    cluster.wipe()?;
+    cluster.evenkeel()?.ok(&format!("restore {sealed}"))?;
+    cluster.start_server()?;
+    ensure!(kubectl(cluster).ok(secret)? == before, "the secret does not decrypt to what it was");
+    ensure!(cluster.kubectl().ok("get clusterroles -o name")?.lines().count() == claims, "objects are missing");
+    healthy(cluster).context("after the restore")?;
+    let row = eventually("a row is stored after the restore", BOUND, || post(cluster, "restored"))?;
+    read_back(cluster, row, "restored")?;
+    std::fs::remove_dir_all(&keep).context("remove the bundle")
 }
 
 /// `kubectl` in the application's namespace.

@@ -48,7 +48,7 @@ impl Cluster {
         fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
         let host = Host::up(options.host)?;
         let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, options, server: None };
-        cluster.link_images()?;
+        link_images(&cluster.data)?;
         cluster.limit_store()?;
         cluster.start_server()?;
         Ok(cluster)
@@ -60,21 +60,6 @@ impl Cluster {
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let words = format!("-t tmpfs -o size={megabytes}m,mode=700 store {}", folder.display());
         self.host.tool("mount")?.ok(&words).map(drop)
-    }
-
-    /// The demo and test images, where the node imports them from at start.
-    fn link_images(&self) -> anyhow::Result<()> {
-        let from = target().join("images");
-        let to = self.data.join("agent/images");
-        fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
-        for entry in fs::read_dir(&from).with_context(|| format!("read {}: run cargo xtask images", from.display()))? {
-            let entry = entry?;
-            if entry.path().extension().is_some_and(|extension| extension == "tar") {
-                let link = to.join(entry.file_name());
-                fs::hard_link(entry.path(), &link).or_else(|_| fs::copy(entry.path(), &link).map(drop))?;
-            }
-        }
-        Ok(())
     }
 
     /// Starts the server's process, waits until it answers /readyz.
@@ -136,13 +121,24 @@ impl Cluster {
         Ok(())
     }
 
-    /// Power off, power on, start again: everything but the disk is lost.
-    pub fn reboot(&mut self) -> anyhow::Result<()> {
+    /// Empties the data folder, but for the images, as if the disk had been replaced. The host must be rebooted before.
+    pub fn wipe(&mut self) -> anyhow::Result<()> {
+        remove(&self.data)?;
+        link_images(&self.data)
+    }
+
+    /// Power off and on, without starting the server.
+    pub fn power_cycle(&mut self) -> anyhow::Result<()> {
         self.host.power_cut()?;
         if let Some(mut server) = self.server.take() {
             server.wait().context("wait for the server's end")?;
         }
-        self.host.power_on()?;
+        self.host.power_on()
+    }
+
+    /// Power off, power on, start again: everything but the disk is lost.
+    pub fn reboot(&mut self) -> anyhow::Result<()> {
+        self.power_cycle()?;
         self.start_server()
     }
 
@@ -172,6 +168,48 @@ impl Cluster {
     }
 }
 
+/// A machine that joined a cluster with a token.
+pub struct Agent {
+    pub host: Host,
+    data: PathBuf,
+    process: Child,
+}
+
+impl Agent {
+    /// Starts `evenkeel agent` on a host of its own.
+    pub fn join(cluster: &Cluster, number: u8) -> anyhow::Result<Agent> {
+        let host = Host::up(number)?;
+        let data = cluster.data.join(&host.name);
+        link_images(&data)?;
+        let create = format!("token create --data-dir={}", cluster.data.display());
+        let token = cluster.evenkeel()?.ok(&create)?;
+        let log = File::options().create(true).append(true).open(data.join("agent.log"))?;
+        let mut tool = host.tool(&binary().display().to_string())?;
+        let arguments = [
+            "agent".to_owned(),
+            format!("--server=https://{}:6443", cluster.host.address),
+            format!("--token={}", token.trim()),
+            format!("--data-dir={}", data.display()),
+            format!("--node-name={}", host.name),
+            format!("--node-ip={}", host.address),
+        ];
+        tool.leading.extend(arguments.map(Into::into));
+        let mut command = Command::new(&tool.program);
+        command.args(&tool.leading).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let process = command.spawn().context("start the agent")?;
+        Ok(Agent { host, data, process })
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let cut = self.host.power_cut().and_then(|()| self.process.wait().map(drop).context("wait for the agent"));
+        if let Err(error) = cut.and_then(|()| remove(&self.data)) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Err(error) = self.host.power_cut() {
@@ -186,6 +224,21 @@ impl Drop for Cluster {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// The demo and test images, where a node imports them from at start.
+fn link_images(data: &Path) -> anyhow::Result<()> {
+    let from = target().join("images");
+    let to = data.join("agent/images");
+    fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
+    for entry in fs::read_dir(&from).with_context(|| format!("read {}: run cargo xtask images", from.display()))? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|extension| extension == "tar") {
+            let link = to.join(entry.file_name());
+            fs::hard_link(entry.path(), &link).or_else(|_| fs::copy(entry.path(), &link).map(drop))?;
+        }
+    }
+    Ok(())
 }
 
 /// The build folder this test binary was built into.

@@ -10,7 +10,7 @@ mod run;
 mod tool;
 mod wait;
 
-pub use cluster::{Cluster, Options};
+pub use cluster::{Agent, Cluster, Options};
 pub use host::Host;
 pub use load::{Answer, Call, Connection, Endpoint};
 pub use run::{Case, run_all};

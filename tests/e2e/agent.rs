@@ -1,0 +1,60 @@
+//! A second machine joins with a token: pods there, reached through the API and through Services from here.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::{Agent, Cluster, eventually};
+
+const PODS: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: agent}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: here, namespace: agent}
+spec:
+  nodeName: HERE
+  terminationGracePeriodSeconds: 0
+  containers: [{name: c, image: "evenkeel.local/busybox:1", command: [sleep, "9999"]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: there, namespace: agent, labels: {app: there}}
+spec:
+  nodeName: THERE
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: evenkeel.local/busybox:1
+    command: [sh, -c, "mkdir /www; echo from there > /www/index.html; echo up; exec busybox httpd -f -p 8080 -h /www"]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: there, namespace: agent}
+spec:
+  selector: {app: there}
+  ports: [{port: 80, targetPort: 8080}]
+"#;
+
+pub fn joins(cluster: &Cluster) -> anyhow::Result<()> {
+    let agent = Agent::join(cluster, 21)?;
+    let kubectl = cluster.kubectl();
+    let there = &agent.host.name.clone();
+    eventually("the node registers", Duration::from_secs(60), || kubectl.ok(&format!("get node {there}")).map(drop))?;
+    kubectl.ok(&format!("wait node/{there} --for=condition=Ready --timeout=90s"))?;
+    kubectl.ok_fed("apply -f -", &PODS.replace("THERE", there).replace("HERE", &cluster.host.name))?;
+    kubectl.ok("-n agent wait pod --all --for=condition=Ready --timeout=120s")?;
+    ensure!(kubectl.ok("-n agent logs there")?.contains("up"));
+    ensure!(kubectl.ok("-n agent exec there -- hostname")?.contains("there"));
+    eventually("a Service across machines answers", Duration::from_secs(30), || {
+        let page = kubectl.ok("-n agent exec here -- busybox wget -q -O - http://there.agent")?;
+        ensure!(page.contains("from there"), "{page:?}");
+        Ok(())
+    })?;
+    let other = kubectl.call(&["--as=system:node:other", "--as-group=system:nodes", "delete", "node", there], "")?;
+    ensure!(!other.success, "a node may delete another");
+    kubectl.ok("delete namespace agent --timeout=60s")?;
+    drop(agent);
+    kubectl.ok(&format!("delete node {there}")).map(drop)
+}
