@@ -1,6 +1,8 @@
 //! Automation of the project: checks, tests, demo images, the demo, benchmarks. Rust, not shell.
 
 mod bench;
+mod demo;
+mod down;
 mod fuzz;
 mod host;
 mod images;
@@ -39,6 +41,10 @@ enum Command {
         #[arg(long = "lane")]
         lanes: Vec<String>,
     },
+    /// An ordinary application on a cluster on this machine, from nothing; harmless to repeat
+    Demo,
+    /// Take the demo away, so that nothing is left
+    Down,
     /// Build the images of the demo and the tests into target/images
     Images,
     /// Measure the performance figures of a release build
@@ -77,6 +83,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { lanes } => lanes::test(&lanes),
         Command::Bench { .. } => bench::bench(),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
+        Command::Demo => demo::run(),
+        Command::Down => down::run(),
         Command::Images => images::build().map(|folder| println!("{}", folder.display())),
         Command::Tools => tools::all().map(|folder| println!("{}", folder.display())),
     }

@@ -1,0 +1,158 @@
+//! Takes the demo away: processes, mounts, links, rules, cgroups, files. Checks that nothing is left.
+//!
+//! `evenkeel stop --pods` does it in order; what follows is for when that was not possible, and finds its prey by the
+//! demo's own data folder and cgroup root, never by a name that another program could have.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::demo::{CGROUP_ROOT, DATA, binary, processes};
+use crate::process::run as run_program;
+
+/// How long processes get to end before they are killed, and to be gone after that.
+const END_BOUND: Duration = Duration::from_secs(10);
+
+/// Leaves nothing of the demo behind; harmless when there is nothing.
+pub fn run() -> anyhow::Result<()> {
+    if !Path::new(DATA).exists() && ours().is_empty() && cgroups().is_empty() {
+        println!("nothing to take away");
+        return Ok(());
+    }
+    stop();
+    end_processes()?;
+    unmount()?;
+    for folder in cgroups() {
+        remove_cgroup(&folder);
+    }
+    match fs::remove_dir_all(DATA) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context(format!("remove {DATA}"));
+        }
+        _ => {}
+    }
+    let left = left();
+    if !left.is_empty() {
+        bail!("left behind: {}", left.join(", "));
+    }
+    println!("the demo is gone");
+    Ok(())
+}
+
+/// The orderly way: containers with their grace, then the runtime, then the network.
+fn stop() {
+    let Ok(binary) = binary() else { return };
+    if !binary.exists() {
+        eprintln!("   {} is not there; stopping by hand", binary.display());
+        return;
+    }
+    let data = format!("--data-dir={DATA}");
+    if let Err(error) = run_program(&binary.display().to_string(), &["stop", "--pods", &data]) {
+        eprintln!("   {error:#}; stopping by hand");
+    }
+}
+
+/// The demo's processes: those that name its data folder, and what they started.
+fn ours() -> BTreeSet<u32> {
+    let mut all: BTreeSet<u32> =
+        processes(|line| line.contains(&format!("{DATA}/")) || line.contains(&format!("={DATA} ")))
+            .into_iter()
+            .filter(|pid| !ancestors().contains(pid))
+            .collect();
+    loop {
+        let children =
+            processes(|_| true).into_iter().filter(|pid| parent(*pid).is_some_and(|parent| all.contains(&parent)));
+        let before = all.len();
+        all.extend(children.collect::<Vec<_>>());
+        if all.len() == before {
+            return all;
+        }
+    }
+}
+
+/// This program and who started it: a shell's command line may name the data folder too.
+fn ancestors() -> BTreeSet<u32> {
+    let mut chain = BTreeSet::new();
+    let mut next = Some(std::process::id());
+    while let Some(pid) = next.filter(|pid| chain.insert(*pid)) {
+        next = parent(pid);
+    }
+    chain
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+fn end_processes() -> anyhow::Result<()> {
+    for signal in ["-TERM", "-KILL"] {
+        let all = ours();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut arguments = vec![signal.to_owned()];
+        arguments.extend(all.iter().map(u32::to_string));
+        // Some may have ended in between; the wait below is the judge.
+        let _ = std::process::Command::new("kill").args(&arguments).status();
+        let start = Instant::now();
+        while start.elapsed() < END_BOUND && all.iter().any(|pid| alive(*pid)) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
+}
+
+fn alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
+/// Mount points below the data folder, the innermost first.
+fn mounts() -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(|point| point.replace("\\040", " "));
+    let mut ours: Vec<String> = points.filter(|point| point.starts_with(&format!("{DATA}/"))).collect();
+    ours.reverse();
+    ours
+}
+
+fn unmount() -> anyhow::Result<()> {
+    for point in mounts() {
+        run_program("umount", &[&point]).or_else(|_| run_program("umount", &["--lazy", &point]))?;
+    }
+    Ok(())
+}
+
+/// The demo's root in each cgroup hierarchy.
+fn cgroups() -> Vec<PathBuf> {
+    let base = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(base).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>());
+    let below = |path: &Path| path.join(CGROUP_ROOT.trim_start_matches('/'));
+    let mut all: Vec<PathBuf> = hierarchies.unwrap_or_default().iter().map(|path| below(path)).collect();
+    all.push(below(base));
+    // A hierarchy may be there under two names.
+    let all: BTreeSet<PathBuf> = all.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    all.into_iter().collect()
+}
+
+/// Folders of a cgroup go by `rmdir`, children first; one that still holds a process stays and is told of.
+fn remove_cgroup(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(folder);
+}
+
+fn left() -> Vec<String> {
+    let processes = ours().into_iter().map(|pid| format!("process {pid}"));
+    let mounts = mounts().into_iter().map(|point| format!("mount {point}"));
+    let cgroups = cgroups().into_iter().map(|folder| format!("cgroup {}", folder.display()));
+    let files = Path::new(DATA).exists().then(|| DATA.to_owned());
+    processes.chain(mounts).chain(cgroups).chain(files).collect()
+}
