@@ -9,6 +9,7 @@
 mod config;
 mod kit;
 
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod gc;
@@ -18,8 +19,11 @@ mod namespace;
 mod node;
 mod replicaset;
 mod serviceaccount;
+mod statefulset;
 mod volumes;
 
+#[cfg(test)]
+mod gc_tests;
 #[cfg(test)]
 mod testing;
 
@@ -75,6 +79,8 @@ pub fn all(config: &Config) -> Vec<Controller> {
         endpoints::slices(),
         endpoints::endpoints(),
         endpoints::mirroring(),
+        statefulset::controller(),
+        daemonset::controller(),
         gc::controller(),
         node::lifecycle::controller(),
         node::eviction::controller(),

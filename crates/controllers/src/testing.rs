@@ -66,7 +66,12 @@ impl World {
                 }
             }
         }
-        let ctx = Ctx { config: Arc::new(config), registry: Arc::default(), started: Timestamp::MIN, usage: None };
+        let ctx = Ctx {
+            config: Arc::new(config),
+            registry: Arc::new(api::builtin::registry()),
+            started: Timestamp::MIN,
+            usage: None,
+        };
         let mut world = World {
             now: start(),
             ctx,
@@ -81,9 +86,13 @@ impl World {
             revision: 100,
             counter: 0,
         };
-        for gvr in world.indexes.keys().cloned().collect::<Vec<_>>() {
-            world.stream(&gvr);
+        let mut all: Vec<Gvr> = world.indexes.keys().cloned().collect();
+        if world.controllers.iter().any(|controller| controller.every_kind) {
+            all.extend(crate::every_kind(&world.ctx.registry).iter().map(|kind| kind.gvr()));
         }
+        all.iter().for_each(|gvr| {
+            world.stream(gvr);
+        });
         world
     }
 

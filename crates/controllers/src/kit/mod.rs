@@ -3,9 +3,11 @@
 pub mod condition;
 pub mod keys;
 pub mod name;
+pub mod node;
 pub mod op;
 pub mod owner;
 pub mod pod;
+pub mod revision;
 pub mod value;
 
 use api::LabelSelector;
