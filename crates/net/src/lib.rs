@@ -6,9 +6,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 pub mod address;
+mod agent;
+mod cleanup;
 pub mod cni;
 pub mod config;
+pub mod dns;
 pub mod link;
+pub mod service;
 mod sys;
 
+pub use agent::{Agent, AgentError, LiveSandboxes, NetStatus};
+pub use cleanup::{CleanupError, cleanup};
 pub use config::{Config, DnsConfig, PodNetwork};
