@@ -8,6 +8,7 @@
 pub mod builtin;
 pub mod codec;
 pub mod columns;
+pub mod crd;
 pub mod kind;
 pub mod meta;
 pub mod names;

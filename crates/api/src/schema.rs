@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use base::SmolStr;
+use bytes::Bytes;
 
 use crate::Tree;
 
@@ -25,10 +26,12 @@ pub struct TypeId(pub u32);
 #[derive(Debug, Default)]
 pub struct Table {
     pub types: Vec<Type>,
+    /// A custom kind's structural schema as it was written, for its documents. Empty for the built-in table.
+    pub source: Bytes,
 }
 
 /// A message type: an object with known fields.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Type {
     /// OpenAPI definition name: `io.k8s.api.core.v1.Pod`. Empty for the anonymous types of a CRD.
     pub name: SmolStr,
@@ -39,11 +42,13 @@ pub struct Type {
     /// `x-kubernetes-embedded-resource`: apiVersion, kind and metadata are implied.
     pub embedded: bool,
     pub map: MapKind,
-    /// Index of the description text, see `Table`'s owner; 0 is none.
+    /// Constraints on the whole object, for a root; others have them on the field that holds the object.
+    pub rules: Option<Box<Rules>>,
+    /// Where the description text is, see `builtin::description`; 0 is none.
     pub description: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Field {
     /// JSON name.
     pub name: SmolStr,

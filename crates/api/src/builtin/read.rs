@@ -12,7 +12,7 @@ pub fn table(bytes: &[u8]) -> Table {
     let count = reader.number();
     reader.strings = (0..count).map(|_| reader.text()).collect();
     let count = reader.number();
-    Table { types: (0..count).map(|_| reader.ty()).collect() }
+    Table { types: (0..count).map(|_| reader.ty()).collect(), ..Table::default() }
 }
 
 struct Reader<'a> {
