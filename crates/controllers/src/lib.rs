@@ -13,6 +13,7 @@ mod daemonset;
 mod deployment;
 mod endpoints;
 mod gc;
+mod job;
 mod kinds;
 mod loadbalancer;
 mod namespace;
@@ -81,6 +82,7 @@ pub fn all(config: &Config) -> Vec<Controller> {
         endpoints::mirroring(),
         statefulset::controller(),
         daemonset::controller(),
+        job::controller(),
         gc::controller(),
         node::lifecycle::controller(),
         node::eviction::controller(),
