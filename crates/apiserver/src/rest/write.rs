@@ -1,0 +1,269 @@
+//! Create, update, patch: decode, admit over fresh state, commit, answer.
+
+use std::sync::Arc;
+
+use admit::{Identified, Options, Outcome, Ports, Reader, Request, WriteVerb};
+use api::{Object, PatchType, Reason, Status, Subresource, Tree};
+use base::limits::{CONFLICT_RETRIES_MAX, REQUEST_BODY_BYTES_MAX};
+use futures::future::BoxFuture;
+use http::{Response, StatusCode};
+use store::CommitError;
+
+use crate::answer;
+use crate::body::{self, Body};
+use crate::codec;
+use crate::context::Routed;
+use crate::media::{Accept, Encoding, PatchBody};
+use crate::query::WriteOptions;
+use crate::rest::convert;
+use crate::rest::render::Renderer;
+use crate::server::Shared;
+
+/// What a write did.
+pub(crate) struct Written {
+    /// The new version as it is served; `None` where nothing was stored (dry run, no-op, removal).
+    pub object: Option<Arc<Object>>,
+    /// The answer as admission made it.
+    pub tree: Tree,
+    pub created: bool,
+    pub deleted: bool,
+    pub warnings: Vec<String>,
+    pub revision: Option<base::Revision>,
+}
+
+pub(super) async fn create(routed: Routed, body: Body) -> Result<Response<Body>, Status> {
+    let (accept, options) = (Accept::of(&routed.cx.headers)?, options(&routed, "CreateOptions", false)?);
+    let body = convert_body(&routed, decode(&routed, body).await?);
+    let written = write(&routed, None, WriteVerb::Create(body), options).await?;
+    answer(&routed, accept, written)
+}
+
+pub(super) async fn update(routed: Routed, body: Body) -> Result<Response<Body>, Status> {
+    let (accept, options) = (Accept::of(&routed.cx.headers)?, options(&routed, "UpdateOptions", false)?);
+    let body = convert_body(&routed, decode(&routed, body).await?);
+    let written = write(&routed, None, WriteVerb::Update(body), options).await?;
+    answer(&routed, accept, written)
+}
+
+pub(super) async fn patch(routed: Routed, body: Body) -> Result<Response<Body>, Status> {
+    let (accept, verb, options) = patch_request(&routed, body).await?;
+    let written = write(&routed, None, verb, options).await?;
+    answer(&routed, accept, written)
+}
+
+/// POST to a subresource: `binding`, `eviction`.
+pub(super) async fn post_below(routed: Routed, sub: Subresource, body: Body) -> Result<Response<Body>, Status> {
+    let (accept, options) = (Accept::of(&routed.cx.headers)?, options(&routed, "CreateOptions", false)?);
+    let body = decode(&routed, body).await?;
+    let written = write(&routed, Some(sub.clone()), WriteVerb::Create(body), options).await?;
+    answer_below(&routed, &sub, accept, written, StatusCode::CREATED)
+}
+
+pub(super) async fn update_below(routed: Routed, sub: Subresource, body: Body) -> Result<Response<Body>, Status> {
+    let (accept, options) = (Accept::of(&routed.cx.headers)?, options(&routed, "UpdateOptions", false)?);
+    let mut body = decode(&routed, body).await?;
+    if sub.gvk == routed.kind.gvk {
+        body = convert_body(&routed, body);
+    }
+    let written = write(&routed, Some(sub.clone()), WriteVerb::Update(body), options).await?;
+    answer_below(&routed, &sub, accept, written, StatusCode::OK)
+}
+
+pub(super) async fn patch_below(routed: Routed, sub: Subresource, body: Body) -> Result<Response<Body>, Status> {
+    let (accept, verb, options) = patch_request(&routed, body).await?;
+    let written = write(&routed, Some(sub.clone()), verb, options).await?;
+    answer_below(&routed, &sub, accept, written, StatusCode::OK)
+}
+
+/// Query parameters of a write; `kind` is the options kind that errors name.
+pub(super) fn options(routed: &Routed, kind: &str, apply: bool) -> Result<Options, Status> {
+    let parsed = WriteOptions::parse(&routed.cx.query, kind, apply)?;
+    Ok(Options {
+        dry_run: parsed.dry_run,
+        field_manager: parsed.field_manager,
+        field_validation: parsed.field_validation,
+        user_agent: routed.cx.user_agent().into(),
+    })
+}
+
+/// Reads and decodes a body by its media type.
+pub(super) async fn decode(routed: &Routed, body: Body) -> Result<admit::Body, Status> {
+    let encoding = Encoding::of_body(&routed.cx.headers)?;
+    let bytes = body::read(body, REQUEST_BODY_BYTES_MAX).await?;
+    codec::decode(encoding, &routed.cx.registry, &bytes)
+}
+
+async fn patch_request(routed: &Routed, body: Body) -> Result<(Accept, WriteVerb, Options), Status> {
+    let accept = Accept::of(&routed.cx.headers)?;
+    let kind = PatchBody::of_body(&routed.cx.headers, routed.kind.custom)?;
+    let apply = kind == PatchBody::Apply;
+    let options = options(routed, "PatchOptions", apply)?;
+    let force = routed.cx.query.flag("force");
+    let bytes = body::read(body, REQUEST_BODY_BYTES_MAX).await?;
+    let (patch, encoding) = match kind {
+        PatchBody::Json => (PatchType::Json, Encoding::Json),
+        PatchBody::Merge => (PatchType::Merge, Encoding::Json),
+        PatchBody::Strategic => (PatchType::Strategic, Encoding::Json),
+        PatchBody::Apply => (PatchType::Apply { force }, Encoding::Yaml),
+    };
+    let mut body = codec::decode(encoding, &routed.cx.registry, &bytes)?;
+    if patch != PatchType::Json {
+        if !body.tree.is_object() {
+            return Err(Status::bad_request("error decoding patch: the patch must be an object"));
+        }
+        if apply {
+            body = convert_body(routed, body);
+        }
+    }
+    Ok((accept, WriteVerb::Patch { patch, body }, options))
+}
+
+/// A body of another version of the kind, in the stored form.
+fn convert_body(routed: &Routed, mut body: admit::Body) -> admit::Body {
+    let stored = convert::stored_kind(&routed.cx.registry, &routed.kind);
+    if convert::is_needed(&routed.kind) && body.tree["apiVersion"] == routed.kind.gvk.api_version().as_str() {
+        body.tree = convert::convert(body.tree, &stored.gvk);
+    }
+    body
+}
+
+/// Runs the write of a routed request.
+pub(super) async fn write(
+    routed: &Routed,
+    subresource: Option<Subresource>,
+    verb: WriteVerb,
+    options: Options,
+) -> Result<Written, Status> {
+    let request = Request {
+        kind: convert::stored_kind(&routed.cx.registry, &routed.kind),
+        subresource,
+        namespace: routed.target.object_namespace().into(),
+        name: routed.target.name.clone(),
+        verb,
+        options,
+    };
+    perform(&routed.cx.shared, &routed.cx.registry, Identified { user: routed.cx.user.clone(), request }).await
+}
+
+/// Admits over fresh state and commits; again, a few times, where somebody else was faster.
+pub(crate) async fn perform(
+    shared: &Arc<Shared>,
+    registry: &api::Registry,
+    identified: Identified<Request>,
+) -> Result<Written, Status> {
+    let request = &identified.request;
+    let place = admit::Place {
+        storage: request.kind.storage.clone(),
+        key: api::Key { namespace: request.namespace.clone(), name: request.name.clone() },
+    };
+    let ports = Ports {
+        reader: &shared.reader,
+        registry,
+        clock: shared.deps.clock.as_ref(),
+        rng: shared.deps.rng.as_ref(),
+        config: &shared.deps.config.admit,
+        hooks: shared.deps.hooks.as_ref(),
+    };
+    for _ in 0..=CONFLICT_RETRIES_MAX {
+        let current = if request.name.is_empty() { None } else { shared.reader.get(&place) };
+        // Boxed: the stages' state is large, and this future is part of every handler's.
+        let admitting: BoxFuture<'_, Result<Outcome, Status>> =
+            Box::pin(admit::admit(&identified, current.as_ref(), &ports));
+        let outcome = admitting.await?;
+        let Outcome { admitted, object, created, deleted, warnings } = outcome;
+        let Some(admitted) = admitted else {
+            return Ok(Written { object: None, tree: object, created, deleted, warnings, revision: None });
+        };
+        let at = admitted.batch().changes.iter().position(|change| is_main(change, &place, &object));
+        match shared.deps.store.commit(admitted).await {
+            Ok(committed) => {
+                let stored = at.and_then(|at| committed.objects.into_iter().nth(at).flatten());
+                let revision = Some(committed.revision);
+                return Ok(Written { object: stored, tree: object, created, deleted, warnings, revision });
+            }
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(refused(&error)),
+        }
+    }
+    let (kind, name) = (&request.kind, request.name.as_str());
+    let why = "the object has been modified; please apply your changes to the latest version and try again";
+    Err(Status::conflict(&kind.gvk.group, &kind.resource, name, why))
+}
+
+/// The change that holds the object of the request, among claims and guards.
+fn is_main(change: &admit::Change, place: &admit::Place, object: &Tree) -> bool {
+    let name = match place.key.name.as_str() {
+        "" => object["metadata"]["name"].as_str().unwrap_or_default(),
+        name => name,
+    };
+    change.place.storage == place.storage
+        && change.place.key.namespace == place.key.namespace
+        && change.place.key.name == name
+}
+
+fn refused(error: &CommitError) -> Status {
+    let retry = |reason: Reason, text: &str| {
+        let mut status = Status::new(reason, text);
+        status.details.get_or_insert_default().retry_after_seconds = 1;
+        status
+    };
+    match error {
+        CommitError::Conflict { .. } => Status::new(Reason::Conflict, "the object has been modified"),
+        CommitError::Full => retry(Reason::ServiceUnavailable, "the server's disk is full: nothing was written"),
+        CommitError::TooLarge { bytes, limit } => {
+            let message = format!("Request is too large: {bytes} bytes stored, limit is {limit}");
+            Status::new(Reason::RequestEntityTooLarge, message)
+        }
+        CommitError::Unavailable(_) | CommitError::Closed => {
+            tracing::warn!(error = %base::Chain(error), "commit");
+            retry(Reason::ServiceUnavailable, "the store is not available: nothing was written")
+        }
+        CommitError::Unknown(_) => {
+            tracing::warn!(error = %base::Chain(error), "commit");
+            Status::new(Reason::Timeout, "the write was not acknowledged in time: it may or may not have happened")
+        }
+        CommitError::Malformed { .. } => Status::internal("admission made a document without metadata"),
+    }
+}
+
+/// The new object in the form that was negotiated.
+pub(super) fn answer(routed: &Routed, accept: Accept, written: Written) -> Result<Response<Body>, Status> {
+    let renderer = Renderer::new(routed, accept)?;
+    let bytes = match &written.object {
+        Some(object) => renderer.document(object)?,
+        None => renderer.tree(convert::convert(written.tree, &routed.kind.gvk))?,
+    };
+    // An update or apply may create: 201 as well.
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = answer::document(code, renderer.media_type(), bytes);
+    answer::warn(&mut response, &written.warnings);
+    Ok(response)
+}
+
+/// The answer of a subresource: the parent for `status` and its like, a body of its own kind for `scale`, a `Status` for
+/// `binding` and `eviction`.
+fn answer_below(
+    routed: &Routed,
+    sub: &Subresource,
+    accept: Accept,
+    mut written: Written,
+    success: StatusCode,
+) -> Result<Response<Body>, Status> {
+    if sub.gvk == routed.kind.gvk {
+        written.created = false;
+        return answer(routed, accept, written);
+    }
+    let (mut tree, warnings) = (written.tree, written.warnings);
+    let is_status = tree["kind"] == "Status";
+    if !is_status && let Some(revision) = written.revision {
+        tree["metadata"]["resourceVersion"] = serde_json::json!(revision.to_string());
+    }
+    let mut response = if is_status {
+        answer::status_document(&tree, success, accept.encoding)
+    } else {
+        let bytes = codec::encode_gvk(accept.encoding, &sub.gvk, &tree)?;
+        answer::document(StatusCode::OK, accept.encoding.media_type(), bytes)
+    };
+    answer::warn(&mut response, &warnings);
+    Ok(response)
+}

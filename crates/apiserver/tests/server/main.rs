@@ -1,0 +1,10 @@
+//! The server as clients see it: over TLS, with identities, on a real store.
+#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+
+mod discovery;
+mod identity;
+mod inputs;
+mod kinds;
+mod kit;
+mod objects;
+mod watches;
