@@ -1,25 +1,171 @@
-//! The kubelet HTTP API.
+//! The kubelet HTTP API: TLS, who asks and whether they may, then logs, streams, statistics.
+//!
+//! Every connection is a task of its own and counted; a client that never reads costs its own buffers and no more.
+
+mod auth;
+mod exec;
+mod log;
+mod reply;
+mod route;
+mod stats;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Pods;
 use crate::context::Context;
+use crate::limits;
+use auth::{Authority, Caller};
+use reply::{Body, status, text};
+use route::Route;
 
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+const HEADERS_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
 pub struct Server {
-    context: Arc<Context>,
-    pods: Pods,
+    pub(super) context: Arc<Context>,
+    pub(super) pods: Pods,
+    authority: Arc<Authority>,
 }
 
 impl Server {
     pub fn new(context: Arc<Context>, pods: Pods) -> Server {
-        Server { context, pods }
+        let authority = Arc::new(Authority::new(context.clone()));
+        Server { context, pods, authority }
     }
 
-    pub async fn serve(self, _listener: TcpListener, drain: CancellationToken) {
-        drain.cancelled().await;
-        let _ = (self.context, self.pods);
+    pub async fn serve(self, listener: TcpListener, drain: CancellationToken) {
+        let turns = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+        loop {
+            let accepted = tokio::select! {
+                () = drain.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, _) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of files, most likely: the next try is soon enough.
+                    tracing::warn!(%error, "connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(turn) = turns.clone().try_acquire_owned() else { continue };
+            let (server, drain) = (self.clone(), drain.clone());
+            tokio::spawn(async move {
+                let _turn = turn;
+                drain.run_until_cancelled(server.connection(stream)).await;
+            });
+        }
+    }
+
+    async fn connection(self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let acceptor = TlsAcceptor::from((self.context.ports.tls)());
+        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await else { return };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|list| list.first()).cloned();
+        let peer = certificate.and_then(|certificate| auth::caller_of(&certificate));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (server, peer) = (self.clone(), peer.clone());
+            async move { Ok::<_, std::convert::Infallible>(server.answer(peer, request).await) }
+        });
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_MAX);
+        if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    async fn answer(&self, peer: Option<Caller>, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let Some(route) = Route::parse(&path) else {
+            return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        };
+        let caller = match self.authority.authenticate(peer, request.headers()).await {
+            Ok(Some(caller)) => caller,
+            Ok(None) => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
+            Err(message) => return text(StatusCode::INTERNAL_SERVER_ERROR, &message),
+        };
+        let verb = verb(request.method());
+        match self.authority.authorize(&caller, verb, &route.subresources()).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let message = format!(
+                    "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)={:?})",
+                    caller.user,
+                    route.subresources()
+                );
+                return text(StatusCode::FORBIDDEN, &message);
+            }
+            Err(message) => return text(StatusCode::INTERNAL_SERVER_ERROR, &message),
+        }
+        self.dispatch(route, request).await
+    }
+
+    async fn dispatch(&self, route: Route, request: Request<Incoming>) -> Response<Body> {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        match route {
+            Route::Health => text(StatusCode::OK, "ok"),
+            Route::Pods => self.pod_list(),
+            Route::Logs(of) => self.logs(&of, &query).await,
+            Route::Exec(of) => self.exec(&of, &query, request).await,
+            Route::Attach(of) => self.attach(&of, &query, request).await,
+            Route::PortForward(of) => self.port_forward(&of, &query, request).await,
+            Route::Summary => self.summary().await,
+            Route::Metrics => self.metrics(),
+            Route::MetricsResource => self.metrics_resource().await,
+            Route::MetricsCadvisor => self.metrics_cadvisor().await,
+        }
+    }
+
+    fn pod_list(&self) -> Response<Body> {
+        let items = self.pods.all().into_iter().map(|view| {
+            let mut pod = serde_json::to_value(&*view.pod).unwrap_or_default();
+            pod["status"] = view.status.clone();
+            pod
+        });
+        let items: Vec<serde_json::Value> = items.collect();
+        reply::json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+    }
+}
+
+fn verb(method: &Method) -> &'static str {
+    match method.as_str() {
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        _ => "get",
+    }
+}
+
+/// The pod and container of a request, found.
+pub(self) struct Found {
+    pub view: Arc<crate::pod::worker::PodView>,
+    pub container: String,
+}
+
+impl Server {
+    /// `Err` is the answer: 404 with the words of upstream's kubelet.
+    fn find(&self, of: &route::Of) -> Result<Found, Box<Response<Body>>> {
+        let missing = |what: String| Box::new(status(StatusCode::NOT_FOUND, "NotFound", &what));
+        let Some(view) = self.pods.find(&of.namespace, &of.pod) else {
+            return Err(missing(format!("pod \"{}/{}\" not found", of.namespace, of.pod)));
+        };
+        if !of.container.is_empty() && !view.containers.contains_key(&of.container) {
+            return Err(missing(format!("container {:?} not found in pod {:?}", of.container, of.pod)));
+        }
+        Ok(Found { view, container: of.container.clone() })
     }
 }
