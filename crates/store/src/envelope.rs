@@ -132,12 +132,12 @@ mod tests {
     #[test]
     fn secrets_are_sealed_and_bound_to_their_place() {
         let keys = Keyring::generate().unwrap();
-        let secret = place("secrets", "a");
+        let secret = place("/secrets", "a");
         let value = seal(&keys, &secret, DOCUMENT, Some(37));
         assert!(!value.windows(8).any(|window| window == b"aHVudGVy"));
         let opened = open(&keys, &secret, &value).unwrap();
         assert_eq!((opened.document.as_ref(), opened.offset, opened.key_id), (DOCUMENT, Some(37), 1));
-        let moved = open(&keys, &place("secrets", "b"), &value);
+        let moved = open(&keys, &place("/secrets", "b"), &value);
         assert_eq!(moved, Err(EnvelopeError::Sealed { id: 1 }));
         let mut header_changed = value.to_vec();
         header_changed[10] ^= 1;
@@ -148,11 +148,11 @@ mod tests {
     #[test]
     fn old_keys_still_open_after_rotation() {
         let old = Keyring::generate().unwrap();
-        let value = seal(&old, &place("secrets", "a"), DOCUMENT, None);
+        let value = seal(&old, &place("/secrets", "a"), DOCUMENT, None);
         let new = old.rotated().unwrap();
-        assert_eq!(open(&new, &place("secrets", "a"), &value).unwrap().key_id, 1);
+        assert_eq!(open(&new, &place("/secrets", "a"), &value).unwrap().key_id, 1);
         assert_eq!(
-            open(&new, &place("secrets", "a"), &seal(&new, &place("secrets", "a"), b"{}", None)).unwrap().key_id,
+            open(&new, &place("/secrets", "a"), &seal(&new, &place("/secrets", "a"), b"{}", None)).unwrap().key_id,
             2
         );
     }

@@ -13,6 +13,9 @@ pub const KEY_BYTES: usize = 32;
 /// Keys a ring may hold: one in use, the others on their way out.
 pub const KEYS_MAX: usize = 16;
 
+/// Where the API keeps Secrets: `group/resource` with the empty group.
+const SECRETS: &str = "/secrets";
+
 /// The keys by id, the newest being the one with the highest id. Cheap to clone. Never printed.
 #[derive(Clone)]
 pub struct Keyring {
@@ -91,7 +94,7 @@ impl Keyring {
                 return Err(KeyringError::Id { id });
             }
         }
-        Ok(Keyring { keys: Arc::new(keys), sealed: Arc::new(BTreeSet::from(["secrets".into()])) })
+        Ok(Keyring { keys: Arc::new(keys), sealed: Arc::new(BTreeSet::from([SECRETS.into()])) })
     }
 
     /// Encrypts these storages instead of Secrets alone.
@@ -164,7 +167,7 @@ fn parse_line(line: &str) -> Option<(u32, [u8; KEY_BYTES])> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Keyring, KeyringError};
+    use super::{Keyring, KeyringError, SECRETS};
 
     #[test]
     fn a_ring_round_trips_as_text_and_grows_by_rotation() {
@@ -172,7 +175,7 @@ mod tests {
         let again = Keyring::decode(&format!("# keys\n\n{}", ring.encode())).unwrap();
         assert_eq!(again.encode(), ring.encode());
         assert_eq!(ring.encode().lines().count(), 2);
-        assert_eq!(ring.sealing_key("secrets").unwrap().0, 2);
+        assert_eq!(ring.sealing_key(SECRETS).unwrap().0, 2);
         assert_eq!(ring.newest_only().encode(), ring.encode().lines().nth(1).unwrap().to_owned() + "\n");
     }
 

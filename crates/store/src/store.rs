@@ -146,7 +146,7 @@ impl Store {
     pub async fn open(engine: Arc<dyn Engine>, keys: Keyring, clock: Arc<dyn Clock>) -> Result<Store, OpenError> {
         let mut instance = [0; 8];
         aws_lc_rs::rand::fill(&mut instance).map_err(|_| OpenError::Randomness)?;
-        let memory = tail::load(engine.as_ref(), &keys).await?;
+        let (memory, first) = tail::start(engine.as_ref(), &keys).await?;
         let waiters = Waiters { instance: u64::from_le_bytes(instance), ..Waiters::default() };
         let shared = Arc::new(Shared {
             engine,
@@ -157,7 +157,7 @@ impl Store {
             waiters: Mutex::new(waiters),
             failure: watch::Sender::new(None),
         });
-        let task = tokio::spawn(tail::TailTask::new(shared.clone()).run());
+        let task = tokio::spawn(tail::TailTask::new(shared.clone()).run(first));
         Ok(Store { shared, _tail: Arc::new(TailGuard(task.abort_handle())) })
     }
 

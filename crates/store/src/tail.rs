@@ -24,6 +24,8 @@ const PRUNE_PERIOD: Duration = Duration::from_secs(60);
 /// Waits between attempts to reach an engine that does not answer.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Loads before giving up on one that a tail can continue.
+const START_ATTEMPTS_MAX: usize = 5;
 
 pub(crate) struct TailTask {
     shared: Arc<Shared>,
@@ -57,25 +59,31 @@ impl TailTask {
         TailTask { shared, marks: [Revision::ZERO; 2], marked_at_seconds: now }
     }
 
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self, first: Tail) {
+        let mut next = Some(first);
         let mut wait = RETRY_FIRST;
         loop {
             let after = self.shared.memory().applied;
-            match self.shared.engine.tail(after).await {
-                Ok(tail) => match self.follow(tail, &mut wait).await {
-                    Ok(()) => return,
-                    Err(TailError::Compacted { .. }) => self.reload().await,
-                    Err(error) => tracing::warn!(err = %Chain(&error), "the engine's tail broke; starting it again"),
-                },
-                Err(TailError::Compacted { .. }) => self.reload().await,
-                Err(TailError::Broken(EngineError::Closed)) => return,
-                Err(error) => tracing::warn!(err = %Chain(&error), "the engine has no tail; trying again"),
+            let tail = match next.take() {
+                Some(tail) => Ok(tail),
+                None => self.shared.engine.tail(after).await,
+            };
+            let ended = match tail {
+                Ok(tail) => self.follow(tail, &mut wait).await,
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok(()) | Err(TailError::Broken(EngineError::Closed)) => return,
+                Err(TailError::Compacted { .. }) => next = self.reload().await,
+                Err(error) => tracing::warn!(err = %Chain(&error), "the engine's tail broke; starting it again"),
             }
             if self.shared.failure.borrow().is_some() {
                 return;
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_MAX);
+            if next.is_none() {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+            }
         }
     }
 
@@ -155,18 +163,22 @@ impl TailTask {
         TailError::Broken(EngineError::Damaged(text))
     }
 
-    /// The tail's place is gone: take the whole state anew. Every watcher is told.
-    async fn reload(&self) {
+    /// The tail's place is gone: take the whole state anew, and a tail that continues it. Every watcher is told.
+    async fn reload(&self) -> Option<Tail> {
         let keys = self.shared.keys();
-        match load(self.shared.engine.as_ref(), &keys).await {
-            Ok(fresh) => {
+        match start(self.shared.engine.as_ref(), &keys).await {
+            Ok((fresh, tail)) => {
                 let revision = fresh.applied;
                 self.shared.memory_mut().replace(fresh);
                 self.shared.applied.send_replace(revision);
                 self.shared.release_waiters();
                 tracing::warn!(%revision, "the engine's history was compacted past the tail; watchers list again");
+                Some(tail)
             }
-            Err(error) => tracing::warn!(err = %Chain(&error), "loading the state anew failed; trying again"),
+            Err(error) => {
+                tracing::warn!(err = %Chain(&error), "loading the state anew failed; trying again");
+                None
+            }
         }
     }
 
@@ -188,8 +200,22 @@ impl TailTask {
     }
 }
 
+/// The whole state of an engine, and the tail that continues it.
+pub(crate) async fn start(engine: &dyn Engine, keys: &Keyring) -> Result<(Memory, Tail), OpenError> {
+    for _ in 0..START_ATTEMPTS_MAX {
+        let memory = load(engine, keys).await?;
+        match engine.tail(memory.applied).await {
+            Ok(tail) => return Ok((memory, tail)),
+            // So much was written meanwhile that the engine forgot where the load ended.
+            Err(TailError::Compacted { .. }) => {}
+            Err(TailError::Broken(error)) => return Err(error.into()),
+        }
+    }
+    Err(EngineError::Unavailable("the history is compacted faster than the state loads".into()).into())
+}
+
 /// Reads the whole state of an engine.
-pub(crate) async fn load(engine: &dyn Engine, keys: &Keyring) -> Result<Memory, OpenError> {
+async fn load(engine: &dyn Engine, keys: &Keyring) -> Result<Memory, OpenError> {
     let mut load = engine.load().await?;
     let mut memory = Memory::new(load.revision);
     while let Some(rows) = load.rows.recv().await {

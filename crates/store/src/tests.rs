@@ -198,7 +198,7 @@ async fn a_batch_moves_every_storage_at_one_revision(engine: Arc<dyn Engine>) {
 async fn secrets_are_sealed_below_and_keys_rotate_online(engine: Arc<dyn Engine>) {
     let keys = Keyring::generate().unwrap();
     let store = Store::open(engine.clone(), keys.clone(), clock()).await.unwrap();
-    let secret = at("secrets", "default", "s");
+    let secret = at("/secrets", "default", "s");
     create(&store, &secret, "aHVudGVyMg").await;
     create(&store, &at("pods", "default", "p"), "aHVudGVyMg").await;
     let shown = async |needle: &[u8]| {
@@ -213,7 +213,7 @@ async fn secrets_are_sealed_below_and_keys_rotate_online(engine: Arc<dyn Engine>
     store.read_barrier().await.unwrap();
     let only_new = keys.newest_only();
     store.set_keyring(only_new.clone());
-    create(&store, &at("secrets", "default", "t"), "more").await;
+    create(&store, &at("/secrets", "default", "t"), "more").await;
     let again = Store::open(engine.clone(), only_new, clock()).await.unwrap();
     assert_eq!(again.get(&secret).unwrap().header.labels["v"], "aHVudGVyMg");
     let foreign = Store::open(engine, Keyring::generate().unwrap(), clock()).await.err().unwrap();
@@ -228,7 +228,7 @@ async fn a_snapshot_restores_into_an_empty_engine_and_revisions_go_on(engine: Ar
     for count in 0..250 {
         create(&store, &at("configmaps", "default", &format!("c{count}")), "1").await;
     }
-    create(&store, &at("secrets", "default", "s"), "aHVudGVyMg").await;
+    create(&store, &at("/secrets", "default", "s"), "aHVudGVyMg").await;
     let claim = at("_addresses", "", "10.43.0.7");
     let claimed =
         Change { place: claim.clone(), expect: Expect::Absent, write: Write::Put(Bytes::from_static(b"web")) };
@@ -241,7 +241,7 @@ async fn a_snapshot_restores_into_an_empty_engine_and_revisions_go_on(engine: Ar
     let restored = Store::open(engine.clone(), keys, clock()).await.unwrap();
     assert!(store.revision() < restored.revision());
     assert_eq!(restored.list("configmaps", &ListQuery::default()).unwrap().objects.len(), 250);
-    assert_eq!(restored.get(&at("secrets", "default", "s")).unwrap().header.labels["v"], "aHVudGVyMg");
+    assert_eq!(restored.get(&at("/secrets", "default", "s")).unwrap().header.labels["v"], "aHVudGVyMg");
     assert_eq!(restored.get(&claim).unwrap().bytes, &b"web"[..]);
     let before = restored.revision();
     assert!(before < create(&restored, &at("pods", "default", "p"), "1").await);
@@ -364,7 +364,7 @@ async fn unreadable_data_in_the_tail_stops_writes_and_keeps_reads() {
     let a = at("pods", "default", "a");
     create(&store, &a, "1").await;
     let foreign = Store::open(lab.engine.clone(), Keyring::generate().unwrap(), clock()).await.unwrap();
-    create(&foreign, &at("secrets", "default", "s"), "1").await;
+    create(&foreign, &at("/secrets", "default", "s"), "1").await;
     let mut failure = store.shared.failure.subscribe();
     tokio::time::timeout(Duration::from_secs(20), failure.wait_for(Option::is_some)).await.unwrap().unwrap();
     assert!(store.failure().unwrap().contains("encryption key 1"));

@@ -149,7 +149,11 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        run("umount", &[], &[&self.mount]);
+        // The engine's thread may still be closing its file.
+        let start = std::time::Instant::now();
+        while !run("umount", &[], &[&self.mount]) && start.elapsed() < crate::lab::PATIENCE {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 }
 
