@@ -190,7 +190,13 @@ fn settle_finalizers(tree: &mut Tree, propagation: Option<Propagation>) {
 /// What a finished deletion answers: the object for the kinds that upstream returns, else a `Status`.
 fn answer(cx: &Cx<'_>, old: &Tree) -> Tree {
     const RETURNED: [&str; 7] = [
-        "Pod", "Service", "ServiceAccount", "ResourceQuota", "PodTemplate", "PersistentVolume", "PersistentVolumeClaim",
+        "Pod",
+        "Service",
+        "ServiceAccount",
+        "ResourceQuota",
+        "PodTemplate",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
     ];
     let gvk = &cx.kind.gvk;
     if gvk.group.is_empty() && RETURNED.contains(&gvk.kind.as_str()) {

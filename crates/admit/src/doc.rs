@@ -86,6 +86,13 @@ pub(crate) fn fill_text(tree: &mut Tree, path: &str, value: &str) {
     }
 }
 
+/// Copies a field of one document over a field of another, if it is there.
+pub(crate) fn copy_field(from: &Tree, field: &str, to: &mut Tree, path: &str) {
+    if let Some(value) = at(from, field) {
+        set(to, path, value.clone());
+    }
+}
+
 /// Copies one field over another of the same document, if it is there.
 pub(crate) fn copy_within(tree: &mut Tree, from: &str, to: &str) {
     if let Some(value) = at(tree, from).cloned() {

@@ -41,6 +41,6 @@ mod testing;
 
 pub use admitted::{Admitted, Batch, Change, Expect, Place, Write};
 pub use pipeline::{Outcome, admit};
-pub use subresource::scale::scale_of;
 pub use ports::{Config, NoWebhooks, Operation, Ports, Reader, Review, Webhooks, storage_of};
 pub use request::{Body, FieldValidation, Identified, Options, Request, User, WriteVerb};
+pub use subresource::scale::scale_of;

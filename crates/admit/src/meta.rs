@@ -137,16 +137,33 @@ fn name_mismatch(body: &str, url: &str) -> Status {
 /// Kinds whose objects count their generations.
 pub(crate) fn has_generation(cx: &Cx<'_>) -> bool {
     const WITHOUT: [&str; 24] = [
-        "/ConfigMap", "/Secret", "/ServiceAccount", "/Service", "/Endpoints", "/Event", "/Namespace", "/Node",
-        "/PersistentVolume", "/PersistentVolumeClaim", "/LimitRange", "/ResourceQuota", "events.k8s.io/Event",
-        "coordination.k8s.io/Lease", "storage.k8s.io/StorageClass", "storage.k8s.io/CSINode",
-        "storage.k8s.io/VolumeAttachment", "certificates.k8s.io/CertificateSigningRequest", "node.k8s.io/RuntimeClass",
-        "networking.k8s.io/IPAddress", "networking.k8s.io/ServiceCIDR", "apiregistration.k8s.io/APIService",
-        "storage.k8s.io/CSIStorageCapacity", "/ComponentStatus",
+        "/ConfigMap",
+        "/Secret",
+        "/ServiceAccount",
+        "/Service",
+        "/Endpoints",
+        "/Event",
+        "/Namespace",
+        "/Node",
+        "/PersistentVolume",
+        "/PersistentVolumeClaim",
+        "/LimitRange",
+        "/ResourceQuota",
+        "events.k8s.io/Event",
+        "coordination.k8s.io/Lease",
+        "storage.k8s.io/StorageClass",
+        "storage.k8s.io/CSINode",
+        "storage.k8s.io/VolumeAttachment",
+        "certificates.k8s.io/CertificateSigningRequest",
+        "node.k8s.io/RuntimeClass",
+        "networking.k8s.io/IPAddress",
+        "networking.k8s.io/ServiceCIDR",
+        "apiregistration.k8s.io/APIService",
+        "storage.k8s.io/CSIStorageCapacity",
+        "/ComponentStatus",
     ];
     let group = cx.kind.gvk.group.as_str();
-    group != "rbac.authorization.k8s.io"
-        && !WITHOUT.contains(&format!("{group}/{}", cx.kind.gvk.kind).as_str())
+    group != "rbac.authorization.k8s.io" && !WITHOUT.contains(&format!("{group}/{}", cx.kind.gvk.kind).as_str())
 }
 
 /// True when something beside metadata and status differs: what a generation counts.

@@ -128,7 +128,10 @@ pub(crate) fn port_name(text: &str) -> Wrong {
 /// Environment variable names: any printable ASCII but `=`.
 pub(crate) fn env_name(text: &str) -> Wrong {
     if text.is_empty() || !text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=') {
-        return vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()];
+        return vec![
+            "a valid environment variable name must consist only of printable ASCII characters other than '='"
+                .to_owned(),
+        ];
     }
     Wrong::new()
 }

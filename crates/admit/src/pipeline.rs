@@ -155,11 +155,12 @@ async fn mutate(
     name: &str,
     gathered: &mut Gathered,
 ) -> Result<Tree, Status> {
-    admission::mutate(cx, &mut tree, before, gathered)?;
+    admission::mutate(cx, &mut tree, before)?;
     let review = review(cx, before, name);
     let (mut tree, warnings) = cx.ports.hooks.mutate(&review, tree).await?;
     gathered.warnings.extend(warnings);
-    decode::fit(&cx.kind.schema, cx.kind.custom, &mut tree).map_err(|why| Status::internal(format!("admission: {why}")))?;
+    decode::fit(&cx.kind.schema, cx.kind.custom, &mut tree)
+        .map_err(|why| Status::internal(format!("admission: {why}")))?;
     defaults::apply(cx.kind, &mut tree);
     Ok(tree)
 }

@@ -78,10 +78,7 @@ impl World {
 
     /// One write through all stages, and its commit.
     pub(crate) fn run(&self, request: Request) -> Result<Outcome, Status> {
-        let place = Place {
-            storage: request.kind.storage.clone(),
-            key: Key::new(&request.namespace, &request.name),
-        };
+        let place = Place { storage: request.kind.storage.clone(), key: Key::new(&request.namespace, &request.name) };
         let current = if request.name.is_empty() { None } else { self.get(&place) };
         let ports = Ports {
             reader: self,
@@ -108,7 +105,8 @@ impl World {
             Write::Delete => drop(self.objects.lock().unwrap().remove(&change.place)),
             Write::Put(bytes) => {
                 let stored = self.store(change.place.clone(), serde_json::from_slice(&bytes).unwrap());
-                if change.place.key.name == name && crate::doc::get(&stored, "kind") == crate::doc::get(answer, "kind") {
+                if change.place.key.name == name && crate::doc::get(&stored, "kind") == crate::doc::get(answer, "kind")
+                {
                     *answer = stored;
                 }
             }

@@ -25,7 +25,9 @@ pub(super) fn ranges(cx: &Cx<'_>) -> Vec<IpNet> {
     for object in cx.list(GROUP, "servicecidrs", None) {
         let tree = object.tree();
         if object.header.deletion.is_none() {
-            ranges.extend(doc::items(&tree, "spec.cidrs").iter().filter_map(Tree::as_str).filter_map(|c| c.parse::<IpNet>().ok()));
+            ranges.extend(
+                doc::items(&tree, "spec.cidrs").iter().filter_map(Tree::as_str).filter_map(|c| c.parse::<IpNet>().ok()),
+            );
         }
     }
     if ranges.is_empty() {

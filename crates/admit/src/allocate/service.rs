@@ -151,7 +151,13 @@ fn addresses(cx: &Cx<'_>, tree: &mut Tree, old: Option<&Tree>, gathered: &mut Ga
                     gathered.changes.push(address::claim(cx, &ip, tree));
                     chosen.push(ip);
                 }
-                None => return causes.invalid(&At::of("spec.clusterIPs"), &json!([]), "failed to allocate a serviceIP: range is full"),
+                None => {
+                    return causes.invalid(
+                        &At::of("spec.clusterIPs"),
+                        &json!([]),
+                        "failed to allocate a serviceIP: range is full",
+                    );
+                }
             },
         }
     }
@@ -163,7 +169,8 @@ fn addresses(cx: &Cx<'_>, tree: &mut Tree, old: Option<&Tree>, gathered: &mut Ga
 fn refusal(cx: &Cx<'_>, ranges: &[ipnet::IpNet], ip: &IpAddr) -> Option<String> {
     if !address::contains(ranges, ip) {
         let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
-        let why = format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", ranges.join(","));
+        let why =
+            format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", ranges.join(","));
         return Some(format!("failed to allocate IP {ip}: {why}"));
     }
     (!super::is_free(cx, &address::place(ip)))
@@ -228,7 +235,9 @@ fn node_ports(cx: &Cx<'_>, tree: &mut Tree, old: Option<&Tree>, gathered: &mut G
             (Ok(asked), _) => Some(asked),
             (Err(_), _) => return causes.invalid(&at, &json!(asked), "must be between 0 and 65535, inclusive"),
         };
-        let Some(port) = port else { return causes.invalid(&at, &json!(0), "failed to allocate a nodePort: range is full") };
+        let Some(port) = port else {
+            return causes.invalid(&at, &json!(0), "failed to allocate a nodePort: range is full");
+        };
         if !held.contains(&port) {
             if let Some(why) = node_port::refusal(cx, port) {
                 return causes.invalid(&at, &json!(port), &why);

@@ -114,9 +114,7 @@ impl Set {
         for (element, node) in &self.below {
             let left = match other.below.get(element) {
                 None => node.clone(),
-                Some(theirs) => {
-                    Node { member: node.member && !theirs.member, set: node.set.difference(&theirs.set) }
-                }
+                Some(theirs) => Node { member: node.member && !theirs.member, set: node.set.difference(&theirs.set) },
             };
             rest.insert_node(element.clone(), left);
         }

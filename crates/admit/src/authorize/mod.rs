@@ -8,11 +8,11 @@ use base::SmolStr;
 
 use crate::User;
 
-pub use node::{NODES_GROUP, node};
 pub(crate) use node::identity as node_identity;
+pub use node::{NODES_GROUP, node};
 pub use rbac::{allows, rbac};
-pub use rules::{Rules, covers, rules_for};
 pub(crate) use rules::rules_of;
+pub use rules::{Rules, covers, rules_for};
 
 /// What is asked. A non-resource request has a `path` and nothing else beside the verb.
 #[derive(Clone, Debug)]

@@ -35,7 +35,9 @@ pub fn node(attributes: &Attributes<'_>, reader: &dyn Reader) -> Decision {
         ("", "persistentvolumeclaims", "status") => graph.reaches(attributes),
         ("storage.k8s.io", "volumeattachments", "") => graph.attached(attributes.name),
         ("coordination.k8s.io", "leases", "") => return own_lease(attributes, name),
-        ("storage.k8s.io", "csinodes", "") => return own(attributes, name, "can only access CSINode with the same name as the requesting node"),
+        ("storage.k8s.io", "csinodes", "") => {
+            return own(attributes, name, "can only access CSINode with the same name as the requesting node");
+        }
         _ => return by_rules(attributes),
     };
     if !related {
@@ -89,8 +91,13 @@ impl Graph<'_> {
             return false;
         }
         match attributes.resource {
-            "secrets" => self.any_pod(namespace, |pod| refers(pod, name, &SECRETS)) || self.volume_secret(namespace, name),
-            "configmaps" => name == "kube-root-ca.crt" && self.any_pod(namespace, |_| true) || self.any_pod(namespace, |pod| refers(pod, name, &CONFIG_MAPS)),
+            "secrets" => {
+                self.any_pod(namespace, |pod| refers(pod, name, &SECRETS)) || self.volume_secret(namespace, name)
+            }
+            "configmaps" => {
+                name == "kube-root-ca.crt" && self.any_pod(namespace, |_| true)
+                    || self.any_pod(namespace, |pod| refers(pod, name, &CONFIG_MAPS))
+            }
             "serviceaccounts" => self.any_pod(namespace, |pod| doc::text(pod, "spec.serviceAccountName") == name),
             "persistentvolumeclaims" => self.uses_claim(namespace, name),
             "persistentvolumes" => self.uses_volume(name),
@@ -133,7 +140,8 @@ impl Graph<'_> {
             let tree = volume.tree();
             let drivers = doc::entries(&tree, "spec").filter_map(|(_, source)| source.as_object());
             let mut references = drivers.flat_map(|source| source.iter()).filter(|(key, _)| key.ends_with("SecretRef"));
-            references.any(|(_, secret)| doc::text(secret, "name") == name && doc::text(secret, "namespace") == namespace)
+            references
+                .any(|(_, secret)| doc::text(secret, "name") == name && doc::text(secret, "namespace") == namespace)
                 && self.uses_volume(&volume.key.name)
         })
     }
@@ -193,7 +201,9 @@ fn volume_secret_refs(volume: &Tree) -> impl Iterator<Item = &str> {
 
 fn uses_resource_claim(pod: &Tree, name: &str) -> bool {
     doc::items(pod, "spec.resourceClaims").iter().any(|claim| doc::text(claim, "resourceClaimName") == name)
-        || doc::items(pod, "status.resourceClaimStatuses").iter().any(|claim| doc::text(claim, "resourceClaimName") == name)
+        || doc::items(pod, "status.resourceClaimStatuses")
+            .iter()
+            .any(|claim| doc::text(claim, "resourceClaimName") == name)
 }
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {

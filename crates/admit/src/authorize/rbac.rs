@@ -48,7 +48,12 @@ pub(super) fn visit(user: &User, namespace: &str, reader: &dyn Reader, each: &mu
         let Some(subject) = find(user, binding.subjects.as_deref().unwrap_or_default(), "") else { continue };
         let name = object.key.name.as_str();
         let said = |role: &RoleRef| {
-            format!("RBAC: allowed by ClusterRoleBinding {name:?} of {} {:?} to {}", role.kind, role.name, told(subject))
+            format!(
+                "RBAC: allowed by ClusterRoleBinding {name:?} of {} {:?} to {}",
+                role.kind,
+                role.name,
+                told(subject)
+            )
         };
         if !follow(&binding.role_ref, "", reader, &|| said(&binding.role_ref), each) {
             return;

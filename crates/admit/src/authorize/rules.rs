@@ -61,7 +61,8 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
         for group in list(&rule.api_groups) {
             for resource in list(&rule.resources) {
                 let names = list(&rule.resource_names);
-                let names = if names.is_empty() { vec![None] } else { names.into_iter().map(|n| Some(vec![n])).collect() };
+                let names =
+                    if names.is_empty() { vec![None] } else { names.into_iter().map(|n| Some(vec![n])).collect() };
                 parts.extend(names.into_iter().map(|resource_names| PolicyRule {
                     verbs: vec![verb.clone()],
                     api_groups: Some(vec![group.clone()]),
@@ -83,7 +84,8 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
 fn grants(held: &PolicyRule, part: &PolicyRule) -> bool {
     let has = |list: &[String], want: &str| list.iter().any(|have| have == "*" || have == want);
     let only = |list: &Option<Vec<String>>| list.as_deref().and_then(<[String]>::first).cloned();
-    let (Some(verb), slice) = (part.verbs.first(), |list: &Option<Vec<String>>| list.clone().unwrap_or_default()) else {
+    let (Some(verb), slice) = (part.verbs.first(), |list: &Option<Vec<String>>| list.clone().unwrap_or_default())
+    else {
         return true;
     };
     if !has(&held.verbs, verb) {

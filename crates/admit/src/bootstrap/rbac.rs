@@ -53,7 +53,8 @@ fn aggregate(roles: &mut [Tree]) {
 
 /// The loops of one process share one identity; it may do what upstream's accounts may do together.
 fn all_controllers(roles: &[Tree]) -> Tree {
-    let is_controller = |role: &&Tree| role["metadata"]["name"].as_str().is_some_and(|n| n.starts_with(CONTROLLER_PREFIX));
+    let is_controller =
+        |role: &&Tree| role["metadata"]["name"].as_str().is_some_and(|n| n.starts_with(CONTROLLER_PREFIX));
     let mut rules: Vec<Tree> = Vec::new();
     for rule in roles.iter().filter(is_controller).filter_map(|role| role["rules"].as_array()).flatten() {
         if !rules.contains(rule) {

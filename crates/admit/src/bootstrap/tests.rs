@@ -9,7 +9,8 @@ use crate::{Config, doc};
 
 fn reference(name: &str) -> Option<Vec<Tree>> {
     let root = std::env::var("EVENKEEL_REFERENCE").map(PathBuf::from);
-    let root = root.unwrap_or_else(|_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference")));
+    let root =
+        root.unwrap_or_else(|_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference")));
     let path = root.join(format!("upstream-1.36/boot-{name}.json"));
     let Ok(bytes) = std::fs::read(&path) else {
         eprintln!("skipped: no reference at {}", path.display());
@@ -48,7 +49,8 @@ fn compare<T: PartialEq + std::fmt::Debug>(reference_name: &str, kind: &str, vie
     let ours: BTreeMap<String, &Tree> =
         objects.iter().filter(|tree| doc::text(tree, "kind") == kind).map(|tree| (name(tree), tree)).collect();
     // Things that came with the reference machine, not with upstream.
-    let foreign = |name: &str| name.contains("coredns") || name.contains("preemption") || name.contains("deployment-2593");
+    let foreign =
+        |name: &str| name.contains("coredns") || name.contains("preemption") || name.contains("deployment-2593");
     let mut wrong = Vec::new();
     for their in theirs.iter().filter(|tree| !foreign(&name(tree))) {
         match ours.get(&name(their)) {
@@ -95,7 +97,9 @@ fn the_rest_is_as_upstream_has_it() {
     let mut wrong = compare("clusterrolebindings", "ClusterRoleBinding", subjects);
     wrong.extend(compare("rolebindings", "RoleBinding", subjects));
     wrong.extend(compare("flowschemas", "FlowSchema", |tree| doc::get(tree, "spec").clone()));
-    wrong.extend(compare("prioritylevelconfigurations", "PriorityLevelConfiguration", |tree| doc::get(tree, "spec").clone()));
+    wrong.extend(compare("prioritylevelconfigurations", "PriorityLevelConfiguration", |tree| {
+        doc::get(tree, "spec").clone()
+    }));
     wrong.extend(compare("namespaces", "Namespace", |tree| doc::get(tree, "metadata.labels").clone()));
     wrong.extend(compare("priorityclasses", "PriorityClass", |tree| {
         ["value", "globalDefault", "preemptionPolicy", "description"].map(|path| doc::get(tree, path).clone())

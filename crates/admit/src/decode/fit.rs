@@ -73,7 +73,12 @@ impl Fitting {
         self.structure(schema, tree, at, go)?;
         if let (Some(meta), Some(schema)) = (aside.get_mut("metadata"), super::object_meta()) {
             self.custom = false;
-            let fitted = self.structure(&schema, meta, &at.child("metadata"), &Go { owner: "ObjectMeta".into(), path: "metadata".into() });
+            let fitted = self.structure(
+                &schema,
+                meta,
+                &at.child("metadata"),
+                &Go { owner: "ObjectMeta".into(), path: "metadata".into() },
+            );
             self.custom = true;
             fitted?;
         }
@@ -102,7 +107,14 @@ impl Fitting {
         Ok(())
     }
 
-    fn field(&mut self, schema: &Schema, field: &Field, object: &mut Map<String, Tree>, at: &At, go: &Go) -> Result<(), String> {
+    fn field(
+        &mut self,
+        schema: &Schema,
+        field: &Field,
+        object: &mut Map<String, Tree>,
+        at: &At,
+        go: &Go,
+    ) -> Result<(), String> {
         let name = field.name.as_str();
         let Some(value) = object.get_mut(name) else { return Ok(()) };
         if value.is_null() {

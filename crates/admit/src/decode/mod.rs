@@ -81,20 +81,25 @@ pub(crate) fn judge(strict: Vec<String>, level: FieldValidation, warnings: &mut 
 fn check_type_meta(kind: &Kind, tree: &mut Tree) -> Result<(), Status> {
     let api_version = kind.gvk.api_version();
     let Some(object) = tree.as_object_mut() else {
-        let message = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}", scalar::json_type(tree));
+        let message = format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            scalar::json_type(tree)
+        );
         return Err(bad_request(message));
     };
     let said = |name: &str| object.get(name).and_then(Tree::as_str).unwrap_or_default().to_owned();
     let (version, name) = (said("apiVersion"), said("kind"));
     if !version.is_empty() && version != api_version {
-        let message = format!(
-            "the API version in the data ({version}) does not match the expected API version ({api_version})"
-        );
+        let message =
+            format!("the API version in the data ({version}) does not match the expected API version ({api_version})");
         return Err(bad_request(message));
     }
     if !name.is_empty() && name != kind.gvk.kind {
         let (want, have) = (&kind.gvk.kind, &name);
-        return Err(bad_request(format!("{have} in version {:?} cannot be handled as a {want}: no kind {have:?} is registered for version {api_version:?}", kind.gvk.version)));
+        return Err(bad_request(format!(
+            "{have} in version {:?} cannot be handled as a {want}: no kind {have:?} is registered for version {api_version:?}",
+            kind.gvk.version
+        )));
     }
     object.insert("apiVersion".into(), api_version.into());
     object.insert("kind".into(), kind.gvk.kind.as_str().into());

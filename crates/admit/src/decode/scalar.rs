@@ -63,7 +63,8 @@ fn quantity(value: &mut Tree) -> Result<(), Misfit> {
         Tree::String(text) => text.trim().to_owned(),
         other => other.to_string(),
     };
-    let canonical = crate::vocabulary::canonical_quantity(&text).ok_or_else(|| Misfit::Text(QUANTITY_RULE.to_owned()))?;
+    let canonical =
+        crate::vocabulary::canonical_quantity(&text).ok_or_else(|| Misfit::Text(QUANTITY_RULE.to_owned()))?;
     *value = Tree::String(canonical);
     Ok(())
 }

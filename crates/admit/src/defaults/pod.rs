@@ -82,7 +82,9 @@ fn container(one: &mut Tree, on_host: bool) {
 }
 
 fn probe(probe: &mut Tree) {
-    for (name, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (name, value) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         if doc::int(probe, name).unwrap_or(0) == 0 {
             doc::set(probe, name, value);
         }

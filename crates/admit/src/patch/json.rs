@@ -24,7 +24,8 @@ pub(super) fn apply(current: &Tree, patch: &Tree) -> Result<Tree, JsonPatchError
         return Err(shape(format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {have}")));
     }
     check_values(operations)?;
-    let patch: Patch = serde_json::from_value(patch.clone()).map_err(|e| shape(format!("error decoding patch: {e}")))?;
+    let patch: Patch =
+        serde_json::from_value(patch.clone()).map_err(|e| shape(format!("error decoding patch: {e}")))?;
     bound_copies(current, &patch)?;
     let mut patched = current.clone();
     json_patch::patch(&mut patched, &patch).map_err(|error| JsonPatchError::Fails { message: error.to_string() })?;
@@ -67,7 +68,9 @@ fn exact_copies(current: &Tree, patch: &Patch) -> Result<(), JsonPatchError> {
             let source = replayed.pointer(&copy.from.to_string()).map_or(0, |value| value.to_string().len());
             copied += source;
             if copied > COPIED_BYTES_MAX {
-                let message = format!("Unable to copy: the accumulated size increase of copy operations exceeds {COPIED_BYTES_MAX} bytes");
+                let message = format!(
+                    "Unable to copy: the accumulated size increase of copy operations exceeds {COPIED_BYTES_MAX} bytes"
+                );
                 return Err(JsonPatchError::Shape { message });
             }
         }

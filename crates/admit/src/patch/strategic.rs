@@ -52,7 +52,8 @@ fn merge(schema: MaybeSchema<'_>, mut current: Object, patch: &Object) -> Result
     for (name, value) in patch.iter().filter(|(name, _)| !name.starts_with('$')) {
         let field = schema.and_then(|schema| schema.field(name));
         let have = current.remove(name);
-        let Some(merged) = merge_value(schema, field, have, value, order_of(patch, name)?, deletions(patch, name)?)? else {
+        let Some(merged) = merge_value(schema, field, have, value, order_of(patch, name)?, deletions(patch, name)?)?
+        else {
             continue;
         };
         current.insert(name.clone(), merged);
@@ -166,7 +167,9 @@ fn merge_items(
     }
     let mut merged = have;
     for item in patch {
-        let Tree::Object(object) = item else { return Err(StrategicError::NoMergeKey { map: item.to_string(), key: key.to_owned() }) };
+        let Tree::Object(object) = item else {
+            return Err(StrategicError::NoMergeKey { map: item.to_string(), key: key.to_owned() });
+        };
         let Some(name) = object.get(key) else {
             return Err(StrategicError::NoMergeKey { map: item.to_string(), key: key.to_owned() });
         };

@@ -69,7 +69,8 @@ fn keep(cx: &Cx<'_>, tree: &mut Tree, old: &Tree, parts: &[&str]) {
 /// Approval and denial are given through `approval` alone; a status write neither adds nor takes them.
 fn keep_decisions(tree: &mut Tree, old: &Tree) {
     let decided = |condition: &Tree| matches!(doc::text(condition, "type"), "Approved" | "Denied");
-    let mut conditions: Vec<Tree> = doc::items(old, "status.conditions").iter().filter(|c| decided(c)).cloned().collect();
+    let mut conditions: Vec<Tree> =
+        doc::items(old, "status.conditions").iter().filter(|c| decided(c)).cloned().collect();
     conditions.extend(doc::items(tree, "status.conditions").iter().filter(|c| !decided(c)).cloned());
     if !conditions.is_empty() {
         doc::set(tree, "status.conditions", conditions);

@@ -58,7 +58,8 @@ fn budget_of(cx: &Cx<'_>, pod: &Tree) -> Result<Option<Arc<Object>>, Status> {
         selector.is_some_and(|selector| LabelSelector::from_tree(selector).is_ok_and(|s| s.matches(&labels)))
     });
     if matching.len() > 1 {
-        let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        let message =
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
         return Err(Status::new(Reason::InternalError, message));
     }
     Ok(matching.pop())

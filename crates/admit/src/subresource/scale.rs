@@ -113,7 +113,9 @@ fn check(cx: &Cx<'_>, wanted: &Tree, current: &Tree, replicas: i64) -> Result<()
     for (field, path) in [("name", "metadata.name"), ("namespace", "metadata.namespace")] {
         let (sent, have) = (doc::text(wanted, path), doc::text(current, path));
         if !sent.is_empty() && sent != have {
-            return Err(bad_request(format!("the {field} of the object ({sent}) does not match the {field} on the URL ({have})")));
+            return Err(bad_request(format!(
+                "the {field} of the object ({sent}) does not match the {field} on the URL ({have})"
+            )));
         }
     }
     let sent = doc::text(wanted, "metadata.resourceVersion");
