@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use api::{Gvr, Key, Plan, Snapshot};
+use api::{Gvr, Key, Op, Plan, Snapshot};
 use base::Clock;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use view::{Change, Client, Drain, View};
+use view::{Change, Client, ClientError, Drain, View};
 
 use crate::events::Recorder;
 use crate::runner::Runner;
@@ -17,6 +17,9 @@ use crate::status::{Health, LoopStatus};
 pub type Enqueue = Arc<dyn Fn(&Change, &Snapshot) -> Vec<Key> + Send + Sync>;
 /// Decides. Pure in the snapshot, the key and the time.
 pub type Decide = Arc<dyn Fn(&Snapshot, &Key, Timestamp) -> Plan + Send + Sync>;
+
+/// Told of an operation that did not hold, in a loop whose operations stand for themselves.
+pub type Failed = Arc<dyn Fn(&Op, &ClientError) + Send + Sync>;
 
 /// One loop, as data.
 #[derive(Clone)]
@@ -39,7 +42,7 @@ pub struct Driver {
     client: Client,
     clock: Arc<dyn Clock>,
     leading: watch::Receiver<bool>,
-    loops: Vec<(Loop, watch::Sender<LoopStatus>)>,
+    loops: Vec<(Loop, Option<Failed>, watch::Sender<LoopStatus>)>,
     /// Where events are recorded from: the node's or the server's name.
     host: String,
 }
@@ -70,14 +73,26 @@ impl Driver {
     #[must_use]
     #[expect(clippy::should_implement_trait, reason = "adds a loop to the set, nothing arithmetic about it")]
     pub fn add(mut self, one: Loop) -> Driver {
-        let status = watch::Sender::new(LoopStatus { name: one.name, ..LoopStatus::default() });
-        self.loops.push((one, status));
+        self.push(one, None);
         self
+    }
+
+    /// Adds a loop whose operations have nothing to do with each other: one that fails stops no other and is told to
+    /// `failed`, which decides when to try again. A queue of bindings, not a rollout.
+    #[must_use]
+    pub fn add_independent(mut self, one: Loop, failed: Failed) -> Driver {
+        self.push(one, Some(failed));
+        self
+    }
+
+    fn push(&mut self, one: Loop, failed: Option<Failed>) {
+        let status = watch::Sender::new(LoopStatus { name: one.name, ..LoopStatus::default() });
+        self.loops.push((one, failed, status));
     }
 
     /// Reads the loops' status, before and while they run.
     pub fn health(&self) -> Health {
-        Health { loops: self.loops.iter().map(|(_, status)| status.subscribe()).collect() }
+        Health { loops: self.loops.iter().map(|(.., status)| status.subscribe()).collect() }
     }
 
     /// Returns when every loop has finished its turns after the drain began.
@@ -85,7 +100,7 @@ impl Driver {
         let (recorder, handle) = Recorder::new(self.client.clone(), self.clock.clone(), &self.host);
         let mut tasks = JoinSet::new();
         tasks.spawn(recorder.run(drain.clone()));
-        for (one, status) in self.loops {
+        for (one, failed, status) in self.loops {
             let runner = Runner::new(crate::runner::Parts {
                 client: self.client.named(&format!("{}/{}", one.component, env!("CARGO_PKG_VERSION"))),
                 recorder: handle.for_component(one.component),
@@ -94,6 +109,7 @@ impl Driver {
                 leading: self.leading.clone(),
                 drain: drain.clone(),
                 status,
+                failed,
                 one,
             });
             tasks.spawn(runner.run());

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Gvr, Key, PatchType, Tree};
+use api::{Gvr, Key, Tree};
 use base::{Chain, Clock};
 use jiff::Timestamp;
 use serde_json::json;
@@ -38,7 +38,7 @@ pub struct Leader {
 #[derive(Debug, PartialEq)]
 enum Decision {
     Create(Tree),
-    /// A merge patch with the revision it is based on.
+    /// The whole lease with the revision it is based on.
     Take(Tree),
     Wait,
 }
@@ -67,7 +67,7 @@ impl Leader {
     }
 
     pub async fn run(self, drain: Drain) {
-        let mut seen: Option<(Tree, Instant)> = None;
+        let mut seen = None;
         let mut renewed = Instant::now();
         loop {
             match self.turn(&mut seen).await {
@@ -91,8 +91,19 @@ impl Leader {
             }
         }
         self.lead(false);
-        // Whoever waits need not wait for the expiry. Losing this write only means that they do.
-        let _ = self.write(&json!({"spec": {"holderIdentity": null}})).await;
+        if let Err(error) = self.release().await {
+            warn!(lease = %self.config.key, error = %Chain(&error), "lease not released; it expires");
+        }
+    }
+
+    /// Whoever waits need not wait for the expiry.
+    async fn release(&self) -> Result<(), ClientError> {
+        let mut lease = self.client.get(&leases(), &self.config.key).await?;
+        if lease["spec"]["holderIdentity"] == json!(self.config.identity) {
+            lease["spec"]["holderIdentity"] = json!("");
+            self.client.update(&leases(), &self.config.key, None, &lease).await?;
+        }
+        Ok(())
     }
 
     async fn turn(&self, seen: &mut Option<(Tree, Instant)>) -> Result<bool, ClientError> {
@@ -109,7 +120,7 @@ impl Leader {
         let outcome = match decide(&self.config, current.as_ref(), unchanged, self.clock.now()) {
             Decision::Wait => return Ok(false),
             Decision::Create(lease) => self.client.create(&leases(), &self.config.key.namespace, &lease).await,
-            Decision::Take(patch) => self.write(&patch).await,
+            Decision::Take(lease) => self.client.update(&leases(), &self.config.key, None, &lease).await,
         };
         match outcome {
             Ok(_) => Ok(true),
@@ -117,11 +128,6 @@ impl Leader {
             Err(error) if error.is_conflict() || error.is_already_exists() => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    async fn write(&self, body: &Tree) -> Result<Tree, ClientError> {
-        let (gvr, key) = (&leases(), &self.config.key);
-        self.client.patch(&view::PatchRequest { gvr, key, subresource: None, patch: PatchType::Merge, body }).await
     }
 
     fn lead(&self, lead: bool) {
@@ -164,7 +170,11 @@ fn decide(config: &LeaderConfig, current: Option<&Tree>, unchanged: Duration, no
         spec["acquireTime"] = now;
         spec["leaseTransitions"] = json!(lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0) + 1);
     }
-    Decision::Take(json!({"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}))
+    let mut taken = lease.clone();
+    for (field, value) in spec.as_object().into_iter().flatten() {
+        taken["spec"][field] = value.clone();
+    }
+    Decision::Take(taken)
 }
 
 #[cfg(test)]
@@ -179,9 +189,10 @@ mod tests {
         let config = LeaderConfig::new("evenkeel", "me");
         match decide(&config, Some(&lease), Duration::from_secs(unchanged), Timestamp::UNIX_EPOCH) {
             Decision::Create(_) => "create",
-            Decision::Take(patch) => {
-                assert_eq!(patch["metadata"]["resourceVersion"], "4", "never takes what it has not seen");
-                if patch["spec"].get("acquireTime").is_some() { "acquire" } else { "renew" }
+            Decision::Take(taken) => {
+                assert_eq!(taken["metadata"]["resourceVersion"], "4", "never takes what it has not seen");
+                assert_eq!(taken["spec"]["holderIdentity"], "me");
+                if taken["spec"].get("acquireTime").is_some() { "acquire" } else { "renew" }
             }
             Decision::Wait => "wait",
         }

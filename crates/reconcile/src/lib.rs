@@ -14,7 +14,7 @@ mod queue;
 mod runner;
 mod status;
 
-pub use driver::{Driver, Loop};
+pub use driver::{Decide, Driver, Enqueue, Failed, Loop};
 pub use events::{Recorder, RecorderHandle};
 pub use leader::{Leader, LeaderConfig};
 pub use queue::Queue;

@@ -3,9 +3,12 @@
 //! Slow start (1, 2, 4, ...) means that a quota or a webhook that refuses everything costs one request, not a thousand.
 
 use api::{Key, Op, Plan, Snapshot};
+use base::Chain;
 use futures::future::join_all;
+use tracing::debug;
 use view::{Client, ClientError, Fence, View};
 
+use crate::driver::Failed;
 use crate::events::RecorderHandle;
 
 /// Most operations of one step under way at once.
@@ -18,39 +21,53 @@ pub(crate) struct Performed {
     pub(crate) error: Option<ClientError>,
 }
 
-pub(crate) async fn perform(
-    client: &Client,
-    view: &View,
-    recorder: &RecorderHandle,
-    planned_on: &Snapshot,
-    plan: Plan,
-) -> Performed {
-    let mut performed = Performed::default();
-    for step in plan.steps {
-        let (events, writes): (Vec<Op>, Vec<Op>) = step.into_iter().partition(|op| matches!(op, Op::Event { .. }));
-        let mut rest = writes.as_slice();
-        let mut size = 1;
+/// What performing needs, for one plan.
+pub(crate) struct Acting<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) view: &'a View,
+    pub(crate) recorder: &'a RecorderHandle,
+    pub(crate) planned_on: &'a Snapshot,
+    /// Set where operations stand for themselves: one that fails stops no other.
+    pub(crate) failed: Option<&'a Failed>,
+}
+
+impl Acting<'_> {
+    pub(crate) async fn perform(&self, plan: Plan) -> Performed {
+        let mut performed = Performed::default();
+        for step in plan.steps {
+            let (events, writes): (Vec<Op>, Vec<Op>) = step.into_iter().partition(|op| matches!(op, Op::Event { .. }));
+            self.writes(&writes, &mut performed).await;
+            // An event tells what happened, so it is recorded only when it did; one beside no write stands for itself.
+            if performed.error.is_some() {
+                break;
+            }
+            for event in events {
+                self.recorder.record(event);
+            }
+        }
+        performed
+    }
+
+    async fn writes(&self, writes: &[Op], performed: &mut Performed) {
+        let mut rest = writes;
+        let mut size = if self.failed.is_some() { PARALLEL_MAX } else { 1 };
         while !rest.is_empty() && performed.error.is_none() {
             let (batch, later) = rest.split_at(size.min(rest.len()));
-            let outcomes = join_all(batch.iter().map(|op| client.perform(op))).await;
+            let outcomes = join_all(batch.iter().map(|op| self.client.perform(op))).await;
             for (op, outcome) in batch.iter().zip(outcomes) {
-                match outcome {
-                    Ok(revision) => raise(&mut performed.fence, view, planned_on, op, revision),
-                    Err(error) => performed.error = performed.error.or(Some(error)),
+                match (outcome, self.failed) {
+                    (Ok(revision), _) => raise(&mut performed.fence, self.view, self.planned_on, op, revision),
+                    (Err(error), Some(failed)) => {
+                        debug!(error = %Chain(&error), "an operation did not hold");
+                        failed(op, &error);
+                    }
+                    (Err(error), None) => performed.error = performed.error.take().or(Some(error)),
                 }
             }
             rest = later;
             size = (size * 2).min(PARALLEL_MAX);
         }
-        // An event tells what happened, so it is recorded only when it did; one beside no write stands for itself.
-        if performed.error.is_some() {
-            break;
-        }
-        for event in events {
-            recorder.record(event);
-        }
     }
-    performed
 }
 
 /// What the view must show before the key is planned again.

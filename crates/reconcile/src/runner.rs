@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use view::{Backoff, Change, Changes, Client, ClientError, Drain, Fence, View};
 
-use crate::driver::Loop;
+use crate::driver::{Failed, Loop};
 use crate::events::RecorderHandle;
-use crate::perform::perform;
+use crate::perform::Acting;
 use crate::queue::Queue;
 use crate::status::LoopStatus;
 
@@ -35,6 +35,7 @@ const FAILURES_QUIET_MAX: u32 = 4;
 
 pub(crate) struct Parts {
     pub(crate) one: Loop,
+    pub(crate) failed: Option<Failed>,
     pub(crate) client: Client,
     pub(crate) view: View,
     pub(crate) clock: Arc<dyn Clock>,
@@ -211,7 +212,14 @@ impl Parts {
         if plan.steps.is_empty() {
             return Turn { key, fence: Fence::default(), failure: None, look_again_at };
         }
-        let performed = perform(&self.client, &self.view, &self.recorder, &snapshot, plan).await;
+        let acting = Acting {
+            client: &self.client,
+            view: &self.view,
+            recorder: &self.recorder,
+            planned_on: &snapshot,
+            failed: self.failed.as_ref(),
+        };
+        let performed = acting.perform(plan).await;
         Turn { key, fence: performed.fence, failure: performed.error.map(Failure::from), look_again_at }
     }
 
