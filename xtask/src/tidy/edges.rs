@@ -23,7 +23,7 @@ const EDGES: [(&str, &str); 16] = [
     ("net", "base api view reconcile"),
     ("evenkeel", "*"),
     ("e2e", ""),
-    ("fuzz", "base api admit"),
+    ("fuzz", "api"),
     ("xtask", ""),
 ];
 
