@@ -14,3 +14,6 @@ pub mod worker;
 
 pub use fsm::{Outcome, Pod, PodEffect, PodEvent, What};
 pub use slot::{Exit, Role, Run, Slot, SlotState};
+
+#[cfg(test)]
+mod tests;
