@@ -230,7 +230,7 @@ impl Pods {
             None => link::uplink_mtu(&netlink.handle).await?,
         };
         let names = config.names();
-        let bridge = link::raise_bridge(&netlink.handle, &names.bridge, mtu, &ranges).await?;
+        let bridge = link::raise_bridge(&netlink.handle, &names.bridge, mtu, &ranges, &config.service_cidrs).await?;
         let pool = Pool::open(&config.folder.join("addresses"), ranges.clone())?;
         self.agent.status.send_modify(|status| status.pod_cidrs = ranges);
         let server = Server::new(pool, netlink, bridge, names);

@@ -13,8 +13,18 @@ use serde_json::json;
 const SERVICE: &str = "10.43.0.20";
 
 #[test]
-fn pods_reach_pods_services_and_names() {
-    let Some(lab) = Lab::new("pods") else { return };
+fn pods_reach_pods_and_services() {
+    pods_reach("pods", false);
+}
+
+#[test]
+fn pods_reach_pods_and_services_where_bridges_call_netfilter() {
+    pods_reach("bridged", true);
+}
+
+fn pods_reach(name: &str, bridge_netfilter: bool) {
+    let Some(lab) = Lab::new(name) else { return };
+    lab.bridge_netfilter(bridge_netfilter);
     lab.run(async |lab: &Lab| {
         let node = Node::start(lab, "n1", "10.42.7.0/24").await;
         let web = node.connect_pod(lab, "web", json!([{ "hostPort": 8099, "containerPort": 8080, "protocol": "tcp" }]));

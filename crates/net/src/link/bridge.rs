@@ -1,13 +1,15 @@
 //! The bridge that pods hang on. It carries the gateway addresses; pods route everything through it.
 //!
-//! Pods have /32 addresses, so packets between two pods of a node pass the node's IP layer like all others: service
-//! translation sees both directions without the bridge calling netfilter, whatever `bridge-nf-call-iptables` says.
+//! Pods have /32 addresses, so packets between two pods of a node pass the node's IP layer like all others, and service
+//! translation sees both directions whether or not the bridge calls netfilter (`bridge-nf-call-iptables`, which is the
+//! host's to choose).
 
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoBridge, LinkAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 use rustix::io::Errno;
 
+use super::pod::{Route, add_route};
 use super::{LinkError, addresses, drop_address, failed, hardware_address, index_of, put_address, set_up, unless};
 use crate::address::gateway;
 use crate::sys;
@@ -22,7 +24,16 @@ pub struct Bridge {
 }
 
 /// Makes the bridge as it should be, keeping whatever hangs on it.
-pub async fn raise(handle: &Handle, name: &str, mtu: u32, ranges: &[IpNet]) -> Result<Bridge, LinkError> {
+///
+/// Service addresses get a route to it, too: programs of a node without a default route must be able to begin a packet to
+/// one, which is translated on its way out.
+pub async fn raise(
+    handle: &Handle,
+    name: &str,
+    mtu: u32,
+    ranges: &[IpNet],
+    services: &[IpNet],
+) -> Result<Bridge, LinkError> {
     // A bridge without an address of its own takes the lowest of its ports' and changes it as pods come and go.
     let hardware = ranges.first().map(|range| hardware_address(gateway(range)));
     let message = LinkBridge::new(name)
@@ -43,6 +54,10 @@ pub async fn raise(handle: &Handle, name: &str, mtu: u32, ranges: &[IpNet]) -> R
     settings(name, ranges);
     set_up(handle, index).await?;
     own_addresses(handle, index, ranges).await?;
+    let family = |net: &&IpNet| ranges.iter().any(|range| range.addr().is_ipv4() == net.addr().is_ipv4());
+    for destination in services.iter().filter(family) {
+        add_route(handle, index, &Route { destination: destination.trunc(), via: None }).await?;
+    }
     Ok(Bridge { name: name.to_owned(), index, mtu, ranges: ranges.to_vec() })
 }
 

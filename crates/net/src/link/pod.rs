@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
 use netlink_packet_route::route::RouteScope;
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
 
 use super::{Bridge, LinkError, addresses, failed, hardware_address, index_of, put_address, set_up, unless};
@@ -24,10 +24,10 @@ pub struct PodLink {
     pub addresses: Vec<IpAddr>,
 }
 
-/// The default route of each family goes to the bridge.
-struct Route {
-    destination: IpNet,
-    via: Option<IpAddr>,
+/// A route: to a gateway, or to whoever is on the link.
+pub(super) struct Route {
+    pub destination: IpNet,
+    pub via: Option<IpAddr>,
 }
 
 /// Makes the link anew: what an earlier attempt left behind is removed first.
@@ -57,6 +57,9 @@ pub async fn connect(handle: &Handle, bridge: &Bridge, netns: OwnedFd, link: &Po
 
 async fn finish(handle: &Handle, bridge: &Bridge, netns: OwnedFd, link: &PodLink) -> Result<(), LinkError> {
     let index = index_of(handle, &link.host).await?;
+    // Where the bridge calls netfilter, a pod that reaches itself through a service goes out by the port it came in by.
+    let port = LinkBridgePort::new(index).hairpin(true).build();
+    handle.link().set_port(port).execute().await.map_err(failed(format!("set bridge port {}", link.host)))?;
     set_up(handle, index).await?;
     let gateways: Vec<IpAddr> = bridge.ranges.iter().map(gateway).collect();
     let (interface, addresses) = (link.interface.clone(), link.addresses.clone());
@@ -91,7 +94,7 @@ async fn configure(
     Ok(())
 }
 
-async fn add_route(handle: &Handle, index: u32, route: &Route) -> Result<(), LinkError> {
+pub(super) async fn add_route(handle: &Handle, index: u32, route: &Route) -> Result<(), LinkError> {
     let action = format!("add route to {}", route.destination);
     let (destination, prefix) = (route.destination.addr(), route.destination.prefix_len());
     let message = match (destination, route.via) {

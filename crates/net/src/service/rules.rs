@@ -168,12 +168,12 @@ impl Builder<'_> {
         refuse.push("fib daddr type local return".to_owned());
         for family in [Family::V4, Family::V6] {
             let (ip, digit) = (family.ip(), family.digit());
-            refuse.push(format!("{ip} daddr @service-ips{digit} goto reject"));
+            refuse.push(format!("{ip} daddr @service-ips{digit} goto denied"));
             refuse.push(format!("{ip} daddr @service-range{digit} drop"));
         }
         self.chain("refuse", refuse);
-        let reject = ["meta l4proto tcp reject with tcp reset", "reject with icmpx type port-unreachable"];
-        self.chain("reject", reject.map(String::from).to_vec());
+        let denied = ["meta l4proto tcp reject with tcp reset", "reject with icmpx type port-unreachable"];
+        self.chain("denied", denied.map(String::from).to_vec());
     }
 
     /// Whose source address becomes this node's.
@@ -246,7 +246,7 @@ impl Builder<'_> {
     /// Node port, external addresses, load balancer.
     fn outside(&mut self, service: &ServicePort, family: Family, chains: &Chains, backends: &Backends<'_>) {
         // Nobody to serve: refused. Somebody elsewhere (policy Local): dropped, so that a balancer finds the right node.
-        let unserved = if backends.cluster.is_empty() { "goto reject" } else { "drop" };
+        let unserved = if backends.cluster.is_empty() { "goto denied" } else { "drop" };
         let leaves_some = chains.external.is_none() || service.external_local;
         let external = service.external_ips.iter().map(|address| (address, &chains.external));
         let guarded = if chains.guarded.is_some() { &chains.guarded } else { &chains.external };

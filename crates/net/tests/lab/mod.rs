@@ -184,6 +184,16 @@ impl Lab {
         outside
     }
 
+    /// Whether the host's bridges call netfilter; the pod network must work either way.
+    pub fn bridge_netfilter(&self, on: bool) {
+        self.host.inside(|| {
+            let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+            if std::fs::write(path, if on { "1" } else { "0" }).is_err() {
+                eprintln!("no br_netfilter here");
+            }
+        });
+    }
+
     pub fn links(&self) -> String {
         self.output("ip", &["-o", "link"])
     }
@@ -307,7 +317,8 @@ impl Node {
         let level = status.wait_for(|status| {
             matches!(&status.proxy, Some(ProxyStatus::Synced { services, endpoints, .. }) if *services == count && *endpoints > 0)
         });
-        tokio::time::timeout(WAIT, level).await.expect("rules in time").unwrap();
+        let reached = tokio::time::timeout(WAIT, level).await.is_ok();
+        assert!(reached, "rules not in time: {:?}", self.status.borrow().proxy);
     }
 
     /// Waits for a level that only the network shows.
