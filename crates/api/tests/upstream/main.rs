@@ -5,6 +5,7 @@
 
 mod description;
 mod discovery;
+mod golden;
 
 use std::env;
 use std::fs;

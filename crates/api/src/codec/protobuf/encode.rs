@@ -79,6 +79,9 @@ fn single(
     value: &Tree,
 ) -> Result<(), EncodeError> {
     match ty {
+        // A null within a list or a map, such as the zero of a time: a message without fields.
+        FieldType::String | FieldType::Bool | FieldType::Int32 | FieldType::Int64 if value.is_null() => Ok(()),
+        _ if value.is_null() => wire::nested(out, number, |_| Ok(())),
         FieldType::Struct(id) => {
             let inner = schema.at(*id);
             wire::nested(out, number, |out| message(out, &inner, value))
