@@ -9,8 +9,13 @@
 mod config;
 mod kit;
 
+pub mod certificates;
+mod cleanup;
+mod clusterrole;
+mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod gc;
 mod job;
@@ -83,6 +88,13 @@ pub fn all(config: &Config) -> Vec<Controller> {
         statefulset::controller(),
         daemonset::controller(),
         job::controller(),
+        cronjob::controller(),
+        disruption::controller(),
+        cleanup::finished_jobs(),
+        cleanup::events(),
+        cleanup::pods(),
+        certificates::controller(),
+        clusterrole::controller(),
         gc::controller(),
         node::lifecycle::controller(),
         node::eviction::controller(),

@@ -221,7 +221,7 @@ impl World {
                 }
                 let mut new = old.clone();
                 merge(&mut new, body, *patch == PatchType::Strategic);
-                if subresource.as_deref() != Some("status") {
+                if !matches!(subresource.as_deref(), Some("status" | "approval")) {
                     new["status"] = old["status"].clone();
                 }
                 if new["status"].is_null() {
