@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use serde_json::Value;
 
 use crate::process::{cargo, output, run as run_program};
+use crate::wait::eventually;
 use crate::{host, images, tools};
 
 /// All state of the demo's cluster.
@@ -139,16 +141,15 @@ fn link_images(archives: &Path) -> anyhow::Result<()> {
 /// Tries until it works; shows the end of the server's log when it does not in time or when the server is gone.
 fn wait(what: &str, mut reached: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
     progress(&format!("waiting for {what}"));
-    let start = Instant::now();
-    loop {
-        let Err(error) = reached() else { return Ok(()) };
-        let gone = servers().is_empty();
-        if gone || READY_BOUND < start.elapsed() {
-            let why = if gone { "the server ended" } else { "it took too long" };
-            return Err(error.context(format!("waiting for {what}: {why}; the end of its log:\n{}", log_end())));
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let outcome = eventually(READY_BOUND, || match reached() {
+        Ok(()) => Ok(Ok(())),
+        // Without a server there is nothing to wait for.
+        Err(error) if servers().is_empty() => Ok(Err(error.context("the server ended"))),
+        Err(error) => Err(error),
+    });
+    outcome
+        .and_then(|reached| reached)
+        .with_context(|| format!("waiting for {what}; the end of the log:\n{}", log_end()))
 }
 
 fn log_end() -> String {
@@ -174,30 +175,15 @@ fn node_address(kubectl: &Kubectl) -> anyhow::Result<SocketAddr> {
 /// Stores a row through the Service and waits until the worker has marked it; returns its path.
 fn serve(address: SocketAddr) -> anyhow::Result<String> {
     progress("storing a row through the Service");
-    let start = Instant::now();
-    let mut last = None;
-    while start.elapsed() < SERVE_BOUND {
-        match http(address, "POST", "/items", "hello").and_then(|answer| done(address, &answer)) {
-            Ok(path) => return Ok(path),
-            Err(error) => last = Some(error),
-        }
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    Err(last.unwrap_or_else(|| anyhow::anyhow!("no attempt was made")))
-}
-
-fn done(address: SocketAddr, answer: &str) -> anyhow::Result<String> {
-    let tree: serde_json::Value = serde_json::from_str(answer).with_context(|| format!("the answer {answer:?}"))?;
+    let answer = eventually(SERVE_BOUND, || http(address, "POST", "/items", "hello"))?;
+    let tree: Value = serde_json::from_str(&answer).with_context(|| format!("the answer {answer:?}"))?;
     let path = format!("/items/{}", tree["id"]);
-    let start = Instant::now();
-    while start.elapsed() < SERVE_BOUND {
-        let row = http(address, "GET", &path, "")?;
-        if serde_json::from_str::<serde_json::Value>(&row).is_ok_and(|row| row["done"] == true) {
-            return Ok(path);
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    bail!("the worker did not mark {path}")
+    eventually(SERVE_BOUND, || {
+        let row: Value = serde_json::from_str(&http(address, "GET", &path, "")?)?;
+        ensure!(row["done"] == true, "the worker did not mark {row}");
+        Ok(())
+    })?;
+    Ok(path)
 }
 
 /// One request on a connection of its own; the body of a good answer.

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::demo::{CGROUP_ROOT, DATA, binary, processes};
 use crate::process::run as run_program;
+use crate::wait::eventually;
 
 /// How long processes get to end before they are killed, and to be gone after that.
 const END_BOUND: Duration = Duration::from_secs(10);
@@ -98,10 +99,10 @@ fn end_processes() -> anyhow::Result<()> {
         arguments.extend(all.iter().map(u32::to_string));
         // Some may have ended in between; the wait below is the judge.
         let _ = std::process::Command::new("kill").args(&arguments).status();
-        let start = Instant::now();
-        while start.elapsed() < END_BOUND && all.iter().any(|pid| alive(*pid)) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let _ = eventually(END_BOUND, || {
+            ensure!(!all.iter().any(|pid| alive(*pid)), "some still run");
+            Ok(())
+        });
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod lanes;
 mod process;
 mod tidy;
 mod tools;
+mod wait;
 
 use std::process::ExitCode;
 

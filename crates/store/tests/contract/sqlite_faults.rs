@@ -152,7 +152,7 @@ impl Drop for Disk {
         // The engine's thread may still be closing its file.
         let start = std::time::Instant::now();
         while !run("umount", &[], &[&self.mount]) && start.elapsed() < crate::lab::PATIENCE {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
         }
     }
 }
@@ -236,7 +236,7 @@ async fn the_file_does_not_grow_with_history() {
     let path = folder.path().join("state.db");
     let engine = store::sqlite::open(&path).unwrap();
     let filling = "x".repeat(10_000);
-    let mut expect = vec![Expect::Absent; 8];
+    let mut expect = [Expect::Absent; 8];
     // 48 MB of updates of 80 KB of data, then deletions.
     for round in 0..600 {
         for (name, expect) in expect.iter_mut().enumerate() {
