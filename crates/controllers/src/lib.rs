@@ -9,6 +9,7 @@
 mod config;
 mod kit;
 
+mod autoscale;
 pub mod certificates;
 mod cleanup;
 mod clusterrole;
@@ -23,6 +24,7 @@ mod kinds;
 mod loadbalancer;
 mod namespace;
 mod node;
+mod quota;
 mod replicaset;
 mod serviceaccount;
 mod statefulset;
@@ -93,6 +95,8 @@ pub fn all(config: &Config) -> Vec<Controller> {
         cleanup::finished_jobs(),
         cleanup::events(),
         cleanup::pods(),
+        autoscale::controller(),
+        quota::controller(),
         certificates::controller(),
         clusterrole::controller(),
         gc::controller(),
