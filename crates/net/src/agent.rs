@@ -307,10 +307,13 @@ async fn reconcile(server: Arc<Server>, sandboxes: Arc<dyn LiveSandboxes>, drain
     }
 }
 
+/// By name: pod ranges and internal addresses.
+type OtherNodes = BTreeMap<String, (Vec<IpNet>, Vec<IpAddr>)>;
+
 /// Keeps routes to the pods of other nodes.
 async fn routes(agent: Arc<Agent>, view: View, drain: Drain) {
     let mut snapshots = view.subscribe();
-    let mut last: Option<BTreeMap<String, (Vec<IpNet>, Vec<IpAddr>)>> = None;
+    let mut last: Option<OtherNodes> = None;
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         let nodes = other_nodes(&snapshot, &agent.config.node_name);
@@ -333,7 +336,7 @@ async fn routes(agent: Arc<Agent>, view: View, drain: Drain) {
     }
 }
 
-async fn route(agent: &Agent, nodes: &BTreeMap<String, (Vec<IpNet>, Vec<IpAddr>)>) -> Result<(), AgentError> {
+async fn route(agent: &Agent, nodes: &OtherNodes) -> Result<(), AgentError> {
     let netlink = Netlink::open().map_err(AgentError::Netlink)?;
     let own = agent.status.borrow().pod_cidrs.clone();
     let addresses: Vec<IpAddr> = nodes.values().flat_map(|(_, addresses)| addresses.clone()).collect();
@@ -359,7 +362,7 @@ async fn route(agent: &Agent, nodes: &BTreeMap<String, (Vec<IpNet>, Vec<IpAddr>)
 }
 
 /// Ranges and internal addresses of every other node that has both.
-fn other_nodes(snapshot: &Snapshot, own: &str) -> BTreeMap<String, (Vec<IpNet>, Vec<IpAddr>)> {
+fn other_nodes(snapshot: &Snapshot, own: &str) -> OtherNodes {
     let mut nodes = BTreeMap::new();
     for object in snapshot.of::<Node>().iter().filter(|object| object.key.name != own) {
         let Ok(node) = object.typed::<Node>() else { continue };

@@ -33,7 +33,7 @@ pub fn leave(folders: &[PathBuf]) {
 
 fn enter(folder: &Path, pid: u32) -> io::Result<()> {
     match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => fs::write(folder.join("cgroup.procs"), pid.to_string()),
     }
 }

@@ -23,7 +23,13 @@ use v1::image_service_client::ImageServiceClient;
 use v1::runtime_service_client::RuntimeServiceClient;
 
 /// The messages and stubs of CRI v1, compiled from its description by `build.rs`.
-#[allow(clippy::all, clippy::unwrap_used, rustdoc::all, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::allow_attributes_without_reason,
+    rustdoc::all,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }

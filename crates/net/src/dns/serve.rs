@@ -209,7 +209,7 @@ impl Names {
             Answer::Alias { alias, target } => {
                 let mut next = query.clone();
                 next.set_name(target);
-                reply.answers.push(alias);
+                reply.answers.push(*alias);
                 self.follow(&next, signatures, &mut reply).await;
             }
             Answer::NotReady => return refuse(ResponseCode::ServFail),
@@ -227,7 +227,7 @@ impl Names {
                 let found = self.forwarder.resolve(query, signatures).await;
                 reply.answers.extend(found.answers.iter().cloned());
             }
-            Answer::Alias { alias, .. } => reply.answers.push(alias),
+            Answer::Alias { alias, .. } => reply.answers.push(*alias),
             Answer::NoData | Answer::NoName | Answer::NotReady => {}
         }
     }

@@ -61,7 +61,7 @@ pub enum Answer {
     /// There is no such name.
     NoName,
     /// A name outside the cluster that stands behind one inside: to be forwarded and appended.
-    Alias { alias: Record, target: Name },
+    Alias { alias: Box<Record>, target: Name },
     /// Not ours to answer.
     Foreign,
     /// Ours, but the view is not complete yet.
@@ -158,7 +158,7 @@ impl Zone {
             let alias = Record::from_rdata(question.name.clone(), TTL_SECONDS, RData::CNAME(CNAME(target.clone())));
             return match question.kind {
                 RecordType::CNAME => records(vec![alias]),
-                RecordType::A | RecordType::AAAA => Answer::Alias { alias, target },
+                RecordType::A | RecordType::AAAA => Answer::Alias { alias: Box::new(alias), target },
                 _ => Answer::NoData,
             };
         }

@@ -63,7 +63,7 @@ pub async fn raise(
 
 /// The gateway addresses and no others of ours: a node that came back may have another range.
 async fn own_addresses(handle: &Handle, index: u32, ranges: &[IpNet]) -> Result<(), LinkError> {
-    let wanted: Vec<IpNet> = ranges.iter().map(|range| with_prefix(range)).collect();
+    let wanted: Vec<IpNet> = ranges.iter().map(with_prefix).collect();
     for (_, old) in addresses(handle, Some(index)).await? {
         // Host routes on the bridge are the cluster's DNS address; link-local ones are the kernel's.
         let kept = old.prefix_len() == old.max_prefix_len() || link_local(&old);

@@ -111,15 +111,15 @@ impl Builder<'_> {
             let (address, digit) = (family.address(), family.digit());
             let ranges = format!("type {address}; flags interval;");
             for (name, nets) in [("cluster", &self.state.cluster_cidrs), ("service-range", &self.state.service_cidrs)] {
-                let mut set = Set::set(&ranges);
+                let mut set = Set::plain(&ranges);
                 let nets = nets.iter().filter(|net| Family::of(net.addr()) == family);
                 set.elements = nets.map(|net| (net.to_string(), String::new())).collect();
                 self.table.sets.insert(format!("{name}{digit}"), set);
             }
             let place = format!("{address} . inet_proto . inet_service");
             let sets = [
-                (format!("service-ips{digit}"), Set::set(&format!("type {address};"))),
-                (format!("hairpin{digit}"), Set::set(&format!("type {address} . {address};"))),
+                (format!("service-ips{digit}"), Set::plain(&format!("type {address};"))),
+                (format!("hairpin{digit}"), Set::plain(&format!("type {address} . {address};"))),
                 (format!("services{digit}"), Set::map(&format!("type {place} : verdict;"))),
                 (format!("unserved{digit}"), Set::map(&format!("type {place} : verdict;"))),
                 (format!("nodeports{digit}"), Set::map("type inet_proto . inet_service : verdict;")),
@@ -348,7 +348,7 @@ impl Builder<'_> {
         for endpoint in chosen {
             let id = hash(&format!("{label} {} {}", endpoint.address, endpoint.port));
             let (chain, clients) = (format!("ep-{id}"), format!("clients-{id}-{seconds}"));
-            let mut set = Set::set(&format!("type {}; flags dynamic, timeout;", family.address()));
+            let mut set = Set::plain(&format!("type {}; flags dynamic, timeout;", family.address()));
             set.spec += &format!(" timeout {seconds}s; size {AFFINITY_CLIENTS_MAX};");
             self.table.sets.insert(clients.clone(), set);
             let target = match family {
@@ -401,21 +401,17 @@ fn backends<'a>(service: &'a ServicePort, family: Family, node: &str, zone: Opti
     Backends { cluster, local: usable(&local) }
 }
 
-/// Topology: only endpoints meant for this node or zone, where every endpoint says and one is.
+/// Topology: only endpoints meant for this node, else for this zone, where every endpoint says and one is.
 fn hinted<'a>(endpoints: Vec<&'a Endpoint>, node: &str, zone: Option<&str>) -> Vec<&'a Endpoint> {
-    let filters: [&dyn Fn(&Endpoint) -> Option<bool>; 2] =
-        [&|one| (!one.nodes.is_empty()).then(|| one.nodes.contains(node)), &|one| {
-            (!one.zones.is_empty()).then(|| zone.is_some_and(|zone| one.zones.contains(zone)))
-        }];
-    for filter in filters {
-        if endpoints.iter().all(|one| filter(one).is_some()) {
-            let meant: Vec<_> = endpoints.iter().copied().filter(|one| filter(one) == Some(true)).collect();
-            if !meant.is_empty() {
-                return meant;
-            }
-        }
-    }
-    endpoints
+    let here = |one: &Endpoint| (!one.nodes.is_empty()).then(|| one.nodes.contains(node));
+    let near = |one: &Endpoint| (!one.zones.is_empty()).then(|| zone.is_some_and(|zone| one.zones.contains(zone)));
+    meant(&endpoints, here).or_else(|| meant(&endpoints, near)).unwrap_or(endpoints)
+}
+
+fn meant<'a>(endpoints: &[&'a Endpoint], says: impl Fn(&Endpoint) -> Option<bool>) -> Option<Vec<&'a Endpoint>> {
+    let all = endpoints.iter().all(|one| says(one).is_some());
+    let found: Vec<_> = endpoints.iter().copied().filter(|one| says(one) == Some(true)).collect();
+    (all && !found.is_empty()).then_some(found)
 }
 
 fn has_outside(service: &ServicePort) -> bool {
@@ -440,3 +436,7 @@ fn label(service: &ServicePort, family: Family) -> String {
 fn hash(text: &str) -> String {
     format!("{:010x}", fnv(text.as_bytes()) & 0xff_ffff_ffff)
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

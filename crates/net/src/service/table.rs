@@ -40,12 +40,12 @@ pub struct Delta {
 // === impl Set ===
 
 impl Set {
-    pub fn set(spec: &str) -> Set {
+    pub fn plain(spec: &str) -> Set {
         Set { map: false, spec: spec.to_owned(), elements: BTreeMap::new() }
     }
 
     pub fn map(spec: &str) -> Set {
-        Set { map: true, ..Set::set(spec) }
+        Set { map: true, ..Set::plain(spec) }
     }
 
     fn word(&self) -> &'static str {
