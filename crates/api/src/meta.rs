@@ -42,8 +42,8 @@ pub fn set_at(tree: &mut Tree, path: &str, value: Tree) {
 /// Takes the value at a path out.
 pub fn remove_at(tree: &mut Tree, path: &str) -> Option<Tree> {
     let (parent, name) = path.rsplit_once('.').map_or(("", path), |(parent, name)| (parent, name));
-    let parts = parent.split('.').filter(|part| !part.is_empty());
-    let parent = parts.fold(Some(tree), |node, part| node.and_then(|node| node.get_mut(part)))?;
+    let mut parts = parent.split('.').filter(|part| !part.is_empty());
+    let parent = parts.try_fold(tree, |node, part| node.get_mut(part))?;
     parent.as_object_mut()?.remove(name)
 }
 

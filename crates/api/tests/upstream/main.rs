@@ -6,6 +6,7 @@
 mod description;
 mod discovery;
 mod golden;
+mod round_trip;
 
 use std::env;
 use std::fs;
