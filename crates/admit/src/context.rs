@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{Cause, Kind, Object, Reason, Status, Tree};
-use base::{Revision, SmolStr};
+use base::Revision;
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -132,11 +132,6 @@ pub(crate) fn delete(place: Place, seen: Revision) -> Change {
     Change { place, expect: Expect::At(seen), write: Write::Delete }
 }
 
-/// A name that is about to be in a message; bounded, since it is the client's.
 pub(crate) fn bad_request(message: impl Into<String>) -> Status {
     Status::new(Reason::BadRequest, message)
-}
-
-pub(crate) fn name_of(tree: &Tree) -> SmolStr {
-    doc::text(tree, "metadata.name").into()
 }

@@ -38,6 +38,8 @@ mod delete;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use admitted::{Admitted, Batch, Change, Expect, Place, Write};
 pub use pipeline::{Outcome, admit};

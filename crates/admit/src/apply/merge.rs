@@ -12,7 +12,7 @@ use super::typed::{Shape, Typed, fields_of};
 pub(crate) fn merge(typed: Typed<'_>, live: &Tree, applied: &Tree) -> Tree {
     let shape = typed.shape([Some(live), Some(applied)]);
     match (&shape, live, applied) {
-        (Shape::Struct | Shape::Map(_), Tree::Object(left), Tree::Object(right)) => {
+        (Shape::Struct | Shape::Map, Tree::Object(left), Tree::Object(right)) => {
             let mut merged = left.clone();
             for (name, value) in right {
                 let value = match left.get(name) {
@@ -53,7 +53,7 @@ fn merge_items(typed: Typed<'_>, shape: &Shape<'_>, element: Typed<'_>, live: &T
 pub(crate) fn remove(typed: Typed<'_>, value: &Tree, gone: &Set) -> Option<Tree> {
     let shape = typed.shape([Some(value), None]);
     match (&shape, value) {
-        (Shape::Struct | Shape::Map(_), Tree::Object(map)) => {
+        (Shape::Struct | Shape::Map, Tree::Object(map)) => {
             let mut kept = Map::new();
             for (name, value) in map {
                 let kept_value = match gone.get(&super::set::field(name)) {
@@ -87,7 +87,7 @@ pub(crate) fn with_parents(typed: Typed<'_>, value: &Tree, set: &Set) -> Set {
     for (element, node) in set.iter() {
         let mut node = node.clone();
         match (&shape, element.strip_prefix("f:")) {
-            (Shape::Struct | Shape::Map(_), Some(name)) => {
+            (Shape::Struct | Shape::Map, Some(name)) => {
                 let (child, known) = typed.child(name);
                 node.member |= known;
                 node.set = with_parents(child, value.get(name).unwrap_or(&Tree::Null), &node.set);

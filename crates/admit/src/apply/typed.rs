@@ -24,7 +24,7 @@ pub(crate) enum Shape<'a> {
     /// Field by field, each with its own type.
     Struct,
     /// Key by key, all of one type.
-    Map(&'a FieldType),
+    Map,
     /// Item by item; members of a set, told apart by value.
     Set(&'a FieldType),
     /// Item by item, told apart by these keys.
@@ -54,13 +54,13 @@ impl<'a> Typed<'a> {
                 if self.map == MapKind::Atomic || ty.map == MapKind::Atomic { Shape::Atomic } else { Shape::Struct }
             }
             FieldType::Map(_) if self.map == MapKind::Atomic => Shape::Atomic,
-            FieldType::Map(element) => Shape::Map(element),
+            FieldType::Map(_) => Shape::Map,
             FieldType::List(element) => match self.list {
                 ListKind::Atomic => Shape::Atomic,
                 ListKind::Set => Shape::Set(element),
                 ListKind::Map(keys) => Shape::ListMap(element, keys),
             },
-            FieldType::Any if values.iter().flatten().all(|value| value.is_object()) => Shape::Map(&ANY),
+            FieldType::Any if values.iter().flatten().all(|value| value.is_object()) => Shape::Map,
             _ => Shape::Atomic,
         }
     }
@@ -121,7 +121,7 @@ fn node_of(typed: Typed<'_>, value: &Tree) -> Node {
     let mut set = Set::default();
     let shape = typed.shape([Some(value), None]);
     match (&shape, value) {
-        (Shape::Struct | Shape::Map(_), Tree::Object(map)) => {
+        (Shape::Struct | Shape::Map, Tree::Object(map)) => {
             for (name, value) in map {
                 let (child, known) = typed.child(name);
                 let mut node = node_of(child, value);
@@ -181,7 +181,7 @@ fn walk(typed: Typed<'_>, [old, new]: [Option<&Tree>; 2], path: &mut Vec<String>
             into.insert(path);
             return;
         }
-        Shape::Struct | Shape::Map(_) => {
+        Shape::Struct | Shape::Map => {
             let (left, right) = (old.and_then(Tree::as_object), new.and_then(Tree::as_object));
             let names = left.into_iter().flatten().map(|(name, _)| name);
             let fresh = right.into_iter().flatten().map(|(name, _)| name);

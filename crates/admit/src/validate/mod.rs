@@ -1,4 +1,20 @@
-//! Field rules: those of the schema, then those across fields of one kind.
+//! Field rules: metadata, then those of the schema (custom resources), then those across fields of one kind.
+//!
+//! A rule that got stricter must not lock up what is stored: per-kind rules see the old state and let pass what was
+//! already so. CEL rules of CRDs (`x-kubernetes-validations`) are kept in the schema and not evaluated yet.
+
+mod config;
+mod container;
+mod extend;
+mod network;
+mod pod;
+mod pod_update;
+mod raw;
+mod rbac;
+mod rules;
+mod service;
+mod storage;
+mod workload;
 
 use api::Tree;
 
@@ -6,6 +22,33 @@ use crate::causes::Causes;
 use crate::context::Cx;
 use crate::meta;
 
+/// Everything wrong with a new state.
 pub(crate) fn object(cx: &Cx<'_>, tree: &Tree, old: Option<&Tree>, causes: &mut Causes) {
     meta::validate(cx, tree, old, causes);
+    if cx.kind.custom {
+        return rules::custom(cx.kind, tree, causes);
+    }
+    // Status is written by the cluster's own parts; its shape was checked by decoding.
+    if cx.sub() == "status" {
+        return;
+    }
+    let kind = cx.kind.gvk.kind.as_str();
+    match cx.kind.gvk.group.as_str() {
+        "" => match kind {
+            "Pod" => pod::object(cx, tree, old, causes),
+            "Service" => service::object(tree, old, causes),
+            "ConfigMap" | "Secret" => config::object(kind, tree, old, causes),
+            "PersistentVolume" | "PersistentVolumeClaim" => storage::object(kind, tree, old, causes),
+            "ReplicationController" | "PodTemplate" => workload::object(kind, tree, old, causes),
+            _ => extend::core(kind, tree, causes),
+        },
+        "apps" | "batch" => workload::object(kind, tree, old, causes),
+        "networking.k8s.io" | "discovery.k8s.io" => network::object(kind, tree, old, causes),
+        "rbac.authorization.k8s.io" => rbac::object(kind, tree, old, causes),
+        "storage.k8s.io" => storage::class(kind, tree, old, causes),
+        group => extend::object(group, kind, tree, old, causes),
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! One line per rule: what is wrong with a document, as a client reads it.
+
+use api::{PatchType, Tree};
+use serde_json::json;
+
+use crate::testing::World;
+
+fn world() -> World {
+    let world = World::new(api::builtin::registry());
+    world.seed(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}));
+    world.seed(
+        &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}}),
+    );
+    world
+}
+
+fn check(tree: Tree, wanted: &str) {
+    let refused = world().create(&tree).unwrap_err();
+    assert_eq!((refused.code, refused.message.as_str()), (422, wanted), "{tree}");
+}
+
+fn of(version: &str, kind: &str, spec: Tree) -> Tree {
+    json!({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": spec})
+}
+
+fn deployment(template_label: &str) -> Tree {
+    of(
+        "apps/v1",
+        "Deployment",
+        json!({"selector": {"matchLabels": {"a": "b"}}, "template": {
+        "metadata": {"labels": {"a": template_label}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}),
+    )
+}
+
+#[test]
+fn pods() {
+    check(of("v1", "Pod", json!({"containers": []})), "Pod \"x\" is invalid: spec.containers: Required value");
+    check(
+        of("v1", "Pod", json!({"containers": [{"image": "i"}]})),
+        "Pod \"x\" is invalid: spec.containers[0].name: Required value",
+    );
+    check(
+        of(
+            "v1",
+            "Pod",
+            json!({"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}),
+        ),
+        "Pod \"x\" is invalid: spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+    );
+    check(
+        of(
+            "v1",
+            "Pod",
+            json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}]}),
+        ),
+        "Pod \"x\" is invalid: spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+    );
+    check(
+        of("v1", "Pod", json!({"restartPolicy": "Sometimes", "containers": [{"name": "c", "image": "i"}]})),
+        "Pod \"x\" is invalid: spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+    );
+}
+
+#[test]
+fn a_pod_changes_its_images_and_little_else() {
+    let world = world();
+    let pod = of("v1", "Pod", json!({"containers": [{"name": "c", "image": "i:1"}]}));
+    world.create(&pod).unwrap();
+    let image = json!({"spec": {"containers": [{"name": "c", "image": "i:2"}]}});
+    world.patch(&pod, PatchType::Strategic, &image).unwrap();
+    let refused = world.patch(&pod, PatchType::Merge, &json!({"spec": {"hostNetwork": true}})).unwrap_err();
+    assert!(
+        refused
+            .message
+            .starts_with("Pod \"x\" is invalid: spec: Forbidden: pod updates may not change fields other than"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn workloads_and_services() {
+    check(
+        deployment("c"),
+        "Deployment.apps \"x\" is invalid: spec.template.metadata.labels: Invalid value: {\"a\":\"c\"}: `selector` does not match template `labels`",
+    );
+    check(of("v1", "Service", json!({})), "Service \"x\" is invalid: spec.ports: Required value");
+    check(
+        of("v1", "Service", json!({"ports": [{"port": 80, "nodePort": 30080}]})),
+        "Service \"x\" is invalid: spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
+    );
+    check(
+        of(
+            "batch/v1",
+            "CronJob",
+            json!({"schedule": "bad", "jobTemplate": {"spec": {"template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}}),
+        ),
+        "CronJob.batch \"x\" is invalid: spec.schedule: Invalid value: \"bad\": expected exactly 5 fields, found 1: [bad]",
+    );
+    let world = world();
+    let made = world.create(&deployment("b")).unwrap().object;
+    let change =
+        json!({"spec": {"selector": {"matchLabels": {"a": "c"}}, "template": {"metadata": {"labels": {"a": "c"}}}}});
+    let refused = world.patch(&made, PatchType::Merge, &change).unwrap_err();
+    assert!(
+        refused.message.ends_with("spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"c\"}}: field is immutable"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn config_names_and_labels() {
+    let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "immutable": true, "data": {"a": "1"}});
+    let world = world();
+    world.create(&map).unwrap();
+    let refused = world.patch(&map, PatchType::Merge, &json!({"data": {"a": "2"}})).unwrap_err();
+    assert_eq!(
+        refused.message,
+        "ConfigMap \"x\" is invalid: data: Forbidden: field is immutable when `immutable` is set"
+    );
+    map["metadata"]["name"] = json!("Bad_Name");
+    let refused = world.create(&map).unwrap_err();
+    assert!(refused.message.starts_with("ConfigMap \"Bad_Name\" is invalid: metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain"), "{refused}");
+}
+
+#[test]
+fn custom_resources_follow_their_schema() {
+    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boats.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "boats", "kind": "Boat"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {},
+                "scale": {"specReplicasPath": ".spec.crew", "statusReplicasPath": ".status.crew"}},
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "required": ["name"], "properties": {
+                        "name": {"type": "string", "pattern": "^[a-z]+$"},
+                        "crew": {"type": "integer", "minimum": 1, "default": 2},
+                        "sail": {"type": "string", "enum": ["up", "down"]}}},
+                    "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}]}});
+    let mut world = world();
+    let made = world.create(&crd).unwrap().object;
+    assert_eq!(made["status"]["storedVersions"], json!(["v1"]));
+    world.registry.insert(std::sync::Arc::new(api::crd::kind_of(&made, "v1", 1).unwrap()));
+    let boat = |spec: Tree| of("example.com/v1", "Boat", spec);
+    let refused = world.create(&boat(json!({"crew": 0, "sail": "half", "oars": 2}))).unwrap_err();
+    for part in [
+        "spec.name: Required value",
+        "spec.crew: Invalid value: 0: spec.crew in body should be greater than or equal to 1",
+        "spec.sail: Unsupported value: \"half\": supported values: \"up\", \"down\"",
+    ] {
+        assert!(refused.message.contains(part), "{refused}");
+    }
+    let refused = world.create(&boat(json!({"name": 7}))).unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("spec.name: Invalid value: \"integer\": spec.name in body must be of type string: \"integer\""),
+        "{refused}"
+    );
+    let made = world.create(&boat(json!({"name": "a", "oars": 2}))).unwrap();
+    assert_eq!(made.object["spec"], json!({"crew": 2, "name": "a"}));
+    assert_eq!(made.warnings, ["unknown field \"spec.oars\""]);
+    let applied = world.apply(&boat(json!({"name": "b"})), "ann", true).unwrap().object;
+    assert_eq!((&applied["metadata"]["generation"], &applied["spec"]["name"]), (&json!(2), &json!("b")));
+}
