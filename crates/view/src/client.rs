@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use api::{Gvr, Key, PatchType, Tree};
 use base::{Revision, Rng, SeededRng};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::status_of;
-use crate::{ClientError, Form, ListPage, ResponseBody, Transport};
+use crate::{ClientError, Form, ListPage, ResponseBody, Transport, read_body};
 
 /// Longest a request other than a watch may take. A little above the API server's own 30 s for mutating requests with
 /// webhooks, so that its answer is the one that is seen.
@@ -167,7 +166,7 @@ impl Client {
             return Ok(response.into_body());
         }
         let code = response.status().as_u16();
-        let body = self.answered(read(response.into_body())).await?;
+        let body = self.answered(read_body(response.into_body(), RESPONSE_BYTES_MAX)).await?;
         Err(ClientError::Status(status_of(code, &body)))
     }
 
@@ -236,7 +235,7 @@ impl Client {
         let exchange = async {
             let response = self.transport.call(request).await?;
             let status = response.status();
-            let body = read(response.into_body()).await?;
+            let body = read_body(response.into_body(), RESPONSE_BYTES_MAX).await?;
             if status.is_success() { Ok(body) } else { Err(ClientError::Status(status_of(status.as_u16(), &body))) }
         };
         self.answered(exchange).await
@@ -282,19 +281,4 @@ fn object_path(gvr: &Gvr, key: &Key, subresource: Option<&str>) -> String {
 
 fn parse(body: &[u8]) -> Result<Tree, ClientError> {
     serde_json::from_slice(body).map_err(ClientError::decode)
-}
-
-/// Reads a body that ends, up to [`RESPONSE_BYTES_MAX`].
-async fn read(mut body: ResponseBody) -> Result<Bytes, ClientError> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(ClientError::transport)?;
-        if let Ok(data) = frame.into_data() {
-            if whole.len() + data.len() > RESPONSE_BYTES_MAX {
-                return Err(ClientError::TooLarge { limit: RESPONSE_BYTES_MAX });
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(whole.freeze())
 }

@@ -142,24 +142,26 @@ pub(crate) fn status_of_tree(code: u16, tree: &Tree) -> Status {
     let word = text(tree, "reason");
     let reason = REASONS.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Reason::Unknown);
     let code = tree.get("code").and_then(Tree::as_u64).and_then(|code| u16::try_from(code).ok()).unwrap_or(code);
-    let details = tree.get("details").map(|details| Box::new(Details {
-        name: text(details, "name"),
-        group: text(details, "group"),
-        kind: text(details, "kind"),
-        uid: text(details, "uid"),
-        causes: details
-            .get("causes")
-            .and_then(Tree::as_array)
-            .into_iter()
-            .flatten()
-            .map(|cause| cause_of(cause))
-            .collect(),
-        retry_after_seconds: details
-            .get("retryAfterSeconds")
-            .and_then(Tree::as_u64)
-            .and_then(|seconds| u32::try_from(seconds).ok())
-            .unwrap_or_default(),
-    }));
+    let details = tree.get("details").map(|details| {
+        Box::new(Details {
+            name: text(details, "name"),
+            group: text(details, "group"),
+            kind: text(details, "kind"),
+            uid: text(details, "uid"),
+            causes: details
+                .get("causes")
+                .and_then(Tree::as_array)
+                .into_iter()
+                .flatten()
+                .map(|cause| cause_of(cause))
+                .collect(),
+            retry_after_seconds: details
+                .get("retryAfterSeconds")
+                .and_then(Tree::as_u64)
+                .and_then(|seconds| u32::try_from(seconds).ok())
+                .unwrap_or_default(),
+        })
+    });
     Status { code, reason, message: text(tree, "message"), details }
 }
 

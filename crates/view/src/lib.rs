@@ -27,7 +27,7 @@ pub use error::ClientError;
 pub use frames::{Frame, Frames};
 pub use https::{Endpoint, Https, TlsConfig};
 pub use page::ListPage;
-pub use transport::{BoxError, ResponseBody, Transport, full_body};
+pub use transport::{BoxError, ResponseBody, Transport, full_body, read_body};
 pub use view::{Fence, FenceError, Form, View, Watched};
 
 /// Cancelled when the process drains: every task of a view ends soon after.

@@ -1,7 +1,7 @@
 //! How a request reaches an API server: the port that HTTPS, the in-process server and test scripts implement.
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 
@@ -22,4 +22,19 @@ pub trait Transport: Send + Sync {
 /// A body that is whole already.
 pub fn full_body(bytes: impl Into<Bytes>) -> ResponseBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Reads a body that ends, up to `limit` bytes.
+pub async fn read_body(mut body: ResponseBody, limit: usize) -> Result<Bytes, ClientError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(ClientError::transport)?;
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > limit {
+                return Err(ClientError::TooLarge { limit });
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
 }

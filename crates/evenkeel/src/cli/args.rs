@@ -1,0 +1,398 @@
+//! Every command and flag, in one place. A flag's name is also its key in the configuration file.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::CONFIG;
+use crate::layout::{DATA, Layout};
+
+/// Kubernetes for small teams on bare metal.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, about, args_override_self = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything on this machine: API, control plane and node
+    Server(ServerArgs),
+    /// Run a node that joins a server
+    Agent(AgentArgs),
+    /// What runs, what is wrong, and what to do about it
+    Status(StatusArgs),
+    /// Look for what would keep a server or node from working on this machine
+    CheckConfig(ServerArgs),
+    /// Write a bundle of this cluster's state and keys
+    Backup(BackupArgs),
+    /// Restore a bundle into an empty data folder
+    Restore(RestoreArgs),
+    /// Print a kubeconfig
+    Kubeconfig(KubeconfigArgs),
+    /// Tokens for machines that join
+    Token(TokenArgs),
+    /// The cluster's certificates
+    Certificate(CertificateArgs),
+    /// Container images on this machine
+    Images(ImagesArgs),
+    /// Containers on this machine
+    Ps(PsArgs),
+    /// Stop the program on this machine, and with --pods everything it started
+    Stop(StopArgs),
+    /// Run the kubectl of this machine against this cluster
+    #[command(disable_help_flag = true)]
+    Kubectl(KubectlArgs),
+    /// Print the version
+    Version,
+    /// Print a completion script
+    Completion { shell: clap_complete::Shell },
+    /// Install a systemd unit for this program
+    Install(InstallArgs),
+    /// Stop and remove what `install` made; --data removes the data folder as well
+    Uninstall(UninstallArgs),
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Folder of all state
+    #[arg(long, short = 'd', default_value = DATA, value_name = "PATH")]
+    pub data_dir: PathBuf,
+    /// Configuration file; PATH.d/*.yaml is read after it
+    #[arg(long, short = 'c', default_value = CONFIG, value_name = "PATH")]
+    pub config: PathBuf,
+    /// Log more
+    #[arg(long)]
+    pub debug: bool,
+}
+
+/// Flags of every command that runs a node.
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address of this node [default: that of the default route]
+    #[arg(long, short = 'i', value_name = "IP", value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
+    /// Address that is reached from outside
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub node_external_ip: Vec<IpAddr>,
+    /// Labels of this node, set when it registers
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub node_label: Vec<String>,
+    /// Taints of this node, set when it registers
+    #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',')]
+    pub node_taint: Vec<String>,
+    /// Port of the kubelet API
+    #[arg(long, default_value_t = 10250, value_name = "PORT")]
+    pub kubelet_port: u16,
+    /// Address of the kubelet API
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    pub kubelet_address: IpAddr,
+    /// Use this CRI socket instead of running a containerd
+    #[arg(long, value_name = "SOCKET")]
+    pub container_runtime_endpoint: Option<String>,
+    /// DNS configuration that pods inherit
+    #[arg(long, value_name = "PATH")]
+    pub resolv_conf: Option<PathBuf>,
+    /// Registry mirrors and credentials
+    #[arg(long, default_value = "/etc/evenkeel/registries.yaml", value_name = "PATH")]
+    pub private_registry: PathBuf,
+    /// Root of the pods' cgroups, below each hierarchy
+    #[arg(long, default_value = "", value_name = "PATH", hide = true)]
+    pub cgroup_root: String,
+    /// Name of the pods' bridge
+    #[arg(long, default_value = "evk0", value_name = "NAME", hide = true)]
+    pub bridge_name: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Address to listen on
+    #[arg(long, default_value = "::", value_name = "IP")]
+    pub bind_address: IpAddr,
+    /// Port to listen on
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    pub https_listen_port: u16,
+    /// Address at which others reach this server [default: the node's]
+    #[arg(long, value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+    /// More names and addresses for the serving certificate
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// Range of pod addresses
+    #[arg(long, default_value = "10.42.0.0/16", value_name = "CIDR", value_delimiter = ',')]
+    pub cluster_cidr: Vec<String>,
+    /// Range of service addresses
+    #[arg(long, default_value = "10.43.0.0/16", value_name = "CIDR", value_delimiter = ',')]
+    pub service_cidr: Vec<String>,
+    /// Range of node ports
+    #[arg(long, default_value = "30000-32767", value_name = "FROM-TO")]
+    pub service_node_port_range: String,
+    /// Address of the cluster's DNS [default: the tenth of the service range]
+    #[arg(long, value_name = "IP")]
+    pub cluster_dns: Option<IpAddr>,
+    /// Domain of the cluster
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+    /// Secret that agents join with [default: drawn on the first start]
+    #[arg(long, short = 't', value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// File with the secret that agents join with
+    #[arg(long, value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
+    /// Where to write the administrator's kubeconfig
+    #[arg(long, short = 'o', value_name = "PATH")]
+    pub write_kubeconfig: Option<PathBuf>,
+    /// Its mode, octal
+    #[arg(long, default_value = "0600", value_name = "MODE")]
+    pub write_kubeconfig_mode: String,
+    /// Components to leave out: local-storage, servicelb, dns, network-policy, proxy
+    #[arg(long, value_name = "COMPONENT", value_delimiter = ',')]
+    pub disable: Vec<String>,
+    /// Run no node on this machine
+    #[arg(long)]
+    pub disable_agent: bool,
+    /// An etcd to keep the state in, instead of the data folder
+    #[arg(long, value_name = "URL")]
+    pub datastore_endpoint: Option<String>,
+    /// CA of that etcd
+    #[arg(long, value_name = "PATH")]
+    pub datastore_cafile: Option<PathBuf>,
+    /// Client certificate for that etcd
+    #[arg(long, value_name = "PATH")]
+    pub datastore_certfile: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "PATH")]
+    pub datastore_keyfile: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// The server to join: https://HOST:6443
+    #[arg(long, short = 's', value_name = "URL")]
+    pub server: String,
+    /// Join token, needed until the node has joined
+    #[arg(long, short = 't', value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// File with the join token
+    #[arg(long, value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Kubeconfig to use instead of this machine's own
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// File to write
+    #[arg(long, short = 'f', value_name = "PATH", required_unless_present = "new_recipient")]
+    pub file: Option<PathBuf>,
+    /// Seal the keys to this recipient
+    #[arg(long, value_name = "RECIPIENT", conflicts_with = "passphrase_file")]
+    pub recipient: Option<String>,
+    /// Seal the keys with the passphrase in this file
+    #[arg(long, value_name = "PATH")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Make a recipient and its secret key, print both, and do nothing else
+    #[arg(long)]
+    pub new_recipient: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Bundle to restore
+    #[arg(long, short = 'f', value_name = "PATH")]
+    pub file: PathBuf,
+    /// File with the recipient's secret key
+    #[arg(long, value_name = "PATH", conflicts_with = "passphrase_file")]
+    pub secret_file: Option<PathBuf>,
+    /// File with the passphrase
+    #[arg(long, value_name = "PATH")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Only print what the bundle says of itself
+    #[arg(long)]
+    pub show: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct KubeconfigArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Address of the API server to write into it: for a laptop
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// Name of the cluster, the user and the context
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it once
+    Create {
+        /// Hours that it lasts; 0 for ever
+        #[arg(long, default_value_t = 24)]
+        ttl_hours: i64,
+        /// agent or server
+        #[arg(long, default_value = "agent")]
+        role: String,
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List tokens, without their secrets
+    List,
+    /// Delete a token by its id
+    Delete { id: String },
+}
+
+#[derive(Debug, Args)]
+pub struct CertificateArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: CertificateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertificateCommand {
+    /// List certificates with their ends and renewals
+    Check,
+}
+
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Use this CRI socket
+    #[arg(long, value_name = "SOCKET")]
+    pub container_runtime_endpoint: Option<String>,
+    #[command(subcommand)]
+    pub command: ImagesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImagesCommand {
+    /// List images
+    Ls,
+    /// Pull images
+    Pull {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Import image tarballs
+    Import {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Remove images
+    Rm {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Use this CRI socket
+    #[arg(long, value_name = "SOCKET")]
+    pub container_runtime_endpoint: Option<String>,
+    /// Also those that have ended
+    #[arg(long, short = 'a')]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Stop pods and containerd too, and remove their network
+    #[arg(long)]
+    pub pods: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct KubectlArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// server or agent
+    #[arg(long, default_value = "server")]
+    pub role: String,
+    /// Print the unit instead of installing it
+    #[arg(long)]
+    pub print: bool,
+    /// Folder of unit files
+    #[arg(long, default_value = "/etc/systemd/system", value_name = "PATH", hide = true)]
+    pub unit_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Remove the data folder: all state, all keys, all local volumes
+    #[arg(long)]
+    pub data: bool,
+    #[arg(long, default_value = "/etc/systemd/system", value_name = "PATH", hide = true)]
+    pub unit_dir: PathBuf,
+}
+
+// === impl Common ===
+
+impl Common {
+    pub fn layout(&self) -> Layout {
+        Layout::new(&self.data_dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,110 @@
+//! The command line: parse, then one file per command.
+
+mod args;
+pub mod backup;
+mod bundle;
+mod certificate;
+mod check;
+mod images;
+mod install;
+mod kubeconfig;
+mod kubectl;
+mod output;
+mod restore;
+mod status;
+mod stop;
+mod token;
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches};
+use tracing::warn;
+
+pub use args::{AgentArgs, Cli, Command, NodeArgs, ServerArgs};
+
+use crate::config::{self, Merged};
+use crate::wire;
+
+/// Parses the command line, together with the environment and the files where the command runs the program.
+pub fn parse() -> Result<(Cli, Vec<String>)> {
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let merged = merged(words, &environment)?;
+    let matches = Cli::command().get_matches_from(&merged.args);
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
+    Ok((cli, merged.warnings))
+}
+
+fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<Merged> {
+    let name = words.get(1).map(String::as_str).unwrap_or_default();
+    let command = Cli::command();
+    let Some(sub) = command.find_subcommand(name).filter(|sub| sub.get_name() != "kubectl") else {
+        return Ok(Merged { args: words, warnings: Vec::new() });
+    };
+    let args =
+        sub.get_arguments().filter_map(|arg| Some((arg.get_long()?.to_owned(), arg.get_action().takes_values())));
+    let mut flags: BTreeMap<String, bool> = args.collect();
+    let user = &words[2..];
+    let path = flag(user, "config").or_else(|| flag_in(environment)).unwrap_or_else(|| config::CONFIG.to_owned());
+    let runs = matches!(name, "server" | "agent" | "check-config");
+    let mut files = config::read_files(path.as_ref())?;
+    if !runs {
+        // Other commands share a few settings with the program; what they do not have is not their business.
+        files.retain(|key, _| flags.contains_key(key) && key != "server" && key != "token");
+        flags.remove("server");
+    }
+    Ok(config::merge(&words[..2], user, environment, &files, &flags))
+}
+
+fn flag(words: &[String], name: &str) -> Option<String> {
+    let long = format!("--{name}");
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if *word == long || word == "-c" {
+            return words.next().cloned();
+        }
+        if let Some(value) = word.strip_prefix(&long).and_then(|rest| rest.strip_prefix('=')) {
+            return Some(value.to_owned());
+        }
+    }
+    None
+}
+
+fn flag_in(environment: &BTreeMap<String, String>) -> Option<String> {
+    ["EVENKEEL_CONFIG", "EVENKEEL_CONFIG_FILE", "K3S_CONFIG_FILE"]
+        .iter()
+        .find_map(|name| environment.get(*name).cloned())
+}
+
+/// Runs a parsed command to its end.
+pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<()> {
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    match cli.command {
+        Command::Server(args) => wire::server::run(args).await,
+        Command::Agent(args) => wire::agent::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::CheckConfig(args) => check::run(&args),
+        Command::Backup(args) => backup::run(args).await,
+        Command::Restore(args) => restore::run(args).await,
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Certificate(args) => certificate::run(&args),
+        Command::Images(args) => images::run(args).await,
+        Command::Ps(args) => images::ps(args).await,
+        Command::Stop(args) => stop::run(args).await,
+        Command::Kubectl(args) => kubectl::run(&args),
+        Command::Version => {
+            println!("evenkeel {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), crate::KUBERNETES_VERSION);
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "evenkeel", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Install(args) => install::install(&args),
+        Command::Uninstall(args) => install::uninstall(args).await,
+    }
+}

@@ -1,0 +1,189 @@
+//! `evenkeel status`: one screen. What runs, what is wrong, what to do.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use api::{Gvr, Tree};
+use serde_json::{Value, json};
+use view::{Client, ListOptions};
+
+use super::args::StatusArgs;
+use super::output::table;
+use crate::pki::Kubeconfig;
+use crate::wire::{admin, pid};
+
+/// Most troubles listed; the rest is counted.
+const TROUBLES_MAX: usize = 20;
+
+/// What was found, ready to print.
+#[derive(Debug, Default)]
+struct Report {
+    process: Option<u32>,
+    api: Option<String>,
+    loops: Vec<String>,
+    nodes: Vec<Vec<String>>,
+    pods: (usize, usize),
+    troubles: Vec<Trouble>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Trouble {
+    what: String,
+    advice: String,
+}
+
+pub async fn run(args: StatusArgs) -> Result<()> {
+    let layout = args.common.layout();
+    let path: PathBuf = args.kubeconfig.unwrap_or_else(|| layout.kubeconfig());
+    let mut report = Report { process: pid::running(&layout), ..Report::default() };
+    match Kubeconfig::load(&path) {
+        Ok(config) => cluster(&mut report, &admin::client(&config)?).await,
+        Err(error) => report.trouble(format!("no kubeconfig: {error}"), "start with: evenkeel server"),
+    }
+    let healthy = report.troubles.is_empty();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report.tree())?);
+    } else {
+        print!("{}", report.text());
+    }
+    anyhow::ensure!(healthy, "{} things need attention", report.troubles.len());
+    Ok(())
+}
+
+async fn cluster(report: &mut Report, client: &Client) {
+    match client.raw("/readyz?verbose").await {
+        Ok(text) => readyz(report, &String::from_utf8_lossy(&text)),
+        Err(error) => {
+            report.trouble(format!("the API does not answer: {error}"), "see the log: journalctl -u evenkeel");
+            return;
+        }
+    }
+    let list = async |resource: &str| {
+        let page = client.list(&Gvr::new("", "v1", resource), &ListOptions::default()).await.unwrap_or_default();
+        page.items.iter().map(|object| object.tree()).collect::<Vec<Tree>>()
+    };
+    let pods = list("pods").await;
+    for node in list("nodes").await {
+        node_of(report, &node);
+    }
+    if report.nodes.is_empty() {
+        report.trouble("there is no node yet".to_owned(), "wait a moment, or look at the log");
+    }
+    report.pods = (pods.iter().filter(|pod| is_well(pod)).count(), pods.len());
+    for pod in pods.iter().filter(|pod| !is_well(pod)) {
+        let name = format!("{}/{}", text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
+        let advice = format!("evenkeel kubectl describe pod -n {}", name.replace('/', " "));
+        report.trouble(format!("pod {name}: {}", why(pod)), &advice);
+    }
+}
+
+fn readyz(report: &mut Report, text: &str) {
+    report.api = Some("ready".to_owned());
+    for line in text.lines().filter(|line| line.starts_with("[-]")) {
+        let name = line.trim_start_matches("[-]").split(' ').next().unwrap_or_default();
+        report.trouble(format!("{name} is not well"), "see the log: journalctl -u evenkeel");
+    }
+    report.loops = text.lines().filter_map(|line| line.strip_prefix("[+]loop/")).map(str::to_owned).collect();
+}
+
+fn node_of(report: &mut Report, node: &Tree) {
+    let name = text(node, "/metadata/name");
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+    let is_ready = ready.is_some_and(|condition| condition["status"] == "True");
+    if !is_ready {
+        let message = ready.and_then(|condition| condition["message"].as_str()).unwrap_or("it has not reported");
+        report.trouble(format!("node {name} is not ready: {message}"), "is its agent running, its runtime up?");
+    }
+    for pressure in conditions.iter().filter(|one| one["type"] != "Ready" && one["status"] == "True") {
+        let kind = pressure["type"].as_str().unwrap_or_default();
+        report.trouble(format!("node {name}: {kind}"), "free some of it, or move pods away");
+    }
+    let state = if is_ready { "Ready" } else { "NotReady" };
+    let cordoned = if node.pointer("/spec/unschedulable") == Some(&json!(true)) { ",SchedulingDisabled" } else { "" };
+    let version = text(node, "/status/nodeInfo/kubeletVersion");
+    report.nodes.push(vec![name, format!("{state}{cordoned}"), version]);
+}
+
+fn is_well(pod: &Tree) -> bool {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let ready = conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+    ready || text(pod, "/status/phase") == "Succeeded"
+}
+
+fn why(pod: &Tree) -> String {
+    let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array).cloned().unwrap_or_default();
+    let waiting = containers.iter().find_map(|one| one.pointer("/state/waiting/reason")?.as_str().map(str::to_owned));
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let blocked = conditions.iter().find(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+    let blocked = blocked.and_then(|one| one["message"].as_str().map(str::to_owned));
+    waiting.or(blocked).unwrap_or_else(|| text(pod, "/status/phase"))
+}
+
+fn text(tree: &Tree, pointer: &str) -> String {
+    tree.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+// === impl Report ===
+
+impl Report {
+    fn trouble(&mut self, what: String, advice: &str) {
+        self.troubles.push(Trouble { what, advice: advice.to_owned() });
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let process = self.process.map_or("not on this machine".to_owned(), |pid| format!("process {pid}"));
+        let _ = writeln!(out, "evenkeel   {process}");
+        let _ = writeln!(out, "API        {}", self.api.as_deref().unwrap_or("no answer"));
+        let _ = writeln!(out, "loops      {}", self.loops.len());
+        let _ = writeln!(out, "pods       {} of {} well", self.pods.0, self.pods.1);
+        if !self.nodes.is_empty() {
+            let _ = write!(out, "\n{}", table(&["NODE", "STATE", "VERSION"], &self.nodes));
+        }
+        if self.troubles.is_empty() {
+            let _ = writeln!(out, "\nNothing is wrong.");
+            return out;
+        }
+        let _ = writeln!(out, "\nWhat is wrong, and what to do:");
+        for trouble in self.troubles.iter().take(TROUBLES_MAX) {
+            let _ = writeln!(out, "- {}\n  {}", trouble.what, trouble.advice);
+        }
+        if self.troubles.len() > TROUBLES_MAX {
+            let _ = writeln!(out, "and {} more", self.troubles.len() - TROUBLES_MAX);
+        }
+        out
+    }
+
+    fn tree(&self) -> Value {
+        let troubles: Vec<Value> =
+            self.troubles.iter().map(|one| json!({"what": one.what, "advice": one.advice})).collect();
+        json!({
+            "process": self.process, "api": self.api, "loops": self.loops, "nodes": self.nodes,
+            "pods": {"well": self.pods.0, "all": self.pods.1}, "troubles": troubles,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Report, is_well, node_of, why};
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_that_is_not_well_says_why() {
+        let done = json!({"status": {"phase": "Succeeded"}});
+        let stuck = json!({"status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]}});
+        assert!(is_well(&done) && !is_well(&stuck));
+        assert_eq!(why(&stuck), "ErrImagePull");
+    }
+
+    #[test]
+    fn a_node_that_does_not_report_is_a_trouble() {
+        let mut report = Report::default();
+        node_of(&mut report, &json!({"metadata": {"name": "a"}, "status": {}}));
+        assert_eq!(report.nodes[0][1], "NotReady");
+        assert!(report.text().contains("node a is not ready"));
+    }
+}

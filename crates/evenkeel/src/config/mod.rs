@@ -1,0 +1,14 @@
+//! Configuration: command line over environment over files, everything under one set of names.
+//!
+//! A file's keys and the environment's variables become flags in front of the user's own, so there is one parser and one
+//! error message for all three. Names of k3s are accepted where the meaning is the same.
+
+mod file;
+mod k3s;
+mod merge;
+
+pub use file::read_files;
+pub use merge::{Merged, merge};
+
+/// The file read when no other is named.
+pub const CONFIG: &str = "/etc/evenkeel/config.yaml";

@@ -1,0 +1,104 @@
+//! Where everything lies below the data folder. The one place that names files, so that two instances with two data
+//! folders share nothing.
+
+use std::path::{Path, PathBuf};
+
+/// The default data folder.
+pub const DATA: &str = "/var/lib/evenkeel";
+/// Where the administrator's kubeconfig of the default instance lies.
+pub const KUBECONFIG: &str = "/etc/evenkeel/kubeconfig.yaml";
+
+/// All paths of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub data: PathBuf,
+}
+
+// === impl Layout ===
+
+impl Layout {
+    pub fn new(data: impl Into<PathBuf>) -> Layout {
+        Layout { data: data.into() }
+    }
+
+    pub fn server(&self) -> PathBuf {
+        self.data.join("server")
+    }
+
+    /// Authorities, keys and leaf certificates of the control plane.
+    pub fn server_tls(&self) -> PathBuf {
+        self.data.join("server/tls")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.data.join("server/db/state.db")
+    }
+
+    pub fn encryption_keys(&self) -> PathBuf {
+        self.data.join("server/cred/encryption.keys")
+    }
+
+    /// Hashes of join tokens, with role and expiry.
+    pub fn join_tokens(&self) -> PathBuf {
+        self.data.join("server/cred/tokens.json")
+    }
+
+    /// Hashes of what each node proves its name with.
+    pub fn node_passwords(&self) -> PathBuf {
+        self.data.join("server/cred/node-passwords.json")
+    }
+
+    /// The join token that an administrator copies to an agent.
+    pub fn token(&self) -> PathBuf {
+        self.data.join("server/token")
+    }
+
+    pub fn audit_log(&self) -> PathBuf {
+        self.data.join("server/audit/audit.log")
+    }
+
+    /// Manifests that are applied when they change, and pruned when they go.
+    pub fn manifests(&self) -> PathBuf {
+        self.data.join("server/manifests")
+    }
+
+    pub fn agent(&self) -> PathBuf {
+        self.data.join("agent")
+    }
+
+    /// What a node proves itself with, and whom it trusts.
+    pub fn agent_tls(&self) -> PathBuf {
+        self.data.join("agent/tls")
+    }
+
+    pub fn node_password(&self) -> PathBuf {
+        self.data.join("agent/node-password")
+    }
+
+    /// Image tarballs that are imported at start.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("agent/images")
+    }
+
+    pub fn containerd(&self) -> PathBuf {
+        self.data.join("agent/containerd")
+    }
+
+    /// Sockets and what dies with a boot. Unix socket paths are short: 108 bytes.
+    pub fn run(&self) -> PathBuf {
+        if self.data == Path::new(DATA) { PathBuf::from("/run/evenkeel") } else { self.data.join("run") }
+    }
+
+    pub fn net(&self) -> PathBuf {
+        self.data.join("agent/net")
+    }
+
+    pub fn local_storage(&self) -> PathBuf {
+        self.data.join("storage")
+    }
+
+    /// The fixed path for the default instance, inside the data folder for any other.
+    pub fn kubeconfig(&self) -> PathBuf {
+        if self.data == Path::new(DATA) { PathBuf::from(KUBECONFIG) } else { self.data.join("kubeconfig.yaml") }
+    }
+}

@@ -1,0 +1,95 @@
+//! A certificate authority on disk: made once, kept for ten years.
+
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::files::{Access, read, write};
+use super::leaf::{Profile, set_validity};
+use super::{PkiError, random};
+
+const LIFE: SignedDuration = SignedDuration::from_hours(24 * 3650);
+/// Certificates are valid from a little before now: clocks of machines differ.
+const SLACK: SignedDuration = SignedDuration::from_mins(10);
+
+/// A CA that can sign.
+pub struct Authority {
+    pub pem: String,
+    pub der: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+// === impl Authority ===
+
+impl Authority {
+    /// The authority `name.crt` and `name.key` of a folder; made there when there is none.
+    pub fn load_or_make(folder: &Path, name: &str, now: Timestamp) -> Result<Authority, PkiError> {
+        let (cert_path, key_path) = paths(folder, name);
+        let (pem, key) = match (read(&cert_path)?, read(&key_path)?) {
+            (Some(pem), Some(key)) => (pem, KeyPair::from_pem(&key)?),
+            (None, None) => make(&cert_path, &key_path, name, now)?,
+            // The key is written first, so a crash between the two leaves a key alone: nothing was signed with it.
+            (None, Some(_)) => make(&cert_path, &key_path, name, now)?,
+            (Some(_), None) => {
+                let why = "its key is missing".to_owned();
+                return Err(PkiError::Content { path: cert_path, why });
+            }
+        };
+        let content =
+            |error: &dyn std::fmt::Display| PkiError::Content { path: cert_path.clone(), why: error.to_string() };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| content(&error))?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| content(&error))?;
+        Ok(Authority { pem, der, issuer })
+    }
+
+    /// Signs a leaf for a public key. The profile decides everything; a request's own wishes are not looked at.
+    pub fn issue(
+        &self,
+        profile: &Profile,
+        key: &impl rcgen::PublicKeyData,
+        now: Timestamp,
+    ) -> Result<rcgen::Certificate, PkiError> {
+        let mut params = profile.params()?;
+        set_validity(&mut params, now - SLACK, now + profile.life);
+        params.serial_number = Some(serial()?);
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(key, &self.issuer)?)
+    }
+
+    /// Signs a leaf for the key of a certificate request, after checking that the requester holds the key.
+    pub fn issue_for_request(&self, profile: &Profile, request_pem: &str, now: Timestamp) -> Result<String, PkiError> {
+        // Parsing verifies the request's own signature.
+        let request = rcgen::CertificateSigningRequestParams::from_pem(request_pem)?;
+        Ok(self.issue(profile, &request.public_key, now)?.pem())
+    }
+}
+
+fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")))
+}
+
+fn make(cert_path: &Path, key_path: &Path, name: &str, now: Timestamp) -> Result<(String, KeyPair), PkiError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    // The time makes two clusters' authorities tell apart in a client's trust store.
+    params.distinguished_name.push(DnType::CommonName, format!("evenkeel-{name}@{}", now.as_second()));
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    set_validity(&mut params, now - SLACK, now + LIFE);
+    params.serial_number = Some(serial()?);
+    let pem = params.self_signed(&key)?.pem();
+    write(key_path, key.serialize_pem().as_bytes(), Access::Secret)?;
+    write(cert_path, pem.as_bytes(), Access::Public)?;
+    Ok((pem, key))
+}
+
+fn serial() -> Result<rcgen::SerialNumber, PkiError> {
+    let mut bytes = [0; 16];
+    random(&mut bytes)?;
+    // Positive and of constant length.
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    Ok(rcgen::SerialNumber::from_slice(&bytes))
+}

@@ -1,0 +1,39 @@
+//! The administrator's way in, for the command line: a kubeconfig's identity over HTTPS.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use view::{Client, Endpoint, Https, Transport};
+
+use crate::cli::backup::Snapshot;
+use crate::layout::Layout;
+use crate::pki::{Kubeconfig, Leaf, client_config};
+
+/// The largest snapshot that is read into memory.
+const SNAPSHOT_BYTES_MAX: usize = 8 << 30;
+
+pub fn client(config: &Kubeconfig) -> Result<Client> {
+    Ok(Client::new(Arc::new(transport(config)?), concat!("evenkeel-cli/", env!("CARGO_PKG_VERSION"))))
+}
+
+fn transport(config: &Kubeconfig) -> Result<Https> {
+    let leaf = Leaf::of_pem(&config.user.certificate_pem, &config.user.key_pem)?;
+    let tls = client_config(&config.ca_pem, Some(&leaf), true)?;
+    let endpoint = Endpoint::parse(&config.server)?;
+    Ok(Https::new(endpoint, Arc::new(move || tls.clone())))
+}
+
+/// A consistent snapshot from the running server.
+pub async fn snapshot(layout: &Layout) -> Result<Snapshot> {
+    let config = Kubeconfig::load(&layout.kubeconfig())?;
+    let request = http::Request::get(super::join::SNAPSHOT_PATH).body(bytes::Bytes::new())?;
+    let response = transport(&config)?.call(request).await?;
+    anyhow::ensure!(response.status().is_success(), "the server answered {}", response.status());
+    let number = |name: &str| {
+        let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+        value.and_then(|value| value.parse().ok()).with_context(|| format!("the answer lacks {name}"))
+    };
+    let (revision, objects) = (number("x-evenkeel-revision")?, number("x-evenkeel-objects")?);
+    let bytes = view::read_body(response.into_body(), SNAPSHOT_BYTES_MAX).await.context("read the snapshot")?.to_vec();
+    Ok(Snapshot { revision, objects, bytes })
+}

@@ -1,0 +1,283 @@
+//! `evenkeel agent`: a machine that joins. It trusts the server whose authority its token names, asks for certificates
+//! that can only name this node, keeps them, and renews them with a password of its own.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base::{Chain, Clock, Rng};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::ClientConfig;
+use serde_json::json;
+use tracing::{error, info, warn};
+use view::{Backoff, Drain, Endpoint, Https, Transport};
+
+use super::join::{CA_PATH, ClusterSettings, JOIN_BYTES_MAX, JOIN_PATH, JoinAnswer, JoinRequest};
+use super::node::{self, NodeTls};
+use super::nodeproxy::Unverified;
+use super::{SystemClock, SystemRng, host, pid};
+use crate::cli::AgentArgs;
+use crate::layout::Layout;
+use crate::pki::{self, Access, Leaf, NodeIdentity, TokenText, client_config};
+
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+const RETRY: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(15) };
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What joining needs, and what it gave.
+struct Member {
+    layout: Layout,
+    name: String,
+    addresses: Vec<IpAddr>,
+    endpoint: Endpoint,
+    token: Option<TokenText>,
+}
+
+pub async fn run(args: AgentArgs) -> Result<()> {
+    let layout = args.common.layout();
+    let _lock = store::DataLock::acquire(&layout.agent()).context("is this agent running already?")?;
+    pid::note(&layout)?;
+    let member = Member {
+        name: host::node_name(&args.node)?,
+        addresses: host::node_addresses(&args.node)?,
+        endpoint: Endpoint::parse(&args.server)?,
+        token: token(&args)?,
+        layout,
+    };
+    let (identity, cluster) = member.identity().await?;
+    let tls = NodeTls::new(&identity)?;
+    let drain = Drain::new();
+    let parts = node::Parts {
+        args: args.node.clone(),
+        layout: member.layout.clone(),
+        name: member.name.clone(),
+        addresses: member.addresses.clone(),
+        cluster,
+        endpoint: member.endpoint.clone(),
+        disable: Vec::new(),
+    };
+    let mut running = tokio::spawn(node::run(parts, tls.clone(), drain.clone()));
+    let renewing = tokio::spawn(renew(member, tls, drain.clone()));
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+        ended = &mut running => return ended.context("the node")?,
+    }
+    info!("draining; pods keep running");
+    drain.cancel();
+    if tokio::time::timeout(DRAIN_TIMEOUT, running).await.is_err() {
+        warn!("the drain took longer than {} s", DRAIN_TIMEOUT.as_secs());
+    }
+    renewing.abort();
+    Ok(())
+}
+
+fn token(args: &AgentArgs) -> Result<Option<TokenText>> {
+    let text = match (&args.token, &args.token_file) {
+        (Some(token), _) => token.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(TokenText::parse(&text)?))
+}
+
+async fn renew(member: Member, tls: NodeTls, drain: Drain) {
+    while drain.run_until_cancelled(tokio::time::sleep(RENEWAL_LOOK)).await.is_some() {
+        let renewed = async {
+            let (identity, _) = member.identity().await?;
+            tls.renew(&identity)
+        };
+        if let Err(failure) = renewed.await {
+            error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
+        }
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// The certificates on disk while they serve; else new ones from the server, for which the first time takes a token.
+    async fn identity(&self) -> Result<(NodeIdentity, ClusterSettings)> {
+        if let Some(kept) = self.kept()? {
+            return Ok(kept);
+        }
+        let mut failures = 0;
+        loop {
+            match self.join().await {
+                Ok(joined) => return Ok(joined),
+                Err(Attempt::Final(failure)) => return Err(failure),
+                Err(Attempt::Again(failure)) => {
+                    failures += 1;
+                    let pause = RETRY.pause(failures, &SystemRng);
+                    warn!(error = %Chain(failure.as_ref()), "the server does not let us join yet");
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    fn kept(&self) -> Result<Option<(NodeIdentity, ClusterSettings)>> {
+        let folder = self.layout.agent_tls();
+        let now = SystemClock.now();
+        let leaf = |name: &str| Leaf::load(&folder, name);
+        let (client, serving) = (leaf("node-client")?, leaf("kubelet-serving")?);
+        let texts = (
+            pki::read(&folder.join("server-ca.crt"))?,
+            pki::read(&folder.join("client-ca.crt"))?,
+            pki::read(&self.layout.agent().join("cluster.json"))?,
+        );
+        let (Some(client), Some(serving), (Some(server_ca_pem), Some(client_ca_pem), Some(cluster))) =
+            (client, serving, texts)
+        else {
+            return Ok(None);
+        };
+        // A token for another cluster means that this machine is to move.
+        let moved = self.token.as_ref().is_some_and(|token| !token.trusts(&server_ca_pem));
+        if moved || client.is_due(now) || serving.is_due(now) {
+            return Ok(None);
+        }
+        let Ok(cluster) = serde_json::from_str(&cluster) else { return Ok(None) };
+        Ok(Some((NodeIdentity { client, serving, server_ca_pem, client_ca_pem }, cluster)))
+    }
+
+    async fn join(&self) -> Result<(NodeIdentity, ClusterSettings), Attempt> {
+        let server_ca_pem = self.trusted_ca().await?;
+        let tls = client_config(&server_ca_pem, None, false).map_err(Attempt::fatal)?;
+        let transport = Https::new(self.endpoint.clone(), Arc::new(move || tls.clone()));
+        let (client_key, serving_key) = (key()?, key()?);
+        let request = JoinRequest {
+            node_name: self.name.clone(),
+            node_password: self.password().map_err(Attempt::Final)?,
+            addresses: self.addresses.clone(),
+            client_request: csr(&client_key)?,
+            serving_request: csr(&serving_key)?,
+        };
+        let mut head = Request::builder().method(Method::POST).uri(JOIN_PATH).header(CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            head = head.header(AUTHORIZATION, format!("Bearer {}", token.secret));
+        }
+        let body = json!(request).to_string();
+        let request = head.body(Bytes::from(body)).map_err(|error| Attempt::Final(error.into()))?;
+        let (code, body) = call(&transport, request).await?;
+        if code != 200 {
+            let failure = anyhow::anyhow!("the server answered {code}: {}", String::from_utf8_lossy(&body));
+            return Err(if code < 500 { Attempt::Final(failure) } else { Attempt::Again(failure) });
+        }
+        let answer: JoinAnswer = serde_json::from_slice(&body).map_err(|error| Attempt::Final(error.into()))?;
+        self.store(server_ca_pem, &answer, &client_key, &serving_key).map_err(Attempt::Final)
+    }
+
+    fn store(
+        &self,
+        server_ca_pem: String,
+        answer: &JoinAnswer,
+        client_key: &KeyPair,
+        serving_key: &KeyPair,
+    ) -> Result<(NodeIdentity, ClusterSettings)> {
+        let folder = self.layout.agent_tls();
+        let serving = &answer.serving_certificate;
+        let serving = Leaf::store(&folder, "kubelet-serving", serving, &serving_key.serialize_pem())?;
+        let client = &answer.client_certificate;
+        let client = Leaf::store(&folder, "node-client", client, &client_key.serialize_pem())?;
+        pki::write(&folder.join("server-ca.crt"), server_ca_pem.as_bytes(), Access::Public)?;
+        pki::write(&folder.join("client-ca.crt"), answer.client_ca.as_bytes(), Access::Public)?;
+        let cluster = serde_json::to_string(&answer.cluster)?;
+        pki::write(&self.layout.agent().join("cluster.json"), cluster.as_bytes(), Access::Public)?;
+        info!(node = %self.name, server = %self.endpoint.url(), "joined");
+        let client_ca_pem = answer.client_ca.clone();
+        Ok((NodeIdentity { client, serving, server_ca_pem, client_ca_pem }, answer.cluster.clone()))
+    }
+
+    /// The server's authority: the one we know, or the one whose hash is in the token.
+    async fn trusted_ca(&self) -> Result<String, Attempt> {
+        let kept = pki::read(&self.layout.agent_tls().join("server-ca.crt")).map_err(Attempt::fatal)?;
+        let Some(token) = &self.token else {
+            let missing = "a join token is needed: `evenkeel token create` on the server prints one";
+            return kept.ok_or_else(|| Attempt::Final(anyhow::anyhow!(missing)));
+        };
+        if let Some(kept) = kept.filter(|kept| token.trusts(kept)) {
+            return Ok(kept);
+        }
+        let transport = Https::new(self.endpoint.clone(), unverified().map_err(Attempt::Final)?);
+        let request = Request::get(CA_PATH).body(Bytes::new()).map_err(|error| Attempt::Final(error.into()))?;
+        let (code, body) = call(&transport, request).await?;
+        let pem = String::from_utf8_lossy(&body).into_owned();
+        if code != 200 {
+            return Err(Attempt::Again(anyhow::anyhow!("the server answered {code}")));
+        }
+        if !token.trusts(&pem) {
+            return Err(Attempt::Final(anyhow::anyhow!(
+                "{} is not the server that the token is for",
+                self.endpoint.url()
+            )));
+        }
+        Ok(pem)
+    }
+
+    fn password(&self) -> Result<String> {
+        let path = self.layout.node_password();
+        if let Some(kept) = pki::read(&path)? {
+            let kept = kept.trim().to_owned();
+            ensure!(kept.len() >= 32, "{} is damaged", path.display());
+            return Ok(kept);
+        }
+        let mut bytes = [0; 24];
+        SystemRng.fill(&mut bytes);
+        let drawn = pki::hex(&bytes);
+        pki::write(&path, drawn.as_bytes(), Access::Secret)?;
+        Ok(drawn)
+    }
+}
+
+/// A try that failed.
+enum Attempt {
+    /// The same again may work later.
+    Again(anyhow::Error),
+    Final(anyhow::Error),
+}
+
+impl Attempt {
+    fn fatal(error: impl Into<anyhow::Error>) -> Attempt {
+        Attempt::Final(error.into())
+    }
+}
+
+fn key() -> Result<KeyPair, Attempt> {
+    KeyPair::generate().map_err(Attempt::fatal)
+}
+
+/// A request without any name: the server decides what the certificate says.
+fn csr(key: &KeyPair) -> Result<String, Attempt> {
+    CertificateParams::default().serialize_request(key).and_then(|request| request.pem()).map_err(Attempt::fatal)
+}
+
+async fn call(transport: &Https, request: Request<Bytes>) -> Result<(u16, Bytes), Attempt> {
+    let exchange = async {
+        let response = transport.call(request).await?;
+        let code = response.status().as_u16();
+        let body = view::read_body(response.into_body(), JOIN_BYTES_MAX).await?;
+        Ok::<_, anyhow::Error>((code, body))
+    };
+    match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
+        Ok(outcome) => outcome.map_err(Attempt::Again),
+        Err(_) => Err(Attempt::Again(anyhow::anyhow!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+    }
+}
+
+/// For the one request whose answer is checked by its hash.
+fn unverified() -> Result<view::TlsConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Arc::new(Unverified(provider.clone()));
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let config = Arc::new(config);
+    Ok(Arc::new(move || config.clone()))
+}

@@ -1,0 +1,166 @@
+//! The API server put together: store, keys, trust, and how it finds nodes.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use apiserver::{Audit, AuditConfig, Config, Deps, HealthCheck, NoTokens, Server, TlsSource, TokenKeys};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use base::Clock;
+use reconcile::Health;
+use tokio::sync::watch;
+
+use super::join::Join;
+use super::nodeproxy::Proxy;
+use super::{SystemClock, SystemRng};
+use crate::KUBERNETES_VERSION;
+use crate::cli::ServerArgs;
+use crate::layout::Layout;
+use crate::pki::{Leaf, ServerNames, ServerPki, certificates, client_config};
+
+/// The audit log is kept in files of this size, this many of them.
+const AUDIT_BYTES_MAX: u64 = 32 << 20;
+const AUDIT_FILES_MAX: u32 = 4;
+
+/// TLS settings that follow the renewals of their leaves.
+pub struct Tls {
+    pki: Arc<ServerPki>,
+    names: ServerNames,
+    serving: Arc<ArcSwap<rustls::ServerConfig>>,
+    kubelets: Arc<ArcSwap<rustls::ClientConfig>>,
+}
+
+// === impl Tls ===
+
+impl Tls {
+    pub fn new(pki: Arc<ServerPki>, names: ServerNames, clock: &dyn Clock) -> Result<Tls> {
+        let now = clock.now();
+        let (serving, _) = pki.serving(&names, now).context("serving certificate")?;
+        let (kubelet, _) = pki.kubelet_client(now).context("kubelet client certificate")?;
+        let serving = Arc::new(ArcSwap::new(server_config(&pki, &serving)?));
+        let kubelets = Arc::new(ArcSwap::new(client_config(&pki.server.pem, Some(&kubelet), false)?));
+        Ok(Tls { pki, names, serving, kubelets })
+    }
+
+    pub fn source(&self) -> TlsSource {
+        let serving = self.serving.clone();
+        Arc::new(move || serving.load_full())
+    }
+
+    pub fn proxy(&self) -> Result<Proxy> {
+        Ok(Proxy::new(self.kubelets.clone())?)
+    }
+
+    /// Issues again what is due; connections from then on use it.
+    pub fn renew(&self, clock: &dyn Clock) -> Result<()> {
+        let now = clock.now();
+        self.serving.store(server_config(&self.pki, &self.pki.serving(&self.names, now)?.0)?);
+        let (kubelet, _) = self.pki.kubelet_client(now)?;
+        self.kubelets.store(client_config(&self.pki.server.pem, Some(&kubelet), false)?);
+        Ok(())
+    }
+}
+
+fn server_config(pki: &ServerPki, leaf: &Leaf) -> Result<Arc<rustls::ServerConfig>> {
+    let cas = certificates(&pki.client.pem)?;
+    Ok(apiserver::tls::server_config(leaf.chain.clone(), leaf.key(), &cas)?)
+}
+
+/// Opens the engine: the file in the data folder, or the etcd that was named.
+pub async fn engine(args: &ServerArgs, layout: &Layout) -> Result<Arc<dyn store::Engine>> {
+    match &args.datastore_endpoint {
+        None => {
+            let path = layout.database();
+            let folder = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+            store::sqlite::open(&path).with_context(|| format!("open {}", path.display()))
+        }
+        Some(endpoint) => super::etcd::connect(args, endpoint),
+    }
+}
+
+/// What the server is made of.
+pub struct Parts {
+    pub store: store::Store,
+    pub pki: Arc<ServerPki>,
+    pub join: Join,
+    pub nodes: Proxy,
+    pub advertise: SocketAddr,
+    /// The loops' health, once they run.
+    pub health: watch::Receiver<Health>,
+}
+
+pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server> {
+    let audit = AuditConfig { path: layout.audit_log(), file_bytes_max: AUDIT_BYTES_MAX, files_max: AUDIT_FILES_MAX };
+    let issuer = format!("https://kubernetes.default.svc.{}", args.cluster_domain);
+    let config = Config {
+        admit: admit_config(args)?,
+        issuers: vec![issuer.clone()],
+        audiences: vec![issuer],
+        advertise: parts.advertise,
+        peers: Vec::new(),
+        server_ca_pem: parts.pki.server.pem.clone(),
+        client_ca_pem: parts.pki.client.pem.clone(),
+        front_proxy_ca_pem: parts.pki.request_header.pem.clone(),
+        version: format!("{KUBERNETES_VERSION}+evenkeel.{}", env!("CARGO_PKG_VERSION")),
+    };
+    Ok(Server::new(Deps {
+        store: parts.store,
+        clock: Arc::new(SystemClock),
+        rng: Arc::new(SystemRng),
+        hooks: Arc::new(admit::NoWebhooks),
+        keys: TokenKeys::from_pems(&parts.pki.signing_keys).context("service-account keys")?,
+        tokens: Arc::new(NoTokens),
+        nodes: Arc::new(parts.nodes),
+        extension: Arc::new(parts.join),
+        checks: vec![Arc::new(Loops(parts.health))],
+        audit: Audit::start(audit).context("open the audit log")?,
+        config,
+    }))
+}
+
+fn admit_config(args: &ServerArgs) -> Result<admit::Config> {
+    let networks = |list: &[String]| {
+        let parsed: Result<Vec<_>, _> =
+            list.iter().map(|text| text.parse().with_context(|| format!("{text:?}"))).collect();
+        parsed.context("a range reads 10.42.0.0/16")
+    };
+    Ok(admit::Config {
+        service_cidrs: networks(&args.service_cidr)?,
+        node_ports: port_range(&args.service_node_port_range)?,
+        pod_cidrs: networks(&args.cluster_cidr)?,
+        ..admit::Config::default()
+    })
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>> {
+    let Some((from, to)) = text.split_once('-') else { bail!("{text:?}: a port range reads 30000-32767") };
+    let (from, to) = (from.trim().parse()?, to.trim().parse()?);
+    anyhow::ensure!(from <= to && from > 0, "{text:?} is an empty port range");
+    Ok(from..=to)
+}
+
+/// The loops, shown by `/readyz?verbose` and never counted by it.
+struct Loops(watch::Receiver<Health>);
+
+#[async_trait]
+impl HealthCheck for Loops {
+    fn name(&self) -> &str {
+        "loops"
+    }
+
+    fn is_informative(&self) -> bool {
+        true
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let sick = self.0.borrow().read().into_iter().filter(|one| !one.synced || one.failing > 0);
+        let sick: Vec<String> = sick
+            .map(|one| format!("{}: {}", one.name, one.last_error.unwrap_or_else(|| "not synced".to_owned())))
+            .collect();
+        if sick.is_empty() { Ok(()) } else { Err(sick.join("; ")) }
+    }
+}

@@ -1,0 +1,104 @@
+//! The controllers under the driver: one view for all, streams united by kind, indexes by name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::{Gvr, Index, Key, Registry, Snapshot, Verb};
+use arc_swap::ArcSwap;
+use base::Clock;
+use controllers::{Config, Controller, Ctx};
+use jiff::Timestamp;
+use reconcile::{Driver, Health, Loop};
+use tokio::sync::watch;
+use view::{Change, Client, Drain, Form, View, Watched};
+
+use super::kinds;
+
+/// The controllers' driver, ready to run.
+pub struct Controllers {
+    pub driver: Driver,
+    pub health: Health,
+    /// Follows kinds as they come and go, for those who watch every kind.
+    pub kinds: kinds::Kinds,
+}
+
+/// What the controllers are wired to.
+pub struct Parts {
+    pub client: Client,
+    pub clock: Arc<dyn Clock>,
+    pub config: Config,
+    pub registry: Arc<dyn Fn() -> Arc<Registry> + Send + Sync>,
+    pub leading: watch::Receiver<bool>,
+    pub host: String,
+}
+
+pub fn build(parts: Parts, drain: &Drain) -> Controllers {
+    let all = controllers::all(&parts.config);
+    let registry = (parts.registry)();
+    let streams = streams(&all);
+    let every = all.iter().any(|one| one.every_kind);
+    let watched = streams.iter().map(|(gvr, indexes)| Watched::all(gvr.clone(), indexes)).collect();
+    let view = View::start(&parts.client, watched, drain);
+    let kinds = kinds::Kinds::new(view.clone(), parts.registry.clone(), streams.into_keys().collect());
+    if every {
+        kinds.follow(&registry);
+    }
+    let config = Arc::new(parts.config);
+    let started = parts.clock.now();
+    let context = Arc::new(ArcSwap::from_pointee(Ctx { config: config.clone(), registry, started, usage: None }));
+    kinds.keep(context.clone(), config);
+    let mut driver = Driver::new(view, parts.client, parts.clock).led_by(parts.leading).on_host(&parts.host);
+    for one in all {
+        driver = driver.add(looped(one, context.clone()));
+    }
+    let health = driver.health();
+    Controllers { driver, health, kinds }
+}
+
+fn looped(one: Controller, context: Arc<ArcSwap<Ctx>>) -> Loop {
+    let Controller { name, component, watches, every_kind, enqueue, plan, workers } = one;
+    Loop {
+        name,
+        component,
+        // Of a loop that reads every kind, kinds that come later must not hold it up; it waits for those it names.
+        reads: if every_kind { Vec::new() } else { watches.into_iter().map(|watch| watch.gvr).collect() },
+        enqueue: Arc::new(move |change: &Change, snapshot: &Snapshot| {
+            enqueue(&change.gvr, change.old.as_deref(), change.new.as_deref(), snapshot)
+        }),
+        plan: Arc::new(move |snapshot: &Snapshot, key: &Key, now: Timestamp| plan(&context.load(), snapshot, key, now)),
+        workers,
+    }
+}
+
+/// What the view must hold: every declared stream once, with the indexes of all who read it.
+fn streams(all: &[Controller]) -> BTreeMap<Gvr, Vec<Index>> {
+    let mut streams: BTreeMap<Gvr, Vec<Index>> = BTreeMap::new();
+    let every = all.iter().any(|one| one.every_kind);
+    for watch in all.iter().flat_map(|one| &one.watches) {
+        let indexes = streams.entry(watch.gvr.clone()).or_default();
+        let common = if every { controllers::every_kind_indexes() } else { Vec::new() };
+        for index in watch.indexes.iter().copied().chain(common) {
+            if indexes.iter().all(|known| known.name != index.name) {
+                indexes.push(index);
+            }
+        }
+    }
+    streams
+}
+
+/// Kinds that can be followed, one version of each: the storage version, or the only one.
+pub fn followable(registry: &Registry) -> Vec<Gvr> {
+    let mut chosen: BTreeMap<&str, &api::Kind> = BTreeMap::new();
+    for kind in registry.iter().filter(|kind| kind.verbs.has(Verb::List) && kind.verbs.has(Verb::Watch)) {
+        let entry = chosen.entry(kind.storage.as_str()).or_insert(kind);
+        if kind.gvk.version == kind.storage_version {
+            *entry = kind;
+        }
+    }
+    chosen.into_values().map(api::Kind::gvr).collect()
+}
+
+/// The stream of a kind that nobody reads in full.
+pub fn header_only(gvr: Gvr) -> (Watched, Form) {
+    (Watched::all(gvr, &controllers::every_kind_indexes()), Form::Metadata)
+}

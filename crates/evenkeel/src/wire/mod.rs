@@ -1,0 +1,69 @@
+//! The composition root: adapters between ports, and the order in which things start. Only here are two engines named
+//! together.
+
+pub mod admin;
+pub mod agent;
+mod apiserver;
+mod controllers;
+mod etcd;
+mod host;
+mod inprocess;
+mod join;
+mod kinds;
+mod manifests;
+mod node;
+mod nodeproxy;
+pub mod pid;
+mod runtime;
+mod schedule;
+pub mod server;
+mod world;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::layout::Layout;
+use crate::pki::{self, Access};
+
+pub use world::{SystemClock, SystemRng};
+
+/// Name of this instance's things on the machine: the plain one for the default data folder, else one of its own.
+pub fn instance(layout: &Layout) -> String {
+    if layout.data == Path::new(crate::layout::DATA) {
+        return net::config::INSTANCE_DEFAULT.to_owned();
+    }
+    let hash = pki::sha256_hex(layout.data.as_os_str().as_encoded_bytes());
+    format!("evenkeel-{}", &hash[..8])
+}
+
+/// The keys that encrypt at rest; made on the first start.
+pub fn keyring(layout: &Layout) -> Result<store::Keyring> {
+    let path = layout.encryption_keys();
+    match pki::read(&path)? {
+        Some(text) => store::Keyring::decode(&text).with_context(|| format!("read {}", path.display())),
+        None => {
+            let ring = store::Keyring::generate().context("make encryption keys")?;
+            pki::write(&path, ring.encode().as_bytes(), Access::Secret)?;
+            Ok(ring)
+        }
+    }
+}
+
+/// The containerd of this instance.
+pub fn containerd_config(layout: &Layout) -> container::containerd::Config {
+    container::containerd::Config::new(&layout.containerd(), &instance(layout), &host::sandbox_image(layout))
+}
+
+/// Where the container runtime answers: the given endpoint, or our own containerd.
+pub fn cri_socket(layout: &Layout, endpoint: Option<&str>) -> PathBuf {
+    match endpoint {
+        Some(endpoint) => PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(endpoint)),
+        None => containerd_config(layout).socket(),
+    }
+}
+
+/// Removes what the network of this instance made on the machine.
+pub async fn clean_network(layout: &Layout) -> Result<()> {
+    host::clean_network(layout).await
+}

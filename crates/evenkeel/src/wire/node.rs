@@ -1,0 +1,245 @@
+//! A node put together: containerd, the network agent and the node agent, over HTTPS with the node's own certificate.
+//!
+//! The same on a server's machine and on an agent's: nothing here depends on being in the server's process.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use arc_swap::ArcSwap;
+use base::Chain;
+use container::Cri;
+use container::containerd::Containerd;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+use view::{Client, Drain, Endpoint, Https};
+
+use super::join::ClusterSettings;
+use super::runtime::CriRuntime;
+use super::{SystemClock, SystemRng, cri_socket, host};
+use crate::cli::NodeArgs;
+use crate::layout::{DATA, Layout};
+use crate::pki::{NodeIdentity, certificates, client_config};
+
+/// Between tries of an agent that ended without being asked to.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What a node is started with.
+pub struct Parts {
+    pub args: NodeArgs,
+    pub layout: Layout,
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+    pub cluster: ClusterSettings,
+    pub endpoint: Endpoint,
+    /// Components to leave out.
+    pub disable: Vec<String>,
+}
+
+/// TLS settings that follow the renewals of the node's certificates.
+#[derive(Clone)]
+pub struct NodeTls {
+    client: Arc<ArcSwap<rustls::ClientConfig>>,
+    serving: Arc<ArcSwap<rustls::ServerConfig>>,
+}
+
+// === impl NodeTls ===
+
+impl NodeTls {
+    pub fn new(identity: &NodeIdentity) -> Result<NodeTls> {
+        Ok(NodeTls {
+            client: Arc::new(ArcSwap::new(client_config(&identity.server_ca_pem, Some(&identity.client), true)?)),
+            serving: Arc::new(ArcSwap::new(serving(identity)?)),
+        })
+    }
+
+    /// Connections from now on use these certificates.
+    pub fn renew(&self, identity: &NodeIdentity) -> Result<()> {
+        self.client.store(client_config(&identity.server_ca_pem, Some(&identity.client), true)?);
+        self.serving.store(serving(identity)?);
+        Ok(())
+    }
+}
+
+fn serving(identity: &NodeIdentity) -> Result<Arc<rustls::ServerConfig>> {
+    let cas = certificates(&identity.client_ca_pem)?;
+    let config = apiserver::tls::server_config(identity.serving.chain.clone(), identity.serving.key(), &cas)?;
+    let mut config = Arc::unwrap_or_clone(config);
+    // Streams upgrade the connection, which HTTP/2 cannot.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Runs the node until the drain; pods, links and containerd stay.
+pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
+    let client = client(&parts, &tls);
+    let mut tasks = JoinSet::new();
+    let cri = runtime(&parts, &mut tasks, &drain).await?;
+    let network = network(&parts)?;
+    let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(CriRuntime(cri.clone())));
+    tasks.spawn(agent.run(drain.clone()));
+    let config = node_config(&parts)?;
+    tasks.spawn(keep(config, client, cri, tls, drain.clone()));
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            error!(%error, "a task of the node ended badly");
+        }
+    }
+    Ok(())
+}
+
+/// Runs the node agent, again when it ends without being asked to.
+async fn keep(config: node::Config, client: Client, cri: Cri, tls: NodeTls, drain: Drain) {
+    while !drain.is_cancelled() {
+        let serving = tls.serving.clone();
+        let ports = node::Ports {
+            clock: Arc::new(SystemClock),
+            rng: Arc::new(SystemRng),
+            tls: Arc::new(move || serving.load_full()),
+        };
+        let runtime = Arc::new(CriRuntime(cri.clone()));
+        let agent = node::Agent::new(config.clone(), client.clone(), runtime, ports);
+        // Its own token: an agent that gives up must not take the server with it.
+        if let Err(failure) = agent.run(drain.child_token()).await {
+            error!(error = %Chain(&failure), "the node agent ended");
+        }
+        drain.run_until_cancelled(tokio::time::sleep(AGAIN)).await;
+    }
+}
+
+fn client(parts: &Parts, tls: &NodeTls) -> Client {
+    let current = tls.client.clone();
+    let transport = Https::new(parts.endpoint.clone(), Arc::new(move || current.load_full()));
+    Client::new(Arc::new(transport), &agent_name("kubelet")).with_rng(Arc::new(SystemRng))
+}
+
+fn agent_name(name: &str) -> String {
+    format!("{name}/{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The container runtime: the given one, or our own containerd, adopted or started and kept running.
+async fn runtime(parts: &Parts, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<Cri> {
+    if let Some(endpoint) = &parts.args.container_runtime_endpoint {
+        return Ok(Cri::connect(cri_socket(&parts.layout, Some(endpoint))));
+    }
+    let mut config = super::containerd_config(&parts.layout);
+    let registries = container::registries::apply(&parts.args.private_registry, &mut config.settings);
+    for warning in registries.with_context(|| format!("read {}", parts.args.private_registry.display()))? {
+        warn!("{}: {warning}", parts.args.private_registry.display());
+    }
+    let containerd = Containerd::start(config).await.context("start containerd")?;
+    let cri = containerd.cri();
+    import(&parts.layout, &containerd, &cri).await;
+    let drain = drain.clone();
+    tasks.spawn(containerd.run(async move { drain.cancelled().await }));
+    Ok(cri)
+}
+
+/// Image tarballs first: pods that are waiting must find them.
+async fn import(layout: &Layout, containerd: &Containerd, cri: &Cri) {
+    let folder = layout.images();
+    if !folder.is_dir() {
+        return;
+    }
+    let Some(importer) = containerd.importer() else {
+        warn!("{} is not imported: there is no ctr on this machine", folder.display());
+        return;
+    };
+    match importer.import_folder(&folder, &layout.containerd().join("imported"), cri).await {
+        Ok(outcome) => {
+            for (file, failure) in &outcome.failed {
+                warn!(file = %file.display(), error = %Chain(failure), "image not imported");
+            }
+            info!(imported = outcome.imported.len(), unchanged = outcome.unchanged, "image tarballs");
+        }
+        Err(failure) => warn!(error = %Chain(&failure), "image tarballs are not imported"),
+    }
+}
+
+fn network(parts: &Parts) -> Result<net::Config> {
+    let parse = |list: &[String]| {
+        let parsed: Result<Vec<_>, _> = list.iter().map(|text| text.parse()).collect();
+        parsed.context("a range of addresses")
+    };
+    let off = |name: &str| parts.disable.iter().any(|disabled| disabled == name);
+    let mut config = host::network(&parts.layout, &parts.name);
+    config.cluster_cidrs = parse(&parts.cluster.cluster_cidrs)?;
+    config.service_cidrs = parse(&parts.cluster.service_cidrs)?;
+    config.service_proxy = !off("proxy");
+    if off("network") {
+        config.pod_network = net::PodNetwork::External;
+    }
+    config.dns = (!off("dns")).then(|| net::DnsConfig {
+        addresses: parts.cluster.cluster_dns.clone(),
+        port: 53,
+        domain: parts.cluster.cluster_domain.clone(),
+        resolv_conf: resolv_conf(&parts.args),
+        upstreams: Vec::new(),
+    });
+    if parts.args.container_runtime_endpoint.is_some() {
+        config.cni_networks = PathBuf::from("/etc/cni/net.d");
+        config.cni_programs = PathBuf::from("/opt/cni/bin");
+    }
+    Ok(config)
+}
+
+/// The machine's resolvers; systemd-resolved's stub is no use to pods.
+fn resolv_conf(args: &NodeArgs) -> PathBuf {
+    if let Some(path) = &args.resolv_conf {
+        return path.clone();
+    }
+    let plain = Path::new("/etc/resolv.conf");
+    let real = Path::new("/run/systemd/resolve/resolv.conf");
+    let stub = std::fs::read_to_string(plain).is_ok_and(|text| text.contains("127.0.0.53"));
+    if stub && real.exists() { real.to_owned() } else { plain.to_owned() }
+}
+
+fn node_config(parts: &Parts) -> Result<node::Config> {
+    let default = parts.layout.data == Path::new(DATA);
+    let mut config = node::Config::new(&parts.name, parts.addresses.clone(), parts.layout.agent());
+    if !default {
+        config.log_dir = parts.layout.agent().join("pod-logs");
+        config.cgroup_root = format!("/{}", super::instance(&parts.layout));
+    }
+    if !parts.args.cgroup_root.is_empty() {
+        config.cgroup_root = parts.args.cgroup_root.clone();
+    }
+    config.cluster_dns = parts.cluster.cluster_dns.clone();
+    config.cluster_domain = parts.cluster.cluster_domain.clone();
+    config.listen = SocketAddr::new(parts.args.kubelet_address, parts.args.kubelet_port);
+    config.resolv_conf = resolv_conf(&parts.args);
+    config.version = format!("{}+evenkeel.{}", crate::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION"));
+    config.provider_id = format!("evenkeel://{}", parts.name);
+    for label in &parts.args.node_label {
+        let Some((key, value)) = label.split_once('=') else { bail!("--node-label {label:?}: KEY=VALUE") };
+        config.labels.insert(key.to_owned(), value.to_owned());
+    }
+    for taint in &parts.args.node_taint {
+        config.taints.push(parse_taint(taint)?);
+    }
+    Ok(config)
+}
+
+fn parse_taint(text: &str) -> Result<(String, String, String)> {
+    let Some((what, effect)) = text.rsplit_once(':') else { bail!("--node-taint {text:?}: KEY=VALUE:EFFECT") };
+    if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
+        bail!("--node-taint {text:?}: the effect is NoSchedule, PreferNoSchedule or NoExecute");
+    }
+    let (key, value) = what.split_once('=').unwrap_or((what, ""));
+    Ok((key.to_owned(), value.to_owned(), effect.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_taint;
+
+    #[test]
+    fn taints_parse_as_kubectl_writes_them() {
+        let taint = |key: &str, value: &str, effect: &str| (key.to_owned(), value.to_owned(), effect.to_owned());
+        assert_eq!(parse_taint("a=b:NoSchedule").unwrap(), taint("a", "b", "NoSchedule"));
+        assert_eq!(parse_taint("a:NoExecute").unwrap(), taint("a", "", "NoExecute"));
+        assert!(parse_taint("a=b").is_err() && parse_taint("a=b:Never").is_err());
+    }
+}

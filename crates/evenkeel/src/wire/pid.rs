@@ -1,0 +1,54 @@
+//! Which process runs this instance: a file with its id and start time, so that a recycled id is nobody.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::layout::Layout;
+use crate::pki::{Access, write};
+
+fn path(layout: &Layout) -> PathBuf {
+    layout.data.join("evenkeel.pid")
+}
+
+/// Notes this process as the one that runs.
+pub fn note(layout: &Layout) -> Result<()> {
+    let pid = std::process::id();
+    let started = started(pid).unwrap_or_default();
+    write(&path(layout), format!("{pid} {started}\n").as_bytes(), Access::Public)?;
+    Ok(())
+}
+
+/// The process that runs this instance, if it still does.
+pub fn running(layout: &Layout) -> Option<u32> {
+    let text = fs::read_to_string(path(layout)).ok()?;
+    let (pid, then) = text.trim().split_once(' ')?;
+    let pid = pid.parse().ok()?;
+    (started(pid)? == then).then_some(pid)
+}
+
+/// Field 22 of /proc/PID/stat: when it started, in ticks since boot.
+fn started(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in parentheses and may hold anything.
+    let rest = stat.rsplit_once(") ")?.1;
+    rest.split(' ').nth(19).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{note, running};
+    use crate::layout::Layout;
+
+    #[test]
+    fn only_the_same_process_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        assert_eq!(running(&layout), None);
+        note(&layout).unwrap();
+        assert_eq!(running(&layout), Some(std::process::id()));
+        std::fs::write(folder.path().join("evenkeel.pid"), format!("{} 1\n", std::process::id())).unwrap();
+        assert_eq!(running(&layout), None, "another process of that id");
+    }
+}

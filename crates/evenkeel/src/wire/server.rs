@@ -1,0 +1,356 @@
+//! `evenkeel server`: everything on this machine, started in the order of the architecture and drained in reverse.
+//!
+//! Data lock -> authorities -> signing keys -> encryption keys -> engine -> bootstrap objects -> listen -> node and loops.
+//! /readyz depends on no loop. SIGTERM drains and exits; pods, links and containerd stay.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use api::Registry;
+use base::{Chain, Clock};
+use jiff::SignedDuration;
+use reconcile::{Health, Leader, LeaderConfig};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+use view::{Drain, Endpoint};
+
+use super::apiserver::{self as parts, Tls};
+use super::join::{ClusterSettings, Join};
+use super::node::{self, NodeTls};
+use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, schedule};
+use crate::cli::ServerArgs;
+use crate::layout::Layout;
+use crate::pki::{
+    self, Access, Kubeconfig, NodeIdentity, Role, ServerNames, ServerPki, TokenStore, TokenText, hash_of_ca,
+};
+
+/// How often certificates are looked at.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+/// Everything has this long to drain before the process ends anyway.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// A server that is about to run: what its parts share.
+struct Setup {
+    args: ServerArgs,
+    layout: Layout,
+    name: String,
+    addresses: Vec<IpAddr>,
+    pki: Arc<ServerPki>,
+    names: ServerNames,
+    cluster: ClusterSettings,
+}
+
+pub async fn run(args: ServerArgs) -> Result<()> {
+    let layout = args.common.layout();
+    let _lock = store::DataLock::acquire(&layout.server()).context("is this server running already?")?;
+    let setup = Setup::prepare(args, layout)?;
+    pid::note(&setup.layout)?;
+    let (server, tls, health) = setup.open().await?;
+    let (work, api) = (Drain::new(), Drain::new());
+    let mut tasks = JoinSet::new();
+    let mut serving = JoinSet::new();
+    let listener = setup.listen().await?;
+    server.bootstrap().await.context("write the bootstrap objects")?;
+    serving.spawn(serve(server.clone(), listener, tls.source(), api.clone()));
+    setup.write_kubeconfig()?;
+    info!(url = %setup.kubeconfig_url(), kubeconfig = %setup.kubeconfig_path().display(), "the API is up");
+    tasks.spawn({
+        let (server, work) = (server.clone(), work.clone());
+        async move { server.run(work.cancelled()).await }
+    });
+    setup.start_loops(&server, &mut tasks, health, &work);
+    let identity = setup.start_node(&mut tasks, &work)?;
+    tasks.spawn(renew(setup, tls, identity, work.clone()));
+    signal(&mut serving).await;
+    info!("draining; pods keep running");
+    let drained = async {
+        work.cancel();
+        while tasks.join_next().await.is_some() {}
+        api.cancel();
+        while serving.join_next().await.is_some() {}
+    };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+        warn!("the drain took longer than {} s", DRAIN_TIMEOUT.as_secs());
+    }
+    Ok(())
+}
+
+async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiserver::TlsSource, drain: Drain) {
+    server.serve(listener, tls, async move { drain.cancelled().await }).await;
+}
+
+/// Returns on SIGTERM or SIGINT, or when the API server ends by itself.
+async fn signal(serving: &mut JoinSet<()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        error!("signals cannot be received");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = serving.join_next() => error!("the API server ended"),
+    }
+}
+
+/// Issues again what is due, without a restart.
+async fn renew(setup: Setup, tls: Tls, node: Option<NodeTls>, drain: Drain) {
+    while drain.run_until_cancelled(tokio::time::sleep(RENEWAL_LOOK)).await.is_some() {
+        let renewed = tls.renew(&SystemClock).and_then(|()| setup.write_kubeconfig()).and_then(|()| match &node {
+            Some(node) => node.renew(&setup.node_identity()?),
+            None => Ok(()),
+        });
+        if let Err(failure) = renewed {
+            error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
+        }
+    }
+}
+
+// === impl Setup ===
+
+impl Setup {
+    /// Files only: nothing listens yet.
+    fn prepare(args: ServerArgs, layout: Layout) -> Result<Setup> {
+        let name = host::node_name(&args.node)?;
+        let addresses = host::node_addresses(&args.node)?;
+        let service_address = nth_address(args.service_cidr.first().context("--service-cidr is empty")?, 1)?;
+        let dns = match args.cluster_dns {
+            Some(address) => address,
+            None => nth_address(&args.service_cidr[0], 10)?,
+        };
+        let cluster = ClusterSettings {
+            cluster_cidrs: args.cluster_cidr.clone(),
+            service_cidrs: args.service_cidr.clone(),
+            cluster_dns: vec![dns],
+            cluster_domain: args.cluster_domain.clone(),
+        };
+        let mut own = addresses.clone();
+        own.extend(args.node.node_external_ip.iter().copied().chain(args.advertise_address).chain([args.bind_address]));
+        let names = ServerNames::new(&args.cluster_domain, service_address, &own, &name, &args.tls_san);
+        let pki = Arc::new(ServerPki::load_or_make(&layout, SystemClock.now()).context("prepare the authorities")?);
+        let setup = Setup { args, layout, name, addresses, pki, names, cluster };
+        setup.prepare_token()?;
+        Ok(setup)
+    }
+
+    /// The token that agents join with: the operator's, or one drawn on the first start.
+    fn prepare_token(&self) -> Result<()> {
+        let now = SystemClock.now();
+        let tokens = TokenStore::new(self.layout.join_tokens());
+        let given = match (&self.args.token, &self.args.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(file)) => {
+                Some(std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?)
+            }
+            (None, None) => None,
+        };
+        let given = given.map(|text| text.trim().to_owned());
+        let secret = given.map(|text| TokenText::parse(&text).map_or(text, |token| token.secret));
+        let kept = pki::read(&self.layout.token())?.and_then(|text| TokenText::parse(&text).ok());
+        if let Some(kept) = &kept
+            && kept.trusts(&self.pki.server.pem)
+            && secret.as_ref().is_none_or(|secret| *secret == kept.secret)
+            && tokens.role_of(&kept.secret, now)?.is_some()
+        {
+            return Ok(());
+        }
+        let secret = secret.or_else(|| kept.map(|kept| kept.secret));
+        let forever: Option<SignedDuration> = None;
+        let (_, text) = tokens.create(Role::Server, secret, forever, "of this server", &self.pki.server.pem, now)?;
+        pki::write(&self.layout.token(), format!("{}\n", text.reveal()).as_bytes(), Access::Secret)?;
+        Ok(())
+    }
+
+    /// Opens the state and puts the API server together.
+    async fn open(&self) -> Result<(::apiserver::Server, Tls, watch::Sender<Health>)> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let engine = parts::engine(&self.args, &self.layout).await?;
+        let store =
+            store::Store::open(engine, keyring(&self.layout)?, clock.clone()).await.context("read the state")?;
+        let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
+        let join = Join::new(&self.layout, self.pki.clone(), self.cluster.clone(), clock, store.clone());
+        let (health, healthy) = watch::channel(Health::default());
+        let made = parts::Parts {
+            store,
+            pki: self.pki.clone(),
+            join,
+            nodes: tls.proxy()?,
+            advertise: self.advertise(),
+            health: healthy,
+        };
+        Ok((parts::build(&self.args, &self.layout, made)?, tls, health))
+    }
+
+    async fn listen(&self) -> Result<TcpListener> {
+        let wanted = SocketAddr::new(self.args.bind_address, self.args.https_listen_port);
+        match TcpListener::bind(wanted).await {
+            Ok(listener) => Ok(listener),
+            // A machine without IPv6 has no `::`.
+            Err(error) if wanted.ip().is_unspecified() && error.raw_os_error() == Some(AFNOSUPPORT) => {
+                let four = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), wanted.port());
+                TcpListener::bind(four).await.with_context(|| format!("listen on {four}"))
+            }
+            Err(error) => Err(error).with_context(|| format!("listen on {wanted}")),
+        }
+    }
+
+    fn start_loops(
+        &self,
+        server: &::apiserver::Server,
+        tasks: &mut JoinSet<()>,
+        health: watch::Sender<Health>,
+        drain: &Drain,
+    ) {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let client = inprocess::client(server, "system:kube-controller-manager", "kube-controller-manager");
+        let identity = format!("{}_{}", self.name, &hash_of_ca(&self.pki.client.pem)[..8]);
+        let config = LeaderConfig::new("kube-controller-manager", &identity);
+        let (leader, leading) = Leader::new(config, client.clone(), clock.clone());
+        tasks.spawn(leader.run(drain.clone()));
+        let registry: Arc<dyn Fn() -> Arc<Registry> + Send + Sync> = {
+            let server = server.clone();
+            Arc::new(move || server.registry())
+        };
+        let loops = controllers::Parts {
+            client,
+            clock: clock.clone(),
+            config: self.controllers_config(),
+            registry: registry.clone(),
+            leading: leading.clone(),
+            host: self.name.clone(),
+        };
+        let controllers = controllers::build(loops, drain);
+        let client = inprocess::client(server, "system:kube-scheduler", "kube-scheduler");
+        let (scheduler, scheduling) = schedule::driver(client, clock, leading, &self.name, drain);
+        health.send_replace(controllers.health.and(scheduling));
+        tasks.spawn(controllers.driver.run(drain.clone()));
+        tasks.spawn(controllers.kinds.run(drain.clone()));
+        tasks.spawn(scheduler.run(drain.clone()));
+        let client = inprocess::administrator(server, "evenkeel-manifests");
+        tasks.spawn(manifests::Manifests::new(&self.layout, client, registry).run(drain.clone()));
+        // Readers of health outlive this function.
+        let drain = drain.clone();
+        tasks.spawn(async move {
+            drain.cancelled().await;
+            drop(health);
+        });
+    }
+
+    fn controllers_config(&self) -> ::controllers::Config {
+        let on = |name: &str| !self.args.disable.iter().any(|disabled| disabled == name);
+        ::controllers::Config {
+            cluster_cidrs: self.args.cluster_cidr.iter().map(Into::into).collect(),
+            root_ca: self.pki.server.pem.clone(),
+            local_path: on("local-storage").then(|| self.layout.local_storage().display().to_string().into()),
+            service_load_balancer: on("servicelb"),
+            ..::controllers::Config::default()
+        }
+    }
+
+    /// Starts the node of this machine, if there is to be one.
+    fn start_node(&self, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<Option<NodeTls>> {
+        if self.args.disable_agent {
+            return Ok(None);
+        }
+        let identity = self.node_identity()?;
+        let tls = NodeTls::new(&identity)?;
+        let own = if self.args.bind_address.is_unspecified() {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        } else {
+            self.args.bind_address
+        };
+        let parts = node::Parts {
+            args: self.args.node.clone(),
+            layout: self.layout.clone(),
+            name: self.name.clone(),
+            addresses: self.addresses.clone(),
+            cluster: self.cluster.clone(),
+            endpoint: Endpoint::new(&own.to_string(), self.args.https_listen_port),
+            disable: self.args.disable.clone(),
+        };
+        let running = node::run(parts, tls.clone(), drain.clone());
+        tasks.spawn(async move {
+            // The API goes on without the node: `status` says what is wrong with it.
+            if let Err(failure) = running.await {
+                error!(error = %Chain(failure.as_ref()), "the node of this machine did not start");
+            }
+        });
+        Ok(Some(tls))
+    }
+
+    fn node_identity(&self) -> Result<NodeIdentity> {
+        let addresses: BTreeSet<IpAddr> =
+            self.addresses.iter().chain(&self.args.node.node_external_ip).copied().collect();
+        let made = NodeIdentity::of_server(&self.layout, &self.pki, &self.name, &addresses, SystemClock.now());
+        Ok(made.context("certificates of the node")?.0)
+    }
+
+    fn advertise(&self) -> SocketAddr {
+        let address = self.args.advertise_address.unwrap_or(self.addresses[0]);
+        SocketAddr::new(address, self.args.https_listen_port)
+    }
+
+    /// This machine's own kubeconfig names the loopback, unless the operator said which address is the right one.
+    fn kubeconfig_url(&self) -> String {
+        let named = self.args.advertise_address.is_some() || !self.args.node.node_ip.is_empty();
+        let bound = Some(self.args.bind_address).filter(|address| !address.is_unspecified());
+        let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.args.https_listen_port);
+        let address =
+            if named { self.advertise() } else { bound.map_or(loopback, |ip| SocketAddr::new(ip, loopback.port())) };
+        format!("https://{address}")
+    }
+
+    fn kubeconfig_path(&self) -> PathBuf {
+        self.args.write_kubeconfig.clone().unwrap_or_else(|| self.layout.kubeconfig())
+    }
+
+    fn write_kubeconfig(&self) -> Result<()> {
+        let text = self.args.write_kubeconfig_mode.trim_start_matches("0o");
+        let mode = u32::from_str_radix(text, 8).context("--write-kubeconfig-mode is octal: 0600")?;
+        let (admin, _) = self.pki.admin(SystemClock.now())?;
+        let config = Kubeconfig::new(&self.kubeconfig_url(), &self.pki.server.pem, &admin);
+        let text = config.render("default");
+        for path in BTreeSet::from([self.kubeconfig_path(), self.own_kubeconfig()]) {
+            if pki::read(&path)?.as_deref() != Some(text.as_str()) {
+                pki::write(&path, text.as_bytes(), Access::Mode(mode))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where this program's own commands look, whatever was asked for.
+    fn own_kubeconfig(&self) -> PathBuf {
+        self.layout.kubeconfig()
+    }
+}
+
+/// `EAFNOSUPPORT`.
+const AFNOSUPPORT: i32 = 97;
+
+/// The address number `n` of a range.
+fn nth_address(range: &str, n: u8) -> Result<IpAddr> {
+    let (base, _) = range.split_once('/').with_context(|| format!("{range:?} is not a range of addresses"))?;
+    let base: IpAddr = base.parse().with_context(|| format!("{range:?} is not a range of addresses"))?;
+    Ok(match base {
+        IpAddr::V4(four) => IpAddr::V4((u32::from(four) + u32::from(n)).into()),
+        IpAddr::V6(six) => IpAddr::V6((u128::from(six) + u128::from(n)).into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nth_address;
+
+    #[test]
+    fn well_known_addresses_follow_from_the_range() {
+        assert_eq!(nth_address("10.43.0.0/16", 1).unwrap().to_string(), "10.43.0.1");
+        assert_eq!(nth_address("fd00:43::/112", 10).unwrap().to_string(), "fd00:43::a");
+        assert!(nth_address("10.43.0.0", 1).is_err());
+    }
+}
