@@ -30,6 +30,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(3600);
 /// The same status is not written again sooner, however the API shows it.
 const SAME_REPORT_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
+/// Status writes of one pod in a row before they are paced.
+const REPORTS_MAX: usize = 20;
+const REPORTS_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
+const REPORT_PACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
 /// What the agent tells a worker.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -92,6 +97,8 @@ pub struct Worker {
     recorded_revision: u64,
     /// The last body written, and when: the same again so soon means that the API writes it differently.
     sent: Option<(Tree, Timestamp)>,
+    /// Writes of the last moments: a pod that changes without end is written at a steady pace.
+    recent: std::collections::VecDeque<Timestamp>,
     reports: JoinSet<Reported>,
     report_failures: u32,
     report_at: Option<Timestamp>,
@@ -128,6 +135,7 @@ impl Worker {
             recorded: Tree::Null,
             recorded_revision: 0,
             sent: None,
+            recent: std::collections::VecDeque::new(),
             reports: JoinSet::new(),
             report_failures: 0,
             report_at: None,
@@ -474,6 +482,14 @@ impl Worker {
                 self.report_at = Some(at);
                 return;
             }
+            while self.recent.front().is_some_and(|at| REPORTS_WITHIN < now.duration_since(*at)) {
+                self.recent.pop_front();
+            }
+            if REPORTS_MAX <= self.recent.len() {
+                self.report_at = Some(now + REPORT_PACE);
+                return;
+            }
+            self.recent.push_back(now);
             tracing::debug!(%body, "status");
             self.sent = Some((body.clone(), now));
             self.reports.spawn(report::write(self.context.clone(), self.name.clone(), body));
