@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod lab;
+#[path = "lab/names.rs"]
+mod names;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -44,6 +46,12 @@ fn pods_reach(name: &str, bridge_netfilter: bool) {
         assert_eq!(client.dial(at).unwrap(), client.address, "pods keep their address");
         assert_eq!(web.dial(at).unwrap().to_string(), "10.42.7.1", "a pod that calls itself is hidden");
         lab.host.dial(at).unwrap();
+
+        // Names, from a pod and from the node.
+        for asker in [client.udp_socket(), lab.host.udp_socket()] {
+            let name = "web.default.svc.cluster.local.";
+            node.until(|| lab::resolve(&asker, name).as_deref() == Some(SERVICE)).await;
+        }
 
         // Ports of the node, from the node, from a pod and from outside.
         let outside = lab.outside();
@@ -162,5 +170,59 @@ fn udp_clients_leave_a_dead_endpoint() {
         node.replace_endpoints("dns", &[(&two.address.to_string(), "n1", true)]).await;
         node.until(|| ask().as_deref() == Some("two")).await;
         node.stop().await;
+    });
+}
+
+#[test]
+fn session_affinity_survives_changes() {
+    let Some(lab) = Lab::new("affinity") else { return };
+    lab.run(async |lab: &Lab| {
+        let node = Node::start(lab, "n1", "10.42.11.0/24").await;
+        let client = node.connect_pod(lab, "client", json!([]));
+        let mut addresses = Vec::new();
+        let mut pods = Vec::new();
+        for name in ["one", "two", "three"] {
+            let pod = node.connect_pod(lab, name, json!([]));
+            pod.answer_udp(5353, name);
+            addresses.push(pod.address.to_string());
+            pods.push(pod);
+        }
+        let at: SocketAddr = format!("{SERVICE}:53").parse().unwrap();
+        node.create(&service("dns", SERVICE, json!({ "sessionAffinity": "ClientIP" }), 53, 0, "UDP")).await;
+        let list = |count: usize| addresses[..count].iter().map(|a| (a.as_str(), "n1", true)).collect::<Vec<_>>();
+        node.create(&endpoints("dns", &list(2), 5353, "UDP")).await;
+        node.synced(1).await;
+        // Every socket is a new flow, which would be dealt anew without memory.
+        let first = lab::ask(&client.udp_socket(), at).unwrap();
+        for _ in 0..12 {
+            assert_eq!(lab::ask(&client.udp_socket(), at).unwrap(), first);
+        }
+        node.replace_endpoints("dns", &list(3)).await;
+        node.endpoints(3).await;
+        for _ in 0..12 {
+            assert_eq!(lab::ask(&client.udp_socket(), at).unwrap(), first, "a difference keeps what clients have");
+        }
+        node.stop().await;
+    });
+}
+
+#[test]
+fn pods_of_neighbours_are_reached_by_routes() {
+    let Some(lab) = Lab::new("routes") else { return };
+    lab.run(async |lab: &Lab| {
+        let outside = lab.outside();
+        lab::neighbour(&outside, "10.42.20.9", "10.42.12.0/24");
+        let _far = outside.listen(9000);
+        let node = Node::start(lab, "n1", "10.42.12.0/24").await;
+        let client = node.connect_pod(lab, "client", json!([]));
+        let far: SocketAddr = "10.42.20.9:9000".parse().unwrap();
+        node.join("n2", "10.42.20.0/24", "172.31.0.2").await;
+        node.until(|| lab.routes().contains("10.42.20.0/24 via 172.31.0.2")).await;
+        assert_eq!(client.dial(far).unwrap(), client.address, "pods see each other as they are");
+        node.join("n3", "10.42.30.0/24", "192.0.2.33").await;
+        node.unreachable("n3").await;
+        node.leave("n2").await;
+        node.until(|| !lab.routes().contains("10.42.20.0/24")).await;
+        node.cleanup().await;
     });
 }

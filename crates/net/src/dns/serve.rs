@@ -27,7 +27,7 @@ const QUESTIONS_MAX: usize = 2048;
 const CONNECTIONS_MAX: usize = 256;
 /// Longest silence on a TCP connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(250);
 /// What a client takes that says nothing (RFC 1035).
 const PLAIN_BYTES_MAX: u16 = 512;
 const DATAGRAM_BYTES_MAX: usize = 4096;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use api::{Gvr, Key};
 use async_trait::async_trait;
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::{Name, RecordType};
 use net::service::ProxyStatus;
 use net::{Agent, Config, LiveSandboxes, NetStatus};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -137,6 +139,22 @@ pub fn ask(socket: &UdpSocket, at: SocketAddr) -> Option<String> {
     Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
 }
 
+/// Asks the cluster's name server for an address.
+pub fn resolve(socket: &UdpSocket, name: &str) -> Option<String> {
+    let mut message = Message::query();
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    socket.send_to(&message.to_vec().unwrap(), "10.43.0.10:53").ok()?;
+    let mut buffer = [0; 1500];
+    let (count, _) = socket.recv_from(&mut buffer).ok()?;
+    Message::from_vec(&buffer[..count]).ok()?.answers.first().map(|record| record.data.to_string())
+}
+
+/// Gives the machine outside a pod address and a route back to our pods.
+pub fn neighbour(outside: &Netns, address: &str, ours: &str) {
+    ip(&format!("-n {} addr add {address}/32 dev lo", outside.name));
+    ip(&format!("-n {} route add {ours} via 172.31.0.1", outside.name));
+}
+
 impl Drop for Netns {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
@@ -192,6 +210,10 @@ impl Lab {
                 eprintln!("no br_netfilter here");
             }
         });
+    }
+
+    pub fn routes(&self) -> String {
+        self.output("ip", &["route"])
     }
 
     pub fn links(&self) -> String {
@@ -319,6 +341,33 @@ impl Node {
         });
         let reached = tokio::time::timeout(WAIT, level).await.is_ok();
         assert!(reached, "rules not in time: {:?}", self.status.borrow().proxy);
+    }
+
+    /// Waits until the rules know so many endpoints.
+    pub async fn endpoints(&self, count: usize) {
+        let mut status = self.status.clone();
+        let level = status.wait_for(
+            |status| matches!(&status.proxy, Some(ProxyStatus::Synced { endpoints, .. }) if *endpoints == count),
+        );
+        tokio::time::timeout(WAIT, level).await.expect("rules in time").unwrap();
+    }
+
+    /// Another node appears.
+    pub async fn join(&self, name: &str, range: &str, address: &str) {
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
+            "spec": { "podCIDR": range, "podCIDRs": [range] },
+            "status": { "addresses": [{ "type": "InternalIP", "address": address }] } });
+        self.api.client().create(&gvr("Node"), "", &node).await.unwrap();
+    }
+
+    pub async fn leave(&self, name: &str) {
+        self.api.client().delete(&gvr("Node"), &Key::cluster(name), &json!({})).await.unwrap();
+    }
+
+    pub async fn unreachable(&self, name: &str) {
+        let mut status = self.status.clone();
+        let level = status.wait_for(|status| status.unreachable == [name]);
+        tokio::time::timeout(WAIT, level).await.expect("told in time").unwrap();
     }
 
     /// Waits for a level that only the network shows.
