@@ -1,7 +1,7 @@
 //! What goes when its time has come: finished Jobs with a time to live, events, pods nobody will end.
 
 use api::snapshot::gvr_of;
-use api::{Gvr, Key, Object, Op, Plan, Propagation, Snapshot, Tree};
+use api::{Gvr, Key, Object, Op, Plan, Propagation, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
@@ -166,12 +166,6 @@ fn surplus(ctx: &Ctx, snapshot: &Snapshot) -> Plan {
     Plan::step(finished.iter().take(surplus).map(force_delete).collect())
 }
 
-/// A tree has nothing to say about its time.
-#[cfg(test)]
-fn event(name: &str) -> Tree {
-    json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "a"}})
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +175,7 @@ mod tests {
     #[test]
     fn events_and_finished_jobs_expire() {
         let mut world = World::new(&["event-expiry", "ttl-after-finished"]);
-        world.put(event("e"));
+        world.put(json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "a"}}));
         let done = json!([{"type": "Complete", "status": "True", "lastTransitionTime": time(testing::start())}]);
         world.put(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "namespace": "a"},
             "spec": {"ttlSecondsAfterFinished": 100}, "status": {"conditions": done}}));

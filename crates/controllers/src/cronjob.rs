@@ -121,7 +121,7 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     let earliest = starting.map_or(last, |deadline| last.max(now - deadline));
     let again = schedule.next(last, now);
     let plan = match schedule.latest(earliest, now) {
-        Some(at) => fire(&Firing { object, tree: &tree, snapshot, owned: &owned, at, now }, &mut status, &tidy),
+        Some(at) => fire(&Firing { object, tree: &tree, snapshot, owned: &owned, at }, &mut status, &tidy),
         None => rest(&status),
     };
     match again {
@@ -136,12 +136,11 @@ struct Firing<'a> {
     snapshot: &'a Snapshot,
     owned: &'a [(Arc<Object>, Tree)],
     at: Timestamp,
-    now: Timestamp,
 }
 
 /// Starts the Job of one scheduled time, as the concurrency policy allows.
 fn fire(firing: &Firing<'_>, status: &mut Tree, tidy: &[Op]) -> Plan {
-    let Firing { object, tree, snapshot, owned, at, .. } = firing;
+    let Firing { object, tree, snapshot, owned, at } = firing;
     let write = |status: &Tree| op::status::<CronJob>(object, tree, status).into_iter().collect::<Vec<Op>>();
     let name = format!("{}-{}", object.key.name, at.as_second() / 60);
     let active: Vec<&(Arc<Object>, Tree)> = owned.iter().filter(|(_, job)| !finished(job)).collect();
@@ -166,7 +165,6 @@ fn fire(firing: &Firing<'_>, status: &mut Tree, tidy: &[Op]) -> Plan {
     }
     let create = if exists { vec![] } else { vec![op::create::<Job>(&object.key.namespace, job(firing, &name))] };
     status["lastScheduleTime"] = json!(time(*at));
-    let _ = firing.now;
     Plan::step(first).then(create).then(write(status)).then(events)
 }
 

@@ -74,11 +74,7 @@ fn plan(ctx: &Ctx, snapshot: &Snapshot, key: &Key, _: Timestamp) -> Plan {
 }
 
 fn whole(count: usize) -> Quantity {
-    Quantity::parse(&count.to_string()).unwrap_or_default()
-}
-
-fn plus(sum: Quantity, more: Quantity) -> Quantity {
-    Quantity { nanos: sum.nanos.saturating_add(more.nanos), ..sum }
+    Quantity::from_units(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
 fn parse(tree: Option<&Tree>) -> Quantity {
@@ -101,7 +97,7 @@ fn pod_usage(snapshot: &Snapshot, key: &Key, quota: &Tree) -> BTreeMap<String, Q
         }
         let mut add = |name: &str, amount: Quantity| {
             let sum = used.entry(name.to_owned()).or_default();
-            *sum = plus(*sum, amount);
+            *sum = *sum + amount;
         };
         add("count/pods", whole(1));
         if ended {
@@ -131,13 +127,11 @@ fn pod_amounts(pod: &Tree, kind: &str) -> BTreeMap<String, Quantity> {
     let sidecars = init.iter().filter(|container| text(container, "/restartPolicy") == "Always");
     for (name, amount) in list(pod, "/spec/containers").iter().chain(sidecars).flat_map(of) {
         let sum = sums.entry(name).or_default();
-        *sum = plus(*sum, amount);
+        *sum = *sum + amount;
     }
     for (name, amount) in init.iter().flat_map(of) {
         let sum = sums.entry(name).or_default();
-        if amount.nanos > sum.nanos {
-            *sum = amount;
-        }
+        *sum = (*sum).max(amount);
     }
     sums
 }
@@ -174,7 +168,7 @@ fn count(ctx: &Ctx, snapshot: &Snapshot, key: &Key, name: &str) -> Option<Quanti
     let services = || objects(&gvr_of::<Service>()).into_iter().map(|service| service.tree());
     let claims = || objects(&gvr_of::<PersistentVolumeClaim>()).into_iter().map(|claim| claim.tree());
     let sizes = |claims: &mut dyn Iterator<Item = Tree>| {
-        claims.map(|claim| parse(claim.pointer("/spec/resources/requests/storage"))).fold(Quantity::default(), plus)
+        claims.map(|claim| parse(claim.pointer("/spec/resources/requests/storage"))).sum()
     };
     match name {
         "services.loadbalancers" => {

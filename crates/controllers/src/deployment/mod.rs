@@ -83,7 +83,7 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     }
     let mut rollout = Rollout::new(object, &tree, claim.owned.iter().map(Set::new).collect(), now);
     if object.header.deletion.is_some() {
-        return rollout.finish(snapshot, None);
+        return rollout.finish(None);
     }
     let paused = flag(&tree, "/spec/paused");
     let created = if paused || rollout.scaled_by_person() {
@@ -95,7 +95,7 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     } else {
         rollout.roll(snapshot)
     };
-    rollout.finish(snapshot, created)
+    rollout.finish(created)
 }
 
 /// A ReplicaSet to make, or the news that its name is taken by another template.
@@ -194,7 +194,7 @@ impl<'a> Rollout<'a> {
     }
 
     /// Turns what is wanted into operations: sets, the Deployment's revision, status, history.
-    fn finish(self, snapshot: &Snapshot, created: Option<NewSet>) -> Plan {
+    fn finish(self, created: Option<NewSet>) -> Plan {
         let mut ops = vec![];
         let mut events = vec![];
         for set in &self.sets {
@@ -220,7 +220,7 @@ impl<'a> Rollout<'a> {
         ops.extend(self.revision_op(revision));
         let (status, again) = self.status(made.as_deref(), collided);
         ops.extend(op::status::<Deployment>(self.object, self.tree, &status));
-        ops.extend(self.history_ops(&status, snapshot));
+        ops.extend(self.history_ops(&status));
         let plan = Plan::step(ops).then(events);
         match again {
             Some(at) => plan.again_at(at),
@@ -236,7 +236,7 @@ impl<'a> Rollout<'a> {
     }
 
     /// Deletes the oldest empty sets beyond the history limit, once the rollout is complete.
-    fn history_ops(&self, status: &Tree, _: &Snapshot) -> Vec<Op> {
+    fn history_ops(&self, status: &Tree) -> Vec<Op> {
         let limit = int(self.tree, "/spec/revisionHistoryLimit").unwrap_or(HISTORY_DEFAULT);
         if !self.complete(status) || self.object.header.deletion.is_some() {
             return vec![];

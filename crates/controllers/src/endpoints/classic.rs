@@ -83,9 +83,12 @@ fn family(service: &Tree) -> &'static str {
     if first == "IPv6" || first.is_empty() && address.contains(':') { "IPv6" } else { "IPv4" }
 }
 
+/// Ports, and by address whether it is ready and its entry.
+type Group = (Vec<Tree>, BTreeMap<SmolStr, (bool, Tree)>);
+
 /// Groups by identical ports; ready and not ready addresses apart, in address order. True where addresses were left out.
 fn subsets(backends: &[Backend], family: &str) -> (Vec<Tree>, bool) {
-    let mut groups: BTreeMap<String, (Vec<Tree>, BTreeMap<SmolStr, (bool, Tree)>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     // Terminating pods are not listed: this API has no word for them, save where not ready ones are published.
     let mut room = ADDRESSES_MAX;
     for backend in backends.iter().filter(|backend| !backend.terminating || backend.ready) {
@@ -112,8 +115,8 @@ fn subsets(backends: &[Backend], family: &str) -> (Vec<Tree>, bool) {
     (render(groups), false)
 }
 
-fn render(groups: BTreeMap<String, (Vec<Tree>, BTreeMap<SmolStr, (bool, Tree)>)>) -> Vec<Tree> {
-    let subset = |(ports, addresses): (Vec<Tree>, BTreeMap<SmolStr, (bool, Tree)>)| {
+fn render(groups: BTreeMap<String, Group>) -> Vec<Tree> {
+    let subset = |(ports, addresses): Group| {
         let mut made = json!({});
         let of = |wanted: bool| -> Vec<&Tree> {
             addresses.values().filter(|(ready, _)| *ready == wanted).map(|(_, entry)| entry).collect()

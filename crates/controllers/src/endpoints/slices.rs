@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{Backend, backends, enqueue_pods, has_selector, service_labels, zone};
 use crate::kit::value::{list, merge_diff, text, words};
-use crate::kit::{keys, name, op, owner};
+use crate::kit::{name, op, owner};
 use crate::{Controller, Ctx, Watch};
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";

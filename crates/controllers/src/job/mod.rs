@@ -14,7 +14,7 @@ mod verdict;
 mod tests;
 
 use api::snapshot::gvr_of;
-use api::{Gvr, Index, Key, LabelSelector, Object, Op, Plan, Snapshot, Tree};
+use api::{Index, Key, LabelSelector, Object, Op, Plan, Snapshot, Tree};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, json};
 
 use super::owner;
-use super::value::text;
 
 /// A pod's object beside its typed view.
 #[derive(Clone)]
@@ -138,9 +137,4 @@ pub fn from_template<O: Resource>(owner: &Object, template: &Tree, name: &str) -
 pub fn template_labels(template: &Tree) -> std::collections::BTreeMap<SmolStr, SmolStr> {
     let labels = template.pointer("/metadata/labels").and_then(Tree::as_object);
     labels.into_iter().flatten().map(|(name, value)| (name.into(), value.as_str().unwrap_or_default().into())).collect()
-}
-
-/// A pod's tree has this phase; for objects not decoded.
-pub fn phase_of(tree: &Tree) -> &str {
-    text(tree, "/status/phase")
 }

@@ -31,11 +31,6 @@ pub fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// RFC 3339 to the microsecond, as `metav1.MicroTime` is written.
-pub fn micro_time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
 /// The time at a pointer, if there is one.
 pub fn time_at(tree: &Tree, pointer: &str) -> Option<Timestamp> {
     text(tree, pointer).parse().ok()

@@ -17,7 +17,7 @@ impl Set<'_> {
         format!("{}-{}-{ordinal}", text(template, "/metadata/name"), self.object.key.name)
     }
 
-    pub(super) fn missing_claims(&self, ordinal: i64, _: &Work) -> Vec<Op> {
+    pub(super) fn missing_claims(&self, ordinal: i64) -> Vec<Op> {
         let existing = self.snapshot.of::<PersistentVolumeClaim>();
         let namespace = &self.object.key.namespace;
         let mut ops = vec![];

@@ -51,7 +51,7 @@ impl Set<'_> {
             pod["spec"]["subdomain"] = json!(service);
         }
         self.mount_claims(&mut pod["spec"], ordinal);
-        work.claims.extend(self.missing_claims(ordinal, work));
+        work.claims.extend(self.missing_claims(ordinal));
         let message = format!("create Pod {name} in StatefulSet {} successful", self.object.key.name);
         work.events.push(op::event::<StatefulSet>(self.object, "SuccessfulCreate", message));
         work.ops.push(op::create::<Pod>(&self.object.key.namespace, pod));

@@ -132,7 +132,7 @@ fn seek(snapshot: &Snapshot, claim: &Arc<Object>, tree: &Tree) -> Plan {
             message,
         )]);
     }
-    if let Some(volume) = smallest_fitting(snapshot, claim, tree).filter(|_| !late) {
+    if let Some(volume) = smallest_fitting(snapshot, tree).filter(|_| !late) {
         return Plan::step(pending).then(vec![reserve(&volume, claim)]);
     }
     let provisioner = class.as_ref().map_or("", |class| text(class, "/provisioner"));
@@ -168,7 +168,7 @@ fn size(tree: &Tree, pointer: &str) -> i64 {
     Quantity::parse(text(tree, pointer)).map(Quantity::value_ceil).unwrap_or_default()
 }
 
-fn smallest_fitting(snapshot: &Snapshot, claim: &Object, tree: &Tree) -> Option<Arc<Object>> {
+fn smallest_fitting(snapshot: &Snapshot, tree: &Tree) -> Option<Arc<Object>> {
     let wanted = size(tree, "/spec/resources/requests/storage");
     let class = class_of(tree).unwrap_or_default();
     let modes = words(list(tree, "/spec/accessModes"));
@@ -191,7 +191,6 @@ fn smallest_fitting(snapshot: &Snapshot, claim: &Object, tree: &Tree) -> Option<
             && modes.iter().all(|mode| offered.contains(mode))
             && size(&offer, "/spec/capacity/storage") >= wanted
     };
-    let _ = claim;
     let fitting = volumes.iter().filter(fits);
     fitting.min_by_key(|volume| (size(&volume.tree(), "/spec/capacity/storage"), volume.key.clone())).cloned()
 }
