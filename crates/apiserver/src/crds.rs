@@ -98,7 +98,7 @@ fn conflict_of(registry: &Registry, definition: &Object, crd: &Tree) -> Option<C
 fn kinds_of(definition: &Object, crd: &Tree) -> Vec<Kind> {
     let versions = crd["spec"]["versions"].as_array().into_iter().flatten();
     let served = versions.filter(|version| version["served"] == true).map(|version| text(&version["name"]));
-    let made = served.filter_map(|version| match kind_of_PENDING(crd, version, definition.revision.0) {
+    let made = served.filter_map(|version| match api::crd::kind_of(crd, version, definition.revision.0) {
         Ok(kind) => Some(kind),
         Err(causes) => {
             warn!(crd = %definition.key, version, ?causes, "schema");
@@ -341,8 +341,4 @@ fn accepted_names(names: &Tree) -> Tree {
         accepted.insert("listKind".into(), json!(format!("{kind}List")));
     }
     Tree::Object(accepted)
-}
-#[allow(non_snake_case, reason = "x")]
-fn kind_of_PENDING(_: &Tree, _: &str, _: u64) -> Result<Kind, Vec<api::Cause>> {
-    Err(Vec::new())
 }

@@ -93,7 +93,7 @@ async fn wrong_patches_and_methods() {
     };
     assert_eq!(patch("application/json", "", "{}").await, 415);
     assert_eq!(patch("application/merge-patch+json", "", "{").await, 400);
-    assert_eq!(patch("application/json-patch+json", "", r#"[{"op":"add","path":"/data"}]"#).await, 400);
+    assert_eq!(patch("application/json-patch+json", "", r#"[{"op":"add","path":"/data"}]"#).await, 422);
     assert_eq!(patch("application/json-patch+json", "", r#"[{"op":"test","path":"/data","value":1}]"#).await, 422);
     assert_eq!(patch("application/apply-patch+yaml", "", "{}").await, 422, "no field manager");
     assert_eq!(patch("application/merge-patch+json", "?force=true", "{}").await, 422);

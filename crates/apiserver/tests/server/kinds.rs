@@ -119,7 +119,7 @@ fn extra(kind: &Kind, name: &str) -> Value {
             json!({"roleRef": role, "subjects": [{"kind": "User", "name": "u", "apiGroup": "rbac.authorization.k8s.io"}]})
         }
         "ClusterRole" | "Role" => json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}),
-        "CSINode" => json!({"spec": {"drivers": []}}),
+        "CSINode" => json!({"spec": {"drivers": [{"name": "example.com", "nodeID": "n"}]}}),
         "CSIDriver" => json!({"spec": {}}),
         "StorageClass" => json!({"provisioner": "example.com/p"}),
         "VolumeAttachment" => {
@@ -179,6 +179,8 @@ type Faults = BTreeMap<String, String>;
 async fn every_kind_takes_every_verb_in_every_encoding() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await.ok();
     let mut faults = Faults::new();
     let mut walked = 0;
     for kind in cluster.server.registry().iter() {
