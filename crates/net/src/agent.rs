@@ -12,7 +12,7 @@ use api::{Key, Snapshot};
 use async_trait::async_trait;
 use base::Chain;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -134,12 +134,12 @@ impl Agent {
     }
 }
 
+/// No more than `system:node` and `system:node-proxier` may read: what is refused would never be complete.
 fn watched() -> Vec<Watched> {
     vec![
         Watched::of::<Service>(&[dns::ADDRESSES]),
         Watched::of::<EndpointSlice>(&[dns::SERVICE, dns::ADDRESSES]),
         Watched::of::<Node>(&[]),
-        Watched::of::<Namespace>(&[]),
     ]
 }
 
@@ -165,8 +165,7 @@ struct Pods {
 
 impl Pods {
     async fn run(self, drain: Drain) {
-        // A runtime must not call a plugin whose agent is not ready: it waits for the file instead.
-        let _ = fs::remove_file(self.agent.config.conflist());
+        self.withdraw_plugin().await;
         let server = loop {
             let Some(ranges) = drain.run_until_cancelled(self.ranges()).await else { return };
             match self.start(ranges).await {
@@ -193,6 +192,19 @@ impl Pods {
             self.agent.say(format!("CNI socket: {error}"));
         }
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// A runtime must not call a plugin whose network is not there: it waits for the file instead. While the bridge is up
+    /// the file stays, so that the runtime does not report a lost network whenever the agent restarts.
+    async fn withdraw_plugin(&self) {
+        let bridge = self.agent.config.names().bridge;
+        let found = match Netlink::open() {
+            Ok(netlink) => link::find(&netlink.handle, &bridge).await.ok().flatten(),
+            Err(_) => None,
+        };
+        if found.is_none() {
+            let _ = fs::remove_file(self.agent.config.conflist());
+        }
     }
 
     /// The node's pod ranges: of the Node object, and where the API is away those of last time.

@@ -11,7 +11,7 @@ use api::{Index, Key, Snapshot};
 use base::{SmolStr, format_smolstr};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 /// Seconds an answer may be kept.
@@ -135,7 +135,7 @@ impl Zone {
     fn service(&self, question: &Question<'_>, labels: &[String]) -> Answer {
         let [rest @ .., namespace] = labels else { return Answer::NoData };
         let [rest @ .., service_name] = rest else {
-            return if question.has_namespace(namespace) { Answer::NoData } else { Answer::NoName };
+            return if question.has_services(namespace) { Answer::NoData } else { Answer::NoName };
         };
         let key = Key::new(namespace, service_name);
         let Some(service) = question.snapshot.of::<Service>().typed::<Service>(&key) else { return Answer::NoName };
@@ -273,8 +273,10 @@ impl Zone {
 // === impl Question ===
 
 impl Question<'_> {
-    fn has_namespace(&self, name: &str) -> bool {
-        self.snapshot.of::<Namespace>().get(&Key::cluster(name)).is_some()
+    /// A node may not read namespaces: those that hold a service are known. "No such name" for the others is what search
+    /// paths need, which some resolvers leave on an empty answer.
+    fn has_services(&self, namespace: &str) -> bool {
+        self.snapshot.of::<Service>().in_namespace(namespace).next().is_some()
     }
 
     fn of(&self, data: Vec<RData>) -> Answer {
@@ -334,8 +336,8 @@ impl Question<'_> {
 /// `10-42-0-5.default.pod`: the address is in the name itself.
 fn pod(question: &Question<'_>, labels: &[String]) -> Answer {
     match labels {
-        [namespace] if question.has_namespace(namespace) => Answer::NoData,
-        [dashed, namespace] if question.has_namespace(namespace) => {
+        [namespace] if question.has_services(namespace) => Answer::NoData,
+        [dashed, _namespace] => {
             let parsed = dashed.replace('-', ".").parse().or_else(|_| dashed.replace('-', ":").parse::<IpAddr>());
             parsed.map_or(Answer::NoName, |address| question.addresses([address]))
         }

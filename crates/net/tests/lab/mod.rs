@@ -272,7 +272,6 @@ fn gvr(kind: &str) -> Gvr {
     match kind {
         "Node" => Gvr::new("", "v1", "nodes"),
         "Service" => Gvr::new("", "v1", "services"),
-        "Namespace" => Gvr::new("", "v1", "namespaces"),
         "EndpointSlice" => Gvr::new("discovery.k8s.io", "v1", "endpointslices"),
         other => panic!("{other}"),
     }
@@ -284,10 +283,6 @@ impl Node {
         let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
             "spec": { "podCIDR": range, "podCIDRs": [range] } });
         api.client().create(&gvr("Node"), "", &node).await.unwrap();
-        for namespace in ["default", "kube-system"] {
-            let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
-            api.client().create(&gvr("Namespace"), "", &object).await.unwrap();
-        }
         Node::start_with(lab, name, api, &[]).await
     }
 

@@ -52,7 +52,6 @@ impl Server {
                 net::dns::SERVICE,
                 net::dns::ADDRESSES,
             ]),
-            Watched::of::<api::k8s_openapi::api::core::v1::Namespace>(&[]),
         ];
         let view = View::start(&api.client(), watched, &drain);
         view.synced().await;
