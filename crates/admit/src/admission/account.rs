@@ -48,7 +48,7 @@ pub(super) fn mount(cx: &Cx<'_>, pod: &mut Tree) -> Result<(), Status> {
 
 /// Containers that mount something there already keep it.
 fn mount_token(cx: &Cx<'_>, pod: &mut Tree) {
-    let mut volumes = doc::items(pod, "spec.volumes").iter();
+    let volumes = doc::items(pod, "spec.volumes").iter();
     let existing = volumes.map(|volume| doc::text(volume, "name")).find(|name| name.starts_with(VOLUME_PREFIX));
     let is_new = existing.is_none();
     let volume = existing.map_or_else(|| format!("{VOLUME_PREFIX}{}", names::suffix(cx.ports.rng)), str::to_owned);

@@ -105,3 +105,6 @@ pub fn authorize(attributes: &Attributes<'_>, reader: &dyn crate::Reader) -> Dec
 pub(crate) fn user_name_of_account(namespace: &str, name: &str) -> SmolStr {
     base::format_smolstr!("system:serviceaccount:{namespace}:{name}")
 }
+
+#[cfg(test)]
+mod tests;
