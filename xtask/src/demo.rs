@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::process::{cargo, output, run as run_program};
 use crate::wait::eventually;
@@ -20,8 +21,6 @@ use crate::{host, images, tools};
 
 /// All state of the demo's cluster.
 pub const DATA: &str = "/var/lib/evenkeel-demo";
-/// Root of its pods' cgroups, below each hierarchy.
-pub const CGROUP_ROOT: &str = "/evenkeel-demo";
 /// Where the application answers from outside; the node port of `examples/saas`.
 const NODE_PORT: u16 = 30080;
 /// How long the cluster may take to answer, the node to be ready, the application to be healthy.
@@ -64,6 +63,12 @@ pub fn run() -> anyhow::Result<()> {
 pub fn binary() -> anyhow::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     Ok(std::path::absolute(target.join("debug/evenkeel"))?)
+}
+
+/// What the demo's cgroups and rules are named by: `evenkeel` derives it from the data folder.
+pub fn instance() -> String {
+    let hash = hex::encode(Sha256::digest(DATA));
+    format!("evenkeel-{}", &hash[..8])
 }
 
 /// The process ids of the demo's server: at most one, thanks to its data lock.
@@ -110,7 +115,7 @@ fn start_server(archives: &Path) -> anyhow::Result<()> {
     let log =
         File::options().create(true).append(true).open(&path).with_context(|| format!("open {}", path.display()))?;
     let mut command = Command::new("setsid");
-    command.arg(&binary).arg("server").arg(format!("--data-dir={DATA}")).arg(format!("--cgroup-root={CGROUP_ROOT}"));
+    command.arg(&binary).arg("server").arg(format!("--data-dir={DATA}"));
     command.arg(format!("--write-kubeconfig={}", kubeconfig().display()));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
     // The child outlives this program and its terminal.

@@ -1,7 +1,7 @@
 //! Takes the demo away: processes, mounts, links, rules, cgroups, files. Checks that nothing is left.
 //!
 //! `evenkeel stop --pods` does it in order; what follows is for when that was not possible, and finds its prey by the
-//! demo's own data folder and cgroup root, never by a name that another program could have.
+//! demo's own data folder and instance name, never by a name that another program could have.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::demo::{CGROUP_ROOT, DATA, binary, processes};
-use crate::process::run as run_program;
+use crate::demo::{DATA, binary, instance, processes};
+use crate::process::{output, run as run_program};
 use crate::wait::eventually;
 
 /// How long processes get to end before they are killed, and to be gone after that.
@@ -19,7 +19,7 @@ const END_BOUND: Duration = Duration::from_secs(10);
 
 /// Leaves nothing of the demo behind; harmless when there is nothing.
 pub fn run() -> anyhow::Result<()> {
-    if !Path::new(DATA).exists() && ours().is_empty() && cgroups().is_empty() {
+    if left().is_empty() {
         println!("nothing to take away");
         return Ok(());
     }
@@ -28,6 +28,12 @@ pub fn run() -> anyhow::Result<()> {
     unmount()?;
     for folder in cgroups() {
         remove_cgroup(&folder);
+    }
+    for link in links() {
+        run_program("ip", &["link", "delete", &link])?;
+    }
+    for table in tables() {
+        run_program("nft", &["delete", "table", "inet", &table])?;
     }
     match fs::remove_dir_all(DATA) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -132,7 +138,7 @@ fn unmount() -> anyhow::Result<()> {
 fn cgroups() -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(base).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>());
-    let below = |path: &Path| path.join(CGROUP_ROOT.trim_start_matches('/'));
+    let below = |path: &Path| path.join(instance());
     let mut all: Vec<PathBuf> = hierarchies.unwrap_or_default().iter().map(|path| below(path)).collect();
     all.push(below(base));
     // A hierarchy may be there under two names.
@@ -150,10 +156,35 @@ fn remove_cgroup(folder: &Path) {
     let _ = fs::remove_dir(folder);
 }
 
+/// The bridge and the pods' links of an instance are `ek` or `ekv` and four hex digits. Whose they are cannot be told
+/// from the name, so they count only while no Evenkeel at all runs here.
+fn links() -> Vec<String> {
+    if !processes(|line| line.contains("evenkeel server ") || line.contains("evenkeel agent ")).is_empty() {
+        return Vec::new();
+    }
+    let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let named_by_us = |name: &String| {
+        let Some(rest) = name.strip_prefix("ek") else { return false };
+        let digits = rest.strip_prefix('v').unwrap_or(rest).as_bytes();
+        4 <= digits.len() && digits[..4].iter().all(u8::is_ascii_hexdigit)
+    };
+    names.filter(named_by_us).collect()
+}
+
+/// The demo's nftables table, if it is there.
+fn tables() -> Vec<String> {
+    let name = format!("evenkeel_{}", instance().replace('-', "_"));
+    let listed = output("nft", &["list", "tables", "inet"]).unwrap_or_default();
+    if listed.lines().any(|line| line.ends_with(&format!(" {name}"))) { vec![name] } else { Vec::new() }
+}
+
 fn left() -> Vec<String> {
     let processes = ours().into_iter().map(|pid| format!("process {pid}"));
     let mounts = mounts().into_iter().map(|point| format!("mount {point}"));
     let cgroups = cgroups().into_iter().map(|folder| format!("cgroup {}", folder.display()));
     let files = Path::new(DATA).exists().then(|| DATA.to_owned());
-    processes.chain(mounts).chain(cgroups).chain(files).collect()
+    let links = links().into_iter().map(|link| format!("link {link}"));
+    let tables = tables().into_iter().map(|table| format!("nftables table {table}"));
+    processes.chain(mounts).chain(links).chain(tables).chain(cgroups).chain(files).collect()
 }
