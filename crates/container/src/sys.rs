@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setsid};
@@ -15,6 +16,8 @@ use tokio::io::unix::AsyncFd;
 
 /// Capability number of `CAP_SYS_RESOURCE` (capabilities(7)).
 const CAP_SYS_RESOURCE: u32 = 24;
+/// `OVERLAYFS_SUPER_MAGIC` of statfs(2).
+const OVERLAY_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 /// Field of `/proc/PID/stat` with the start time, counted from after the command name (proc(5): field 22).
 const STAT_START_TIME: usize = 19;
 
@@ -51,6 +54,11 @@ pub fn has_sys_resource() -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
     bits & (1 << CAP_SYS_RESOURCE) != 0
+}
+
+/// True where a folder lies on an overlay file system.
+pub fn is_overlay(folder: &Path) -> bool {
+    rustix::fs::statfs(folder).is_ok_and(|stat| stat.f_type == OVERLAY_MAGIC)
 }
 
 pub fn boot_id() -> io::Result<String> {

@@ -29,9 +29,7 @@ impl Lab {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::new(folder.path(), &format!("ek-test-{name}-{}", std::process::id()), IMAGE);
-        // The test folder may itself lie on an overlay, which cannot carry another one.
-        config.settings.snapshotter = "native".into();
+        let config = Config::new(folder.path(), &format!("ek-test-{name}-{}", std::process::id()), IMAGE);
         Some(Lab { folder, config })
     }
 }

@@ -52,7 +52,7 @@ impl Settings {
             state: folder.join("state"),
             opt: folder.join("opt"),
             sandbox_image: sandbox_image.to_owned(),
-            snapshotter: "overlayfs".to_owned(),
+            snapshotter: snapshotter(folder).to_owned(),
             runc: None,
             systemd_cgroup: false,
             restrict_oom_score: !sys::has_sys_resource(),
@@ -171,6 +171,12 @@ fn path(path: &Path) -> String {
 pub(crate) fn quote(text: &str) -> String {
     let json = serde_json::to_string(text).expect("a string is JSON");
     json.replace('\u{7f}', "\\u007f")
+}
+
+/// An overlay cannot lie on another one (a data folder inside a container): plain copies can.
+fn snapshotter(folder: &Path) -> &'static str {
+    let nearest = folder.ancestors().find(|ancestor| ancestor.is_dir());
+    if nearest.is_some_and(sys::is_overlay) { "native" } else { "overlayfs" }
 }
 
 fn apparmor() -> bool {
