@@ -22,7 +22,7 @@ pub struct World {
     pub events: Vec<String>,
     /// Called after each round with the world: plays the node agent or a person.
     pub agent: fn(&mut World),
-    /// Replies lost: the operation happens, the driver thinks that it failed.
+    /// Every third reply is lost: the operation happens, the driver thinks that it failed.
     pub lose_replies: bool,
     streams: BTreeMap<Gvr, Stream>,
     indexes: BTreeMap<Gvr, Vec<Index>>,
@@ -31,6 +31,7 @@ pub struct World {
     timers: BTreeSet<(Timestamp, usize, Key)>,
     revision: u64,
     counter: u64,
+    performed: u64,
 }
 
 pub fn gvr(api_version: &str, kind: &str) -> Gvr {
@@ -85,6 +86,7 @@ impl World {
             timers: BTreeSet::new(),
             revision: 100,
             counter: 0,
+            performed: 0,
         };
         let mut all: Vec<Gvr> = world.indexes.keys().cloned().collect();
         if world.controllers.iter().any(|controller| controller.every_kind) {
@@ -303,10 +305,11 @@ impl World {
         'steps: for step in &plan.steps {
             for op in step {
                 let held = self.apply(op);
-                if !held || self.lose_replies {
+                self.performed += 1;
+                // A lost reply: the operation has happened, the driver must think that it has not.
+                let lost = self.lose_replies && self.performed.is_multiple_of(3);
+                if !held || lost {
                     self.queue.push_back((at, key.clone()));
-                }
-                if !held {
                     break 'steps;
                 }
             }

@@ -78,7 +78,17 @@ fn one_pod_on_each_node_that_suits() {
 
 #[test]
 fn rolls_one_by_one() {
+    roll(false);
+}
+
+#[test]
+fn lost_replies_break_no_bound() {
+    roll(true);
+}
+
+fn roll(lose_replies: bool) {
     let mut world = world();
+    world.lose_replies = lose_replies;
     let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}});
     put(&mut world, "v1", strategy.clone());
     world.agent = |world| {

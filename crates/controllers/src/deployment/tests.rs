@@ -42,7 +42,17 @@ fn progressing(world: &World) -> String {
 
 #[test]
 fn rolls_within_surge_and_availability() {
+    roll(false);
+}
+
+#[test]
+fn lost_replies_break_no_bound() {
+    roll(true);
+}
+
+fn roll(lose_replies: bool) {
     let mut world = world();
+    world.lose_replies = lose_replies;
     assert_eq!(sets(&world), [(4, "v1".to_owned())]);
     assert_eq!(progressing(&world), "True NewReplicaSetAvailable");
     world.agent = |world| {

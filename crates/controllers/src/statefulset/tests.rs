@@ -53,7 +53,17 @@ fn pods_come_in_order_with_claims() {
 
 #[test]
 fn rolls_from_the_top_down_to_the_partition() {
+    roll(false);
+}
+
+#[test]
+fn lost_replies_break_no_order() {
+    roll(true);
+}
+
+fn roll(lose_replies: bool) {
     let mut world = World::new(&["statefulset"]);
+    world.lose_replies = lose_replies;
     world.agent = |world| {
         let running = world.list("v1", "Pod").iter().filter(|pod| pod["status"]["phase"] == "Running").count();
         assert!(world.now == crate::testing::start() || running >= 2, "one at a time");
