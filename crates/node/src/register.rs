@@ -287,7 +287,7 @@ const OURS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready
 
 fn conditions(runtime: &RuntimeStatus, load: &Load, before: &[Tree], now: Timestamp) -> Vec<Tree> {
     let memory = load.memory_available_bytes < MEMORY_AVAILABLE_MIN;
-    let percent = |part: u64, whole: u64| if whole == 0 { 100 } else { part.saturating_mul(100) / whole };
+    let percent = |part: u64, whole: u64| part.saturating_mul(100).checked_div(whole).unwrap_or(100);
     let disk = percent(load.disk_available_bytes, load.disk_total_bytes) < DISK_AVAILABLE_PERCENT_MIN
         || percent(load.inodes_free, load.inodes_total) < DISK_AVAILABLE_PERCENT_MIN;
     let pids = load.pids_max.saturating_sub(load.pids) < PIDS_FREE_MIN;

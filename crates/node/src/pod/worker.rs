@@ -148,13 +148,14 @@ impl Worker {
     /// Runs the pod from what is found of it to its end, or until the agent drains: then everything is left running.
     #[tracing::instrument(name = "pod", skip_all, fields(pod = %format!("{}/{}", self.name.namespace, self.name.name)))]
     pub async fn run(mut self, pod: Arc<core::Pod>) {
-        let Some(found) = self.find().await else { return };
+        let Some((found, missed)) = self.find().await else { return };
         self.note_record(&pod);
         self.follow(&pod);
         let mut out = Vec::new();
         let now = self.context.ports.clock.now();
         self.state = Pod::new(adopt::life(&pod, &found, now), now, &mut out);
         self.perform_all(out);
+        missed.into_iter().for_each(|command| self.on_command(command));
         self.after_step();
         while !matches!(self.state, Pod::Gone) {
             if !self.turn().await {
@@ -164,21 +165,45 @@ impl Worker {
         self.probers.clear();
         self.context.objects.forget(&self.name.uid);
         self.context.images.forget(&self.name.uid);
+        // What still removes dead containers must be through: two removals of one container get in each other's way.
+        let rest = async { while self.jobs.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(limits::RUNTIME_VERB_TIMEOUT, rest).await;
+        self.jobs.abort_all();
         let bury = jobs::bury(self.context.clone(), self.name.clone());
         let _ = self.drain.run_until_cancelled(bury).await;
     }
 
-    /// The runtime must answer before anything is decided: what runs must not be started twice.
-    async fn find(&self) -> Option<adopt::Found> {
-        let mut failures = 0;
+    /// The runtime must answer before anything is decided: what runs must not be started twice. The inbox is read on
+    /// meanwhile, so that nobody who tells this worker something waits for the runtime.
+    async fn find(&mut self) -> Option<(adopt::Found, Vec<Command>)> {
+        let (mut failures, mut missed) = (0, Vec::new());
+        let (context, uid) = (self.context.clone(), self.name.uid.clone());
         loop {
-            match jobs::find(&self.context, &self.name.uid).await {
-                Ok(found) => return Some(found),
+            let wait = if failures == 0 { Duration::ZERO } else { retry_delay(failures) };
+            let looking = async {
+                tokio::time::sleep(wait).await;
+                jobs::find(&context, &uid).await
+            };
+            tokio::pin!(looking);
+            let found = loop {
+                tokio::select! { biased;
+                    () = self.drain.cancelled() => return None,
+                    found = &mut looking => break found,
+                    command = self.inbox.recv() => match command? {
+                        Command::Seen(_) => {}
+                        Command::Spec(pod) => {
+                            missed.retain(|missed| !matches!(missed, Command::Spec(_)));
+                            missed.push(Command::Spec(pod));
+                        }
+                        Command::Removed => missed.push(Command::Removed),
+                    },
+                }
+            };
+            match found {
+                Ok(found) => return Some((found, missed)),
                 Err(error) => tracing::warn!(%error, "what runs of the pod is not known yet"),
             }
-            let wait = tokio::time::sleep(retry_delay(failures));
             failures += 1;
-            self.drain.run_until_cancelled(wait).await?;
         }
     }
 

@@ -151,7 +151,7 @@ fn verb(method: &Method) -> &'static str {
 }
 
 /// The pod and container of a request, found.
-pub(self) struct Found {
+struct Found {
     pub view: Arc<crate::pod::worker::PodView>,
     pub container: String,
 }

@@ -268,7 +268,7 @@ pub fn service_variables<'a>(
         let meta = &service.metadata;
         let (Some(name), Some(of)) = (&meta.name, &meta.namespace) else { continue };
         let master = of == "default" && name == "kubernetes";
-        if master && namespace != "default" || (of == namespace && links) || master {
+        if master || (links && of == namespace) {
             add_service(&mut vars, name, service);
         }
     }
