@@ -25,6 +25,8 @@ const NOTICE_INTERVAL: Duration = Duration::from_millis(20);
 pub const FILES_MAX: usize = 1024;
 /// containerd's namespace of everything CRI makes.
 const NAMESPACE: &str = "k8s.io";
+/// What image names without a host mean.
+const DEFAULT_HOST: &str = "docker.io";
 const PIN: &str = "io.cri-containerd.pinned=pinned";
 const ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".oci"];
 
@@ -121,8 +123,14 @@ impl Importer {
         let file_text = file.to_string_lossy();
         let arguments = ["images", "import", "--snapshotter", &self.snapshotter, &file_text];
         let printed = self.tool(&format!("import of {file_text}"), &arguments).await?;
-        let images = names(&printed);
-        for image in &images {
+        let mut images = names(&printed);
+        for image in &mut images {
+            // CRI looks names up in their full form; an archive may carry a short one.
+            let full = full_name(image);
+            if full != *image {
+                self.tool(&format!("name {full}"), &["images", "tag", "--force", image, &full]).await?;
+                *image = full;
+            }
             notice(image, cri).await?;
         }
         Ok(images)
@@ -185,6 +193,17 @@ fn names(printed: &str) -> Vec<String> {
     names
 }
 
+/// The name as CRI understands it: a first part that is no host stands for the default registry's.
+fn full_name(name: &str) -> String {
+    let (first, rest) = name.split_once('/').unwrap_or((name, ""));
+    let host = !rest.is_empty() && (first.contains(['.', ':']) || first == "localhost");
+    match (host, rest.is_empty()) {
+        (true, _) => name.to_owned(),
+        (false, true) => format!("{DEFAULT_HOST}/library/{name}"),
+        (false, false) => format!("{DEFAULT_HOST}/{name}"),
+    }
+}
+
 fn image_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let fail = |source| ImportError::Read { path: folder.to_path_buf(), source };
     let entries = match fs::read_dir(folder) {
@@ -219,6 +238,19 @@ mod tests {
         let printed = "unpacking local/pause:1 (sha256:ab)...done\nunpacking local/web:2 (sha256:cd)...done\n";
         assert_eq!(names(printed), ["local/pause:1", "local/web:2"]);
         assert_eq!(names("local/pause:1          saved\nelapsed: 0.1 s\n"), ["local/pause:1"]);
+    }
+
+    #[test]
+    fn short_names_are_completed() {
+        for (name, full) in [
+            ("web:1", "docker.io/library/web:1"),
+            ("team/web:1", "docker.io/team/web:1"),
+            ("a.local/web:1", "a.local/web:1"),
+            ("localhost/web", "localhost/web"),
+            ("host:5000/web", "host:5000/web"),
+        ] {
+            assert_eq!(full_name(name), full);
+        }
     }
 
     #[test]
