@@ -61,7 +61,7 @@ fn service_address(routed: &Routed) -> Result<(String, u64, bool), Status> {
     let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let wanted = |port: &&Tree| match target.port {
         "" => ports.len() == 1,
-        text => port["name"] == text || port["port"].to_string() == text,
+        text => port["name"] == text || text.parse::<u64>().is_ok_and(|number| port["port"] == number),
     };
     let none = || {
         let message = format!("no service port {:?} found for service {:?}", target.port, target.name);

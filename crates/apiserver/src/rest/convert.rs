@@ -97,7 +97,7 @@ fn autoscaler_to_v1(tree: &mut Tree) {
             let percent = cpu["resource"]["target"]["averageUtilization"].clone();
             spec.insert("targetCPUUtilizationPercentage".into(), percent);
         }
-        notes.extend((!others.is_empty()).then(|| (METRICS, Tree::Array(others))));
+        notes.extend((!others.is_empty()).then_some((METRICS, Tree::Array(others))));
         notes.extend(spec.remove("behavior").map(|behavior| (BEHAVIOR, behavior)));
     }
     if let Some(status) = tree.get_mut("status").and_then(Tree::as_object_mut) {
@@ -108,7 +108,7 @@ fn autoscaler_to_v1(tree: &mut Tree) {
             let percent = cpu["resource"]["current"]["averageUtilization"].clone();
             status.insert("currentCPUUtilizationPercentage".into(), percent);
         }
-        notes.extend((!others.is_empty()).then(|| (CURRENT, Tree::Array(others))));
+        notes.extend((!others.is_empty()).then_some((CURRENT, Tree::Array(others))));
         notes.extend(status.remove("conditions").map(|conditions| (CONDITIONS, conditions)));
     }
     for (name, value) in notes {

@@ -60,6 +60,9 @@ async fn whole(routed: Routed, body: Body) -> Result<Response<Body>, Status> {
         "get" if verbs.has(Verb::Get) => read::get(&routed).await,
         "list" if verbs.has(Verb::List) => list::list(&routed).await,
         "watch" if verbs.has(Verb::Watch) => watch::watch(routed).await,
+        "create" if verbs.has(Verb::Create) && !named && routed.kind.resource == "bindings" && !routed.kind.custom => {
+            write::bind(routed, body).await
+        }
         "create" if verbs.has(Verb::Create) && !named => write::create(routed, body).await,
         "update" if verbs.has(Verb::Update) && named => write::update(routed, body).await,
         "patch" if verbs.has(Verb::Patch) && named => write::patch(routed, body).await,

@@ -12,7 +12,7 @@ use store::CommitError;
 use crate::answer;
 use crate::body::{self, Body};
 use crate::codec;
-use crate::context::Routed;
+use crate::context::{Routed, no_such_resource};
 use crate::media::{Accept, Encoding, PatchBody};
 use crate::query::WriteOptions;
 use crate::rest::convert;
@@ -36,6 +36,21 @@ pub(super) async fn create(routed: Routed, body: Body) -> Result<Response<Body>,
     let body = convert_body(&routed, decode(&routed, body).await?);
     let written = write(&routed, None, WriteVerb::Create(body), options).await?;
     answer(&routed, accept, written)
+}
+
+/// POST of a `v1 Binding` to its collection: the same as to `binding` of the pod it names.
+pub(super) async fn bind(mut routed: Routed, body: Body) -> Result<Response<Body>, Status> {
+    let (accept, options) = (Accept::of(&routed.cx.headers)?, options(&routed, "CreateOptions", false)?);
+    let body = decode(&routed, body).await?;
+    let pods = routed.cx.registry.resource(&api::Gvr::new("", "v1", "pods")).cloned().ok_or_else(no_such_resource)?;
+    let sub = pods.subresource("binding").cloned().ok_or_else(no_such_resource)?;
+    routed.target.name = body.tree["metadata"]["name"].as_str().unwrap_or_default().into();
+    if routed.target.name.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    routed.kind = pods;
+    let written = write(&routed, Some(sub.clone()), WriteVerb::Create(body), options).await?;
+    answer_below(&routed, &sub, accept, written, StatusCode::CREATED)
 }
 
 pub(super) async fn update(routed: Routed, body: Body) -> Result<Response<Body>, Status> {

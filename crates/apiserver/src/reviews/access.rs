@@ -1,7 +1,5 @@
 //! May they: the access reviews, answered by the authorizers that guard the API itself.
 
-use std::collections::BTreeMap;
-
 use admit::User;
 use admit::authorize::{Attributes, Decision, authorize, rules_for};
 use api::{Cause, Status, Tree};
@@ -71,7 +69,7 @@ fn subject(routed: &Routed, spec: &Tree) -> Result<User, Status> {
         extra: spec["extra"]
             .as_object()
             .map(|extra| extra.iter().map(|(key, values)| (SmolStr::new(key), words(values))).collect())
-            .unwrap_or_else(BTreeMap::new),
+            .unwrap_or_default(),
     };
     if user.name.is_empty() && user.groups.is_empty() {
         return Err(invalid(
