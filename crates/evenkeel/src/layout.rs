@@ -1,6 +1,9 @@
 //! Where everything lies below the data folder. The one place that names files, so that two instances with two data
 //! folders share nothing.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The default data folder.
@@ -19,6 +22,14 @@ pub struct Layout {
 impl Layout {
     pub fn new(data: impl Into<PathBuf>) -> Layout {
         Layout { data: data.into() }
+    }
+
+    /// Makes the folders of a server and its node. What is secret in them is not for others to list.
+    pub fn make(&self) -> io::Result<()> {
+        for folder in [self.server().join("db"), self.server().join("audit"), self.manifests(), self.images()] {
+            fs::create_dir_all(folder)?;
+        }
+        fs::set_permissions(self.server(), fs::Permissions::from_mode(0o700))
     }
 
     pub fn server(&self) -> PathBuf {

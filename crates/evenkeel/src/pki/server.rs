@@ -120,7 +120,8 @@ fn signing_keys(folder: &std::path::Path) -> Result<Vec<String>, PkiError> {
 mod tests {
     use super::{ServerNames, ServerPki};
     use crate::layout::Layout;
-    use crate::pki::{Leaf, Profile, Renewal};
+    use crate::pki::leaf::Renewal;
+    use crate::pki::{Leaf, Profile};
     use jiff::{SignedDuration, Timestamp};
     use std::os::unix::fs::PermissionsExt;
 

@@ -89,8 +89,9 @@ pub struct Parts {
     pub join: Join,
     pub nodes: Proxy,
     pub advertise: SocketAddr,
-    /// The loops' health, once they run.
+    /// The loops' health, once they run, and their names.
     pub health: watch::Receiver<Health>,
+    pub loops: Vec<&'static str>,
 }
 
 pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server> {
@@ -116,7 +117,7 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(parts.nodes),
         extension: Arc::new(parts.join),
-        checks: vec![Arc::new(Loops(parts.health))],
+        checks: loop_checks(&parts.health, &parts.loops),
         audit: Audit::start(audit).context("open the audit log")?,
         config,
     }))
@@ -143,13 +144,24 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>> {
     Ok(from..=to)
 }
 
-/// The loops, shown by `/readyz?verbose` and never counted by it.
-struct Loops(watch::Receiver<Health>);
+/// One check per loop, shown by `/readyz?verbose` and never counted by it; `/readyz/loop/NAME` says what is wrong.
+fn loop_checks(health: &watch::Receiver<Health>, names: &[&'static str]) -> Vec<Arc<dyn HealthCheck>> {
+    let check = |name: &&'static str| -> Arc<dyn HealthCheck> {
+        Arc::new(LoopCheck { title: format!("loop/{name}"), name, health: health.clone() })
+    };
+    names.iter().map(check).collect()
+}
+
+struct LoopCheck {
+    title: String,
+    name: &'static str,
+    health: watch::Receiver<Health>,
+}
 
 #[async_trait]
-impl HealthCheck for Loops {
+impl HealthCheck for LoopCheck {
     fn name(&self) -> &str {
-        "loops"
+        &self.title
     }
 
     fn is_informative(&self) -> bool {
@@ -157,10 +169,14 @@ impl HealthCheck for Loops {
     }
 
     async fn check(&self) -> Result<(), String> {
-        let sick = self.0.borrow().read().into_iter().filter(|one| !one.synced || one.failing > 0);
-        let sick: Vec<String> = sick
-            .map(|one| format!("{}: {}", one.name, one.last_error.unwrap_or_else(|| "not synced".to_owned())))
-            .collect();
-        if sick.is_empty() { Ok(()) } else { Err(sick.join("; ")) }
+        let status = self.health.borrow().of(self.name).map(|status| status.borrow().clone());
+        let status = status.ok_or("it has not started")?;
+        if !status.synced {
+            return Err("its first lists are not complete".to_owned());
+        }
+        match status.last_error {
+            Some(error) if status.failing > 0 => Err(format!("{} keys fail, the last: {error}", status.failing)),
+            _ => Ok(()),
+        }
     }
 }

@@ -32,6 +32,12 @@ pub struct Parts {
     pub host: String,
 }
 
+/// The names of all loops of the process, the scheduler's included.
+pub fn names(config: &Config) -> Vec<&'static str> {
+    let controllers = controllers::all(config).into_iter().map(|one| one.name);
+    controllers.chain(["scheduler"]).collect()
+}
+
 pub fn build(parts: Parts, drain: &Drain) -> Controllers {
     let all = controllers::all(&parts.config);
     let registry = (parts.registry)();

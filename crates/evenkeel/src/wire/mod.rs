@@ -14,6 +14,7 @@ mod manifests;
 mod node;
 mod nodeproxy;
 pub mod pid;
+mod roles;
 mod runtime;
 mod schedule;
 pub mod server;

@@ -23,7 +23,7 @@ use view::{Drain, Endpoint};
 use super::apiserver::{self as parts, Tls};
 use super::join::{ClusterSettings, Join};
 use super::node::{self, NodeTls};
-use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, schedule};
+use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, roles, schedule};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{
@@ -49,6 +49,7 @@ struct Setup {
 pub async fn run(args: ServerArgs) -> Result<()> {
     let layout = args.common.layout();
     let _lock = store::DataLock::acquire(&layout.server()).context("is this server running already?")?;
+    layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     let setup = Setup::prepare(args, layout)?;
     pid::note(&setup.layout)?;
     let (server, tls, health) = setup.open().await?;
@@ -57,6 +58,7 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     let mut serving = JoinSet::new();
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
+    roles::write(&server).await.context("write the roles of the loops")?;
     serving.spawn(serve(server.clone(), listener, tls.source(), api.clone()));
     setup.write_kubeconfig()?;
     info!(url = %setup.kubeconfig_url(), kubeconfig = %setup.kubeconfig_path().display(), "the API is up");
@@ -183,6 +185,7 @@ impl Setup {
             nodes: tls.proxy()?,
             advertise: self.advertise(),
             health: healthy,
+            loops: controllers::names(&self.controllers_config()),
         };
         Ok((parts::build(&self.args, &self.layout, made)?, tls, health))
     }
