@@ -138,11 +138,13 @@ fn unmount() -> anyhow::Result<()> {
 fn cgroups() -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(base).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>());
-    let below = |path: &Path| path.join(instance());
-    let mut all: Vec<PathBuf> = hierarchies.unwrap_or_default().iter().map(|path| below(path)).collect();
-    all.push(below(base));
+    let mut hierarchies = hierarchies.unwrap_or_default();
+    hierarchies.push(base.to_path_buf());
+    // The pods' root, and the one that the runtime itself runs in.
+    let names = [instance(), format!("{}-containerd", instance())];
+    let all = hierarchies.iter().flat_map(|path| names.iter().map(|name| path.join(name)));
     // A hierarchy may be there under two names.
-    let all: BTreeSet<PathBuf> = all.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let all: BTreeSet<PathBuf> = all.filter_map(|path| fs::canonicalize(path).ok()).collect();
     all.into_iter().collect()
 }
 
