@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 fn main() -> anyhow::Result<()> {
     let mut figures = Map::new();
     let start = Instant::now();
-    let cluster = Cluster::start(Options { host: 40, name: "bench".into(), ..Options::default() })?;
+    let cluster = Cluster::start(Options::lane("bench", 40))?;
     note(&mut figures, "ready_ms", json!(cluster.ready_after.as_millis() as u64));
     cluster.kubectl().ok("wait --for=condition=Ready node --all --timeout=60s")?;
     note(&mut figures, "node_ready_ms", json!(start.elapsed().as_millis() as u64));

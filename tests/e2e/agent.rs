@@ -38,7 +38,7 @@ spec:
 "#;
 
 pub fn joins(cluster: &Cluster) -> anyhow::Result<()> {
-    let agent = Agent::join(cluster, 21)?;
+    let agent = Agent::join(cluster, 20 + cluster.number())?;
     let kubectl = cluster.kubectl();
     let there = &agent.host.name.clone();
     eventually("the node registers", Duration::from_secs(60), || kubectl.ok(&format!("get node {there}")).map(drop))?;

@@ -10,8 +10,7 @@ const STORE_MEGABYTES: u32 = 48;
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
 pub fn recovers(_: &()) -> anyhow::Result<()> {
-    let options =
-        Options { host: 3, name: "disk".into(), store_megabytes: Some(STORE_MEGABYTES), ..Options::default() };
+    let options = Options { store_megabytes: Some(STORE_MEGABYTES), ..Options::lane("disk", 3) };
     let cluster = Cluster::start(options)?;
     let mut connection = Endpoint::of(&cluster.kubectl())?.connect()?;
     let map = |name: &str, bytes: usize| {

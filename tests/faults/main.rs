@@ -18,7 +18,7 @@ pub type Shared = Mutex<Cluster>;
 
 fn main() -> anyhow::Result<()> {
     println!("seed {}", seed());
-    let cluster = Cluster::start(Options { host: 2, name: "faults".into(), ..Options::default() })?;
+    let cluster = Cluster::start(Options::lane("faults", 2))?;
     let shared = Shared::new(cluster);
     let cases = [
         Case { name: "killed_server_loses_nothing_acknowledged", run: kill::loses_nothing },

@@ -38,6 +38,16 @@ pub struct Cluster {
     server: Option<Child>,
 }
 
+// === impl Options ===
+
+impl Options {
+    /// The cluster of a lane. `EVENKEEL_HOST` moves it to other host numbers, so that two people can run one lane.
+    pub fn lane(name: &str, host: u8) -> Options {
+        let shift: u8 = std::env::var("EVENKEEL_HOST").ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+        Options { host: host + shift, name: format!("{name}{shift}"), ..Options::default() }
+    }
+}
+
 // === impl Cluster ===
 
 impl Cluster {
@@ -78,6 +88,11 @@ impl Cluster {
             .with_context(|| format!("see {}", self.data.join("server.log").display()))?;
         self.ready_after = start.elapsed();
         Ok(())
+    }
+
+    /// Number of this cluster's host.
+    pub fn number(&self) -> u8 {
+        self.options.host
     }
 
     /// Asks /readyz over a connection of its own.

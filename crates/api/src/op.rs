@@ -40,6 +40,13 @@ pub enum Op {
         subresource: SmolStr,
         body: Tree,
     },
+    /// PUT of a whole object to a subresource that only takes updates: `finalize`. The body carries its revision.
+    Put {
+        gvr: Gvr,
+        key: Key,
+        subresource: SmolStr,
+        body: Tree,
+    },
     /// An `Event` about an object. The driver deduplicates; never blocks a plan and never fails it.
     Event {
         regarding: Regarding,

@@ -95,7 +95,7 @@ fn finalize(namespace: &Object, tree: &Tree) -> Plan {
     body["spec"]["finalizers"] = json!(rest);
     let gvr = gvr_of::<Namespace>();
     let subresource = SmolStr::new_static("finalize");
-    Plan::step(vec![Op::Post { gvr, key: namespace.key.clone(), subresource, body }])
+    Plan::step(vec![Op::Put { gvr, key: namespace.key.clone(), subresource, body }])
 }
 
 fn conditions(tree: &Tree, left: &Left, now: Timestamp) -> Vec<Tree> {

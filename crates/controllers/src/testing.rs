@@ -257,7 +257,9 @@ impl World {
                 }
                 true
             }
-            Op::Post { gvr, key, subresource, body } => self.post(gvr, key, subresource, body),
+            Op::Post { gvr, key, subresource, body } | Op::Put { gvr, key, subresource, body } => {
+                self.post(gvr, key, subresource, body)
+            }
         }
     }
 

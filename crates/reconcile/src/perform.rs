@@ -89,9 +89,10 @@ fn target(op: &Op) -> Option<(&api::Gvr, Key)> {
             let name = object.get("metadata")?.get("name")?.as_str()?;
             Some((gvr, Key::new(namespace, name)))
         }
-        Op::Patch { gvr, key, .. } | Op::Delete { gvr, key, .. } | Op::Post { gvr, key, .. } => {
-            Some((gvr, key.clone()))
-        }
+        Op::Patch { gvr, key, .. }
+        | Op::Delete { gvr, key, .. }
+        | Op::Post { gvr, key, .. }
+        | Op::Put { gvr, key, .. } => Some((gvr, key.clone())),
         Op::Event { .. } => None,
     }
 }

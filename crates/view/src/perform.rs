@@ -38,6 +38,9 @@ impl Client {
             Op::Post { gvr, key, subresource, body } => {
                 self.post(gvr, key, subresource, body).await.map(|tree| revision_of(&tree))
             }
+            Op::Put { gvr, key, subresource, body } => {
+                self.update(gvr, key, Some(subresource), body).await.map(|tree| revision_of(&tree))
+            }
             Op::Event { .. } => Ok(None),
         }
     }
