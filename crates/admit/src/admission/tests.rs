@@ -1,3 +1,5 @@
+//! The built-in admission plugins, each by a request it must change or refuse.
+
 use serde_json::json;
 
 use crate::testing::World;

@@ -1,3 +1,5 @@
+//! Service addresses, node ports and pod ranges: taken once, given back, never twice.
+
 use api::{PatchType, Tree};
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Who may do what: RBAC rules and the node's own graph.
+
 use serde_json::json;
 
 use super::{Attributes, Decision, authorize, rules_for};

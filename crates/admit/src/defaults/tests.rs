@@ -1,3 +1,5 @@
+//! Defaults that depend on other fields.
+
 use api::Tree;
 use serde_json::json;
 

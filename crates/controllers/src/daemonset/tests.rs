@@ -1,3 +1,5 @@
+//! DaemonSets in an in-memory world: eligibility, surge, lost replies.
+
 use api::Tree;
 use serde_json::json;
 

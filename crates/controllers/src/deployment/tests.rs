@@ -1,3 +1,5 @@
+//! Deployments in an in-memory world: surge and availability hold at every round.
+
 use serde_json::json;
 
 use crate::testing::{World, run_pods};

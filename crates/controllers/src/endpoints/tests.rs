@@ -1,3 +1,5 @@
+//! Slices and endpoints follow Services and their pods.
+
 use api::Tree;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Jobs in an in-memory world: accounting, indexes, policies, deadlines.
+
 use api::Tree;
 use serde_json::json;
 

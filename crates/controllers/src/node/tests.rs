@@ -1,3 +1,5 @@
+//! Node lifecycle: lost leases, taints, evictions, pod ranges.
+
 use api::Tree;
 use serde_json::json;
 

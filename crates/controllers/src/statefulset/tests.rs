@@ -1,3 +1,5 @@
+//! StatefulSets in an in-memory world: order, partitions, claims.
+
 use serde_json::{Value, json};
 
 use crate::testing::{World, run_pods};

@@ -1,3 +1,5 @@
+//! Claims meet volumes: binding, provisioning, protection.
+
 use api::Tree;
 use serde_json::json;
 
