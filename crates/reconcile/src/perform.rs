@@ -79,6 +79,7 @@ fn raise(fence: &mut Fence, view: &View, planned_on: &Snapshot, op: &Op, revisio
     let known = planned_on.stream(gvr).get(&key).map(|object| object.revision);
     match revision {
         Some(revision) => fence.raise(gvr, revision),
+        None if key.name.is_empty() => {}
         None => fence.await_news(gvr, &key, known),
     }
 }
@@ -86,8 +87,9 @@ fn raise(fence: &mut Fence, view: &View, planned_on: &Snapshot, op: &Op, revisio
 fn target(op: &Op) -> Option<(&api::Gvr, Key)> {
     match op {
         Op::Create { gvr, namespace, object } => {
-            let name = object.get("metadata")?.get("name")?.as_str()?;
-            Some((gvr, Key::new(namespace, name)))
+            // Without a name the server makes one; the fence then rests on the revision alone.
+            let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(api::Tree::as_str);
+            Some((gvr, Key::new(namespace, name.unwrap_or_default())))
         }
         Op::Patch { gvr, key, .. }
         | Op::Delete { gvr, key, .. }

@@ -59,13 +59,13 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Common {
     /// Folder of all state
-    #[arg(long, short = 'd', default_value = DATA, value_name = "PATH")]
+    #[arg(long, short = 'd', global = true, default_value = DATA, value_name = "PATH")]
     pub data_dir: PathBuf,
     /// Configuration file; PATH.d/*.yaml is read after it
-    #[arg(long, short = 'c', default_value = CONFIG, value_name = "PATH")]
+    #[arg(long, short = 'c', global = true, default_value = CONFIG, value_name = "PATH")]
     pub config: PathBuf,
     /// Log more
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub debug: bool,
 }
 

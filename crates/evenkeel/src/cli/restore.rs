@@ -32,6 +32,7 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
     }
     // Keys first: when they do not open, nothing was written.
     let keys = open_with(&opener, &members[Path::new(KEYS)]).context("open the sealed keys")?;
+    layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     let engine = store::sqlite::open(&layout.database()).context("make the state")?;
     let summary = store::import(&*engine, members[Path::new(SNAPSHOT)].as_slice()).await.context("fill the state")?;
     drop(engine);
