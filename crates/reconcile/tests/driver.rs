@@ -203,3 +203,36 @@ async fn only_the_leader_acts_and_a_free_lease_is_taken_at_once() {
     let lease = world.server.get(&leases, &Key::new("kube-system", "evenkeel")).unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], "", "released: {lease}");
 }
+
+#[tokio::test]
+async fn independent_operations_fail_one_by_one() {
+    let server = FakeApi::new();
+    server.put(&wanted(), named("go"));
+    server.inject([Fault::Refuse(Status::new(Reason::Conflict, "somebody was faster"))]);
+    let drain = Drain::new();
+    let client = server.client();
+    let view = View::start(&client, vec![Watched::all(wanted(), &[])], &drain);
+    let one = Loop {
+        name: "binder",
+        component: "binder",
+        reads: vec![wanted()],
+        enqueue: Arc::new(|_: &Change, _: &Snapshot| vec![Key::cluster("all")]),
+        plan: Arc::new(|_: &Snapshot, _: &Key, _: Timestamp| {
+            let create = |name: &str| Op::Create { gvr: made(), namespace: "n".into(), object: named(name) };
+            Plan::step(["a", "b", "c"].map(create).to_vec())
+        }),
+        workers: 1,
+    };
+    let told = Arc::new(std::sync::Mutex::new(0));
+    let counted = told.clone();
+    let failed = Arc::new(move |_: &Op, _: &view::ClientError| *counted.lock().unwrap() += 1);
+    let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+    let driver = Driver::new(view, client, clock).add_independent(one, failed);
+    let mut status = driver.health().of("binder").unwrap();
+    let task = tokio::spawn(driver.run(drain.clone()));
+    tokio::time::timeout(BOUND, status.wait_for(|s| s.turns >= 1)).await.unwrap().unwrap();
+    assert_eq!(server.list(&made()).len(), 2, "the others went on");
+    assert_eq!((*told.lock().unwrap(), status.borrow().errors), (1, 0), "told, not counted as a failed turn");
+    drain.cancel();
+    tokio::time::timeout(BOUND, task).await.unwrap().unwrap();
+}

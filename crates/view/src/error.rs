@@ -148,13 +148,7 @@ pub(crate) fn status_of_tree(code: u16, tree: &Tree) -> Status {
             group: text(details, "group"),
             kind: text(details, "kind"),
             uid: text(details, "uid"),
-            causes: details
-                .get("causes")
-                .and_then(Tree::as_array)
-                .into_iter()
-                .flatten()
-                .map(|cause| cause_of(cause))
-                .collect(),
+            causes: details.get("causes").and_then(Tree::as_array).into_iter().flatten().map(cause_of).collect(),
             retry_after_seconds: details
                 .get("retryAfterSeconds")
                 .and_then(Tree::as_u64)

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 
 use super::args::ServerArgs;
 use super::output::table;
+use crate::wire::pid;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -105,7 +106,8 @@ fn read(args: &ServerArgs) -> Machine {
     let filter = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     Machine {
         root: rustix::process::geteuid().is_root(),
-        ports_taken: ports_taken(args),
+        // What runs already holds its ports itself.
+        ports_taken: if pid::running(&args.common.layout()).is_some() { Vec::new() } else { ports_taken(args) },
         controllers: controllers(),
         swaps: text("/proc/swaps").lines().count().saturating_sub(1),
         forwarding: on("/proc/sys/net/ipv4/ip_forward"),

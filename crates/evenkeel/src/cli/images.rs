@@ -44,10 +44,15 @@ pub async fn ps(args: PsArgs) -> Result<()> {
     let layout = args.common.layout();
     let cri = Cri::connect(cri_socket(&layout, args.container_runtime_endpoint.as_deref()));
     let containers = cri.list_containers(None).await.context("ask the container runtime")?;
+    let images = cri.list_images().await.context("ask the container runtime")?;
+    let names: BTreeMap<String, String> =
+        images.into_iter().filter_map(|image| Some((image.id, image.repo_tags.into_iter().next()?))).collect();
     let now = SystemClock.now().as_second();
     let rows = containers.into_iter().filter(|one| args.all || one.state == RUNNING).map(|one| {
         let label = |name: &str| one.labels.get(name).cloned().unwrap_or_default();
+        // The runtime keeps what the container was made from, which may be an id.
         let image = one.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
+        let image = names.get(&image).cloned().unwrap_or(image);
         vec![
             label("io.kubernetes.pod.namespace"),
             label("io.kubernetes.pod.name"),

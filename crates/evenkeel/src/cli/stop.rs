@@ -42,7 +42,7 @@ async fn end(pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Containers, sandboxes, containerd, then what the network left on the machine.
+/// Containers, sandboxes, containerd, then what pods and the network left on the machine.
 async fn pods(layout: &Layout) -> Result<()> {
     let cri = container::Cri::connect(cri_socket(layout, None));
     match cri.list_containers(None).await {
@@ -60,5 +60,6 @@ async fn pods(layout: &Layout) -> Result<()> {
     if container::containerd::stop(&containerd_config(layout)).await.context("stop containerd")? {
         println!("stopped containerd");
     }
+    crate::wire::clean_cgroups(layout)?;
     crate::wire::clean_network(layout).await
 }

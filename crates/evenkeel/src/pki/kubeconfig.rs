@@ -52,7 +52,7 @@ impl Kubeconfig {
         let content = |why: &str| PkiError::Content { path: path.to_owned(), why: why.to_owned() };
         let text = read(path)?.ok_or_else(|| content("it is not there"))?;
         let tree: Value = serde_saphyr::from_str(&text).map_err(|error| content(&error.to_string()))?;
-        Kubeconfig::of_tree(&tree).map_err(|why| content(why))
+        Kubeconfig::of_tree(&tree).map_err(content)
     }
 
     fn of_tree(tree: &Value) -> Result<Kubeconfig, &'static str> {

@@ -81,7 +81,8 @@ impl Profile {
 
     pub(super) fn params(&self) -> Result<CertificateParams, PkiError> {
         let mut params = CertificateParams::default();
-        // Organizations first: the order in which upstream's tools print them.
+        // The certificate library keeps one value per attribute, and no role of ours has more than one group.
+        assert!(self.organizations.len() <= 1, "a leaf has one organization at most: {:?}", self.organizations);
         for organization in &self.organizations {
             params.distinguished_name.push(DnType::OrganizationName, organization.clone());
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Gvr, Index, Key, Registry, Snapshot, Verb};
+use api::{Gvr, Index, Key, Registry, Snapshot};
 use arc_swap::ArcSwap;
 use base::Clock;
 use controllers::{Config, Controller, Ctx};
@@ -90,18 +90,6 @@ fn streams(all: &[Controller]) -> BTreeMap<Gvr, Vec<Index>> {
         }
     }
     streams
-}
-
-/// Kinds that can be followed, one version of each: the storage version, or the only one.
-pub fn followable(registry: &Registry) -> Vec<Gvr> {
-    let mut chosen: BTreeMap<&str, &api::Kind> = BTreeMap::new();
-    for kind in registry.iter().filter(|kind| kind.verbs.has(Verb::List) && kind.verbs.has(Verb::Watch)) {
-        let entry = chosen.entry(kind.storage.as_str()).or_insert(kind);
-        if kind.gvk.version == kind.storage_version {
-            *entry = kind;
-        }
-    }
-    chosen.into_values().map(api::Kind::gvr).collect()
 }
 
 /// The stream of a kind that nobody reads in full.

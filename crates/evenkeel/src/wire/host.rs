@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cli::NodeArgs;
-use crate::layout::Layout;
+use crate::layout::{DATA, Layout};
 
 /// Used where the machine brings no image of its own.
 const SANDBOX_IMAGE: &str = "registry.k8s.io/pause:3.10";
-/// The image that a tarball `pause*.tar` in `agent/images` brings.
-const SANDBOX_IMAGE_LOCAL: &str = "evenkeel.local/pause:1";
+
+/// Where monitoring looks for pods.
+const CGROUP_ROOT: &str = "/kubepods";
 
 /// Lower-case, as node names must be.
 pub fn node_name(args: &NodeArgs) -> Result<String> {
@@ -63,14 +65,19 @@ fn any_address() -> Option<Vec<IpAddr>> {
     None
 }
 
-/// What pods' namespaces are held by: a local image where a tarball brings one, else the public one.
+/// What pods' namespaces are held by: the pause image that a tarball in `agent/images` brings, else the public one.
 pub fn sandbox_image(layout: &Layout) -> String {
-    let brought = fs::read_dir(layout.images()).into_iter().flatten().flatten().any(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        name.starts_with("pause") && name.contains(".tar")
-    });
-    if brought { SANDBOX_IMAGE_LOCAL.to_owned() } else { SANDBOX_IMAGE.to_owned() }
+    let files = container::images::image_files(&layout.images()).unwrap_or_default();
+    // What cannot be read without unpacking it brings no name.
+    let names = files.iter().flat_map(|file| container::archive::image_names(file).unwrap_or_default());
+    names.into_iter().find(|name| is_pause(name)).unwrap_or_else(|| SANDBOX_IMAGE.to_owned())
+}
+
+/// `any.host/pause:1`, also as mirrors name it: `host/mirrored-pause:3.10`.
+fn is_pause(name: &str) -> bool {
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let repository = last.split([':', '@']).next().unwrap_or_default();
+    repository == "pause" || repository.ends_with("-pause")
 }
 
 /// The network of this instance, as its agent is told: everything but the cluster's settings.
@@ -85,6 +92,22 @@ pub fn network(layout: &Layout, node: &str) -> net::Config {
     }
 }
 
+/// Above all pods' cgroups: the usual place for the default data folder, else one of this instance's own.
+pub fn cgroup_root(layout: &Layout) -> String {
+    if layout.data == Path::new(DATA) { CGROUP_ROOT.to_owned() } else { format!("/{}", super::instance(layout)) }
+}
+
 pub async fn clean_network(layout: &Layout) -> Result<()> {
     net::cleanup(&network(layout, "")).await.context("remove links and rules")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_pause;
+
+    #[test]
+    fn a_pause_image_is_known_by_its_repository() {
+        assert!(is_pause("evenkeel.local/pause:1") && is_pause("docker.io/rancher/mirrored-pause:3.6"));
+        assert!(!is_pause("a.local/pause/web:1") && !is_pause("a.local/unpause:1"));
+    }
 }

@@ -202,3 +202,75 @@ fn text(code: StatusCode, text: String) -> Response<Body> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ClusterSettings, JOIN_PATH, Join, JoinAnswer, JoinRequest};
+    use crate::layout::Layout;
+    use crate::pki::{Leaf, Role, ServerPki, TokenStore};
+    use crate::wire::SystemClock;
+    use apiserver::Extension;
+    use base::Clock;
+    use http::Request;
+    use rcgen::{CertificateParams, DnType, KeyPair};
+    use std::sync::Arc;
+
+    async fn join(folder: &std::path::Path) -> Join {
+        let layout = Layout::new(folder);
+        layout.make().unwrap();
+        let clock = Arc::new(SystemClock);
+        let pki = Arc::new(ServerPki::load_or_make(&layout, clock.now()).unwrap());
+        let engine = store::sqlite::open(&layout.database()).unwrap();
+        let store = store::Store::open(engine, store::Keyring::plain(), clock.clone()).await.unwrap();
+        let settings = ClusterSettings {
+            cluster_cidrs: vec!["10.42.0.0/16".into()],
+            service_cidrs: vec!["10.43.0.0/16".into()],
+            cluster_dns: vec!["10.43.0.10".parse().unwrap()],
+            cluster_domain: "cluster.local".into(),
+        };
+        Join::new(&layout, pki, settings, clock, store)
+    }
+
+    /// Asks as `node`, with a request that names somebody greater; answers the code and, where granted, the answer.
+    async fn ask(join: &Join, node: &str, password: char, secret: Option<&str>) -> (u16, Option<(JoinAnswer, String)>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        let request = params.serialize_request(&key).unwrap().pem().unwrap();
+        let body = JoinRequest {
+            node_name: node.to_owned(),
+            node_password: password.to_string().repeat(40),
+            addresses: vec!["192.0.2.9".parse().unwrap()],
+            client_request: request.clone(),
+            serving_request: request,
+        };
+        let mut head = Request::post(JOIN_PATH);
+        if let Some(secret) = secret {
+            head = head.header("authorization", format!("Bearer {secret}"));
+        }
+        let response = join.answer(None, head.body(apiserver::full(serde_json::to_vec(&body).unwrap())).unwrap()).await;
+        let code = response.status().as_u16();
+        let body = view::read_body(response.into_body(), 1 << 20).await.unwrap();
+        (code, serde_json::from_slice(&body).ok().map(|answer| (answer, key.serialize_pem())))
+    }
+
+    #[tokio::test]
+    async fn a_token_opens_a_new_name_and_the_password_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let join = join(folder.path()).await;
+        let tokens = TokenStore::new(Layout::new(folder.path()).join_tokens());
+        let (_, token) = tokens.create(Role::Agent, None, None, "", &join.pki.server.pem, SystemClock.now()).unwrap();
+        assert_eq!(ask(&join, "a", 'x', None).await.0, 401, "no token");
+        assert_eq!(ask(&join, "a", 'x', Some("guess")).await.0, 401, "a wrong one");
+        assert_eq!(ask(&join, "A/../b", 'x', Some(&token.secret)).await.0, 400, "no node's name");
+        let (code, granted) = ask(&join, "a", 'x', Some(&token.secret)).await;
+        assert_eq!(code, 200);
+        assert_eq!(ask(&join, "a", 'y', Some(&token.secret)).await.0, 401, "the name is taken");
+        assert_eq!(ask(&join, "a", 'x', None).await.0, 200, "its own password renews");
+        let (answer, key) = granted.unwrap();
+        let leaf = Leaf::of_pem(&answer.client_certificate, &key).unwrap();
+        let (_, certificate) = x509_parser::parse_x509_certificate(&leaf.chain[0]).unwrap();
+        // The request wished for system:masters; the certificate names the node and nothing else.
+        assert_eq!(certificate.subject().to_string(), "CN=system:node:a, O=system:nodes");
+    }
+}

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use controllers::{Config, Ctx};
 use view::{Drain, View};
 
-use super::controllers::{followable, header_only};
+use super::controllers::header_only;
 
 /// How often the registry is looked at. It is a pointer comparison.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ impl Kinds {
     }
 
     pub fn follow(&self, registry: &Registry) {
-        let wanted: BTreeSet<Gvr> = followable(registry).into_iter().collect();
+        let wanted: BTreeSet<Gvr> = controllers::every_kind(registry).iter().map(|kind| kind.gvr()).collect();
         for gvr in &wanted {
             let (watched, form) = header_only(gvr.clone());
             self.view.follow(watched, form);

@@ -64,6 +64,12 @@ pub fn cri_socket(layout: &Layout, endpoint: Option<&str>) -> PathBuf {
     }
 }
 
+/// Removes the cgroups that this instance's pods were in; those that still hold processes stay.
+pub fn clean_cgroups(layout: &Layout) -> Result<()> {
+    let root = host::cgroup_root(layout);
+    ::node::Cgroups::detect(&root).remove_root().with_context(|| format!("remove the cgroups {root}"))
+}
+
 /// Removes what the network of this instance made on the machine.
 pub async fn clean_network(layout: &Layout) -> Result<()> {
     host::clean_network(layout).await

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use base::Chain;
 use container::Cri;
+use container::archive::Expected;
 use container::containerd::Containerd;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -76,12 +77,12 @@ fn serving(identity: &NodeIdentity) -> Result<Arc<rustls::ServerConfig>> {
 pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
     let client = client(&parts, &tls);
     let mut tasks = JoinSet::new();
-    let cri = runtime(&parts, &mut tasks, &drain).await?;
+    let runtime = runtime(&parts, &mut tasks, &drain).await?;
     let network = network(&parts)?;
-    let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(CriRuntime(cri.clone())));
+    let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(runtime.clone()));
     tasks.spawn(agent.run(drain.clone()));
     let config = node_config(&parts)?;
-    tasks.spawn(keep(config, client, cri, tls, drain.clone()));
+    tasks.spawn(keep(config, client, runtime, tls, drain.clone()));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             error!(%error, "a task of the node ended badly");
@@ -91,7 +92,7 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
 }
 
 /// Runs the node agent, again when it ends without being asked to.
-async fn keep(config: node::Config, client: Client, cri: Cri, tls: NodeTls, drain: Drain) {
+async fn keep(config: node::Config, client: Client, runtime: CriRuntime, tls: NodeTls, drain: Drain) {
     while !drain.is_cancelled() {
         let serving = tls.serving.clone();
         let ports = node::Ports {
@@ -99,8 +100,7 @@ async fn keep(config: node::Config, client: Client, cri: Cri, tls: NodeTls, drai
             rng: Arc::new(SystemRng),
             tls: Arc::new(move || serving.load_full()),
         };
-        let runtime = Arc::new(CriRuntime(cri.clone()));
-        let agent = node::Agent::new(config.clone(), client.clone(), runtime, ports);
+        let agent = node::Agent::new(config.clone(), client.clone(), Arc::new(runtime.clone()), ports);
         // Its own token: an agent that gives up must not take the server with it.
         if let Err(failure) = agent.run(drain.child_token()).await {
             error!(error = %Chain(&failure), "the node agent ended");
@@ -120,42 +120,54 @@ fn agent_name(name: &str) -> String {
 }
 
 /// The container runtime: the given one, or our own containerd, adopted or started and kept running.
-async fn runtime(parts: &Parts, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<Cri> {
+async fn runtime(parts: &Parts, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<CriRuntime> {
     if let Some(endpoint) = &parts.args.container_runtime_endpoint {
-        return Ok(Cri::connect(cri_socket(&parts.layout, Some(endpoint))));
+        let cri = Cri::connect(cri_socket(&parts.layout, Some(endpoint)));
+        return Ok(CriRuntime { cri, expected: Expected::default(), sandbox_image: String::new() });
     }
     let mut config = super::containerd_config(&parts.layout);
     let registries = container::registries::apply(&parts.args.private_registry, &mut config.settings);
     for warning in registries.with_context(|| format!("read {}", parts.args.private_registry.display()))? {
         warn!("{}: {warning}", parts.args.private_registry.display());
     }
+    let sandbox_image = config.settings.sandbox_image.clone();
     let containerd = Containerd::start(config).await.context("start containerd")?;
     let cri = containerd.cri();
-    import(&parts.layout, &containerd, &cri).await;
+    let expected = import(&parts.layout, &containerd, tasks, drain);
     let drain = drain.clone();
     tasks.spawn(containerd.run(async move { drain.cancelled().await }));
-    Ok(cri)
+    Ok(CriRuntime { cri, expected, sandbox_image })
 }
 
-/// Image tarballs first: pods that are waiting must find them.
-async fn import(layout: &Layout, containerd: &Containerd, cri: &Cri) {
+/// Imports image tarballs while the node starts; answers which images are to come, for those who need them.
+fn import(layout: &Layout, containerd: &Containerd, tasks: &mut JoinSet<()>, drain: &Drain) -> Expected {
     let folder = layout.images();
-    if !folder.is_dir() {
-        return;
+    let files = container::images::image_files(&folder).unwrap_or_default();
+    if files.is_empty() {
+        return Expected::default();
     }
     let Some(importer) = containerd.importer() else {
         warn!("{} is not imported: there is no ctr on this machine", folder.display());
-        return;
+        return Expected::default();
     };
-    match importer.import_folder(&folder, &layout.containerd().join("imported"), cri).await {
-        Ok(outcome) => {
-            for (file, failure) in &outcome.failed {
-                warn!(file = %file.display(), error = %Chain(failure), "image not imported");
+    let expected = Expected::of(&files);
+    let (cri, stamps, pending, drain) =
+        (containerd.cri(), layout.containerd().join("imported"), expected.clone(), drain.clone());
+    tasks.spawn(async move {
+        let importing = importer.import_folder(&folder, &stamps, &cri, &pending);
+        match drain.run_until_cancelled(importing).await {
+            Some(Ok(outcome)) => {
+                for (file, failure) in &outcome.failed {
+                    warn!(file = %file.display(), error = %Chain(failure), "image not imported");
+                }
+                info!(imported = outcome.imported.len(), unchanged = outcome.unchanged, "image tarballs");
             }
-            info!(imported = outcome.imported.len(), unchanged = outcome.unchanged, "image tarballs");
+            Some(Err(failure)) => warn!(error = %Chain(&failure), "image tarballs are not imported"),
+            None => {}
         }
-        Err(failure) => warn!(error = %Chain(&failure), "image tarballs are not imported"),
-    }
+        pending.close();
+    });
+    expected
 }
 
 fn network(parts: &Parts) -> Result<net::Config> {
@@ -201,11 +213,9 @@ fn node_config(parts: &Parts) -> Result<node::Config> {
     let mut config = node::Config::new(&parts.name, parts.addresses.clone(), parts.layout.agent());
     if !default {
         config.log_dir = parts.layout.agent().join("pod-logs");
-        config.cgroup_root = format!("/{}", super::instance(&parts.layout));
     }
-    if !parts.args.cgroup_root.is_empty() {
-        config.cgroup_root = parts.args.cgroup_root.clone();
-    }
+    let root = &parts.args.cgroup_root;
+    config.cgroup_root = if root.is_empty() { host::cgroup_root(&parts.layout) } else { root.clone() };
     config.cluster_dns = parts.cluster.cluster_dns.clone();
     config.cluster_domain = parts.cluster.cluster_domain.clone();
     config.listen = SocketAddr::new(parts.args.kubelet_address, parts.args.kubelet_port);

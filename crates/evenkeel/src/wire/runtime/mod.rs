@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base::Chain;
+use container::archive::Expected;
 use container::{Cri, CriError, v1};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -19,7 +20,13 @@ use node::runtime::{
 
 /// The adapter. Cheap to clone.
 #[derive(Clone)]
-pub struct CriRuntime(pub Cri);
+pub struct CriRuntime {
+    pub cri: Cri,
+    /// Images that are being imported: who asks for one of them waits for it instead of pulling it.
+    pub expected: Expected,
+    /// What the runtime makes sandboxes of.
+    pub sandbox_image: String,
+}
 
 fn failed(error: CriError) -> RuntimeError {
     match error {
@@ -49,36 +56,37 @@ fn stdio(request: &ExecRequest) -> container::cri::Stdio {
 #[async_trait]
 impl Runtime for CriRuntime {
     async fn version(&self) -> Result<Version, RuntimeError> {
-        let version = self.0.version().await.map_err(failed)?;
+        let version = self.cri.version().await.map_err(failed)?;
         let (name, number) = (version.runtime_name, version.runtime_version);
         Ok(Version { name, version: number.trim_start_matches('v').to_owned(), api: version.runtime_api_version })
     }
 
     async fn status(&self) -> Result<RuntimeStatus, RuntimeError> {
-        Ok(from_cri::status(self.0.status(false).await.map_err(failed)?))
+        Ok(from_cri::status(self.cri.status(false).await.map_err(failed)?))
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String, RuntimeError> {
-        self.0.run_sandbox(to_cri::sandbox(config), &config.runtime_handler).await.map_err(failed)
+        self.expected.settled(&self.sandbox_image).await;
+        self.cri.run_sandbox(to_cri::sandbox(config), &config.runtime_handler).await.map_err(failed)
     }
 
     async fn stop_sandbox(&self, sandbox: &str) -> Result<(), RuntimeError> {
-        gone_is_done(self.0.stop_sandbox(sandbox).await)
+        gone_is_done(self.cri.stop_sandbox(sandbox).await)
     }
 
     async fn remove_sandbox(&self, sandbox: &str) -> Result<(), RuntimeError> {
-        gone_is_done(self.0.remove_sandbox(sandbox).await)
+        gone_is_done(self.cri.remove_sandbox(sandbox).await)
     }
 
     async fn list_sandboxes(&self, labels: &BTreeMap<String, String>) -> Result<Vec<Sandbox>, RuntimeError> {
         let label_selector = labels.clone().into_iter().collect();
         let filter = v1::PodSandboxFilter { label_selector, ..v1::PodSandboxFilter::default() };
-        let found = self.0.list_sandboxes(Some(filter)).await.map_err(failed)?;
+        let found = self.cri.list_sandboxes(Some(filter)).await.map_err(failed)?;
         Ok(found.into_iter().map(from_cri::sandbox).collect())
     }
 
     async fn sandbox_status(&self, sandbox: &str) -> Result<SandboxStatus, RuntimeError> {
-        let answer = self.0.sandbox_status(sandbox, false).await.map_err(failed)?;
+        let answer = self.cri.sandbox_status(sandbox, false).await.map_err(failed)?;
         let status = answer.status.ok_or_else(|| RuntimeError::NotFound { what: format!("sandbox {sandbox}") })?;
         Ok(from_cri::sandbox_status(status))
     }
@@ -90,39 +98,39 @@ impl Runtime for CriRuntime {
         sandbox_config: &SandboxConfig,
     ) -> Result<String, RuntimeError> {
         let (config, sandbox_config) = (to_cri::container(config), to_cri::sandbox(sandbox_config));
-        self.0.create_container(sandbox, config, sandbox_config).await.map_err(failed)
+        self.cri.create_container(sandbox, config, sandbox_config).await.map_err(failed)
     }
 
     async fn start_container(&self, container: &str) -> Result<(), RuntimeError> {
-        self.0.start_container(container).await.map_err(failed)
+        self.cri.start_container(container).await.map_err(failed)
     }
 
     async fn stop_container(&self, container: &str, grace: Duration) -> Result<(), RuntimeError> {
-        gone_is_done(self.0.stop_container(container, grace).await)
+        gone_is_done(self.cri.stop_container(container, grace).await)
     }
 
     async fn remove_container(&self, container: &str) -> Result<(), RuntimeError> {
-        gone_is_done(self.0.remove_container(container).await)
+        gone_is_done(self.cri.remove_container(container).await)
     }
 
     async fn list_containers(&self, labels: &BTreeMap<String, String>) -> Result<Vec<Container>, RuntimeError> {
         let label_selector = labels.clone().into_iter().collect();
         let filter = v1::ContainerFilter { label_selector, ..v1::ContainerFilter::default() };
-        let found = self.0.list_containers(Some(filter)).await.map_err(failed)?;
+        let found = self.cri.list_containers(Some(filter)).await.map_err(failed)?;
         Ok(found.into_iter().map(from_cri::container).collect())
     }
 
     async fn container_status(&self, container: &str) -> Result<ContainerStatus, RuntimeError> {
-        let (status, _) = self.0.container_status(container, false).await.map_err(failed)?;
+        let (status, _) = self.cri.container_status(container, false).await.map_err(failed)?;
         Ok(from_cri::container_status(status))
     }
 
     async fn update_resources(&self, container: &str, resources: &Resources) -> Result<(), RuntimeError> {
-        self.0.update_container(container, to_cri::resources(resources)).await.map_err(failed)
+        self.cri.update_container(container, to_cri::resources(resources)).await.map_err(failed)
     }
 
     async fn reopen_log(&self, container: &str) -> Result<(), RuntimeError> {
-        self.0.reopen_log(container).await.map_err(failed)
+        self.cri.reopen_log(container).await.map_err(failed)
     }
 
     async fn exec_sync(
@@ -131,7 +139,7 @@ impl Runtime for CriRuntime {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecOutput, RuntimeError> {
-        let output = self.0.exec_sync(container, command, timeout).await.map_err(|error| match error {
+        let output = self.cri.exec_sync(container, command, timeout).await.map_err(|error| match error {
             // The runtime's own notion of the deadline arrives as a status.
             CriError::Failed { code, .. }
                 if code.description() == "Deadline expired before operation could complete" =>
@@ -144,46 +152,51 @@ impl Runtime for CriRuntime {
     }
 
     async fn exec(&self, container: &str, request: &ExecRequest) -> Result<String, RuntimeError> {
-        self.0.exec(container, &request.command, stdio(request)).await.map_err(failed)
+        self.cri.exec(container, &request.command, stdio(request)).await.map_err(failed)
     }
 
     async fn attach(&self, container: &str, request: &ExecRequest) -> Result<String, RuntimeError> {
-        self.0.attach(container, stdio(request)).await.map_err(failed)
+        self.cri.attach(container, stdio(request)).await.map_err(failed)
     }
 
     async fn port_forward(&self, sandbox: &str) -> Result<String, RuntimeError> {
-        self.0.port_forward(sandbox, &[]).await.map_err(failed)
+        self.cri.port_forward(sandbox, &[]).await.map_err(failed)
     }
 
     async fn container_stats(&self, labels: &BTreeMap<String, String>) -> Result<Vec<ContainerStats>, RuntimeError> {
-        let all = self.0.list_container_stats().await.map_err(failed)?;
+        let all = self.cri.list_container_stats().await.map_err(failed)?;
         let stats = all.into_iter().map(from_cri::stats);
         let fits = |one: &ContainerStats| labels.iter().all(|(name, value)| one.labels.get(name) == Some(value));
         Ok(stats.filter(fits).collect())
     }
 
     async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String, RuntimeError> {
-        self.0.pull_image(image, "", auth.map(to_cri::auth), None).await.map_err(failed)
+        self.cri.pull_image(image, "", auth.map(to_cri::auth), None).await.map_err(failed)
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
-        Ok(self.0.image_status(image).await.map_err(failed)?.map(from_cri::image))
+        let found = self.cri.image_status(image).await.map_err(failed)?;
+        if found.is_some() || !self.expected.has(image) {
+            return Ok(found.map(from_cri::image));
+        }
+        self.expected.settled(image).await;
+        Ok(self.cri.image_status(image).await.map_err(failed)?.map(from_cri::image))
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
-        Ok(self.0.list_images().await.map_err(failed)?.into_iter().map(from_cri::image).collect())
+        Ok(self.cri.list_images().await.map_err(failed)?.into_iter().map(from_cri::image).collect())
     }
 
     async fn remove_image(&self, image: &str) -> Result<(), RuntimeError> {
-        gone_is_done(self.0.remove_image(image).await)
+        gone_is_done(self.cri.remove_image(image).await)
     }
 
     async fn image_filesystem(&self) -> Result<FilesystemUse, RuntimeError> {
-        Ok(from_cri::filesystem(self.0.image_fs().await.map_err(failed)?))
+        Ok(from_cri::filesystem(self.cri.image_fs().await.map_err(failed)?))
     }
 
     async fn events(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError> {
-        let events = self.0.events().await.map_err(failed)?;
+        let events = self.cri.events().await.map_err(failed)?;
         let events = events.take_while(|event| {
             if let Err(error) = event {
                 tracing::debug!(error = %Chain(error), "container events ended");
@@ -198,6 +211,6 @@ impl Runtime for CriRuntime {
 #[async_trait]
 impl net::LiveSandboxes for CriRuntime {
     async fn ids(&self) -> Result<BTreeSet<String>, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.0.list_sandboxes(None).await?.into_iter().map(|sandbox| sandbox.id).collect())
+        Ok(self.cri.list_sandboxes(None).await?.into_iter().map(|sandbox| sandbox.id).collect())
     }
 }
