@@ -112,7 +112,7 @@ impl World {
                 format!("delete {}", key.name)
             }
             Op::Event { reason, message, .. } => format!("{reason}: {message}"),
-            Op::Create { .. } => panic!("the scheduler creates nothing"),
+            Op::Create { .. } | Op::Put { .. } => panic!("the scheduler creates and replaces nothing"),
         }
     }
 

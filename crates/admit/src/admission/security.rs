@@ -73,7 +73,7 @@ fn level(cx: &Cx<'_>, mode: &str) -> (Level, String) {
     };
     let version = label(&format!("{LABEL}{mode}-version")).unwrap_or_else(|| "latest".to_owned());
     let config = cx.ports.config;
-    let exempt = config.pod_security_exempt.iter().any(|exempt| *exempt == cx.request.namespace);
+    let exempt = config.pod_security_exempt.contains(&cx.request.namespace);
     let default = if exempt || mode != "enforce" { "privileged" } else { &config.pod_security_default };
     let word = label(&format!("{LABEL}{mode}"));
     // A word nobody knows means the strictest, as upstream reads it.

@@ -27,10 +27,10 @@ pub(super) fn apply(group: &str, kind: &str, tree: &mut Tree) {
             matching(doc::at_mut(tree, "spec.matchConstraints"));
         }
         ("admissionregistration.k8s.io", _) => matching(doc::at_mut(tree, "spec.matchResources")),
-        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => {
-            if doc::int(tree, "spec.matchingPrecedence").unwrap_or(0) == 0 {
-                doc::set(tree, "spec.matchingPrecedence", 1000);
-            }
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema")
+            if doc::int(tree, "spec.matchingPrecedence").unwrap_or(0) == 0 =>
+        {
+            doc::set(tree, "spec.matchingPrecedence", 1000);
         }
         ("flowcontrol.apiserver.k8s.io", _) => priority_level(tree),
         ("resource.k8s.io", "ResourceClaim") => claim(doc::at_mut(tree, "spec")),

@@ -23,7 +23,6 @@ fn minimal(kind: &Kind, name: &str) -> Value {
     }
     map.insert("metadata".into(), metadata);
     map.remove("status");
-    let mut object = object;
     merge(&mut object, &extra(kind, name));
     object
 }
