@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::Instant;
 
+use crate::archive::{Expected, full_name};
 use crate::cri::{Cri, CriError};
 
 /// Longest import of one file.
@@ -25,8 +26,6 @@ const NOTICE_INTERVAL: Duration = Duration::from_millis(20);
 pub const FILES_MAX: usize = 1024;
 /// containerd's namespace of everything CRI makes.
 const NAMESPACE: &str = "k8s.io";
-/// What image names without a host mean.
-const DEFAULT_HOST: &str = "docker.io";
 const PIN: &str = "io.cri-containerd.pinned=pinned";
 const ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".oci"];
 
@@ -88,12 +87,20 @@ impl Importer {
     }
 
     /// Imports every image file of a folder that is new, changed, or whose images are gone. `stamps` remembers between
-    /// starts. One bad file does not keep the others out.
-    pub async fn import_folder(&self, folder: &Path, stamps: &Path, cri: &Cri) -> Result<Outcome, ImportError> {
+    /// starts, `expected` hears of each file's end. Small files come first: most images are there soonest. One bad file
+    /// does not keep the others out.
+    pub async fn import_folder(
+        &self,
+        folder: &Path,
+        stamps: &Path,
+        cri: &Cri,
+        expected: &Expected,
+    ) -> Result<Outcome, ImportError> {
         let mut known: BTreeMap<PathBuf, Stamp> =
             fs::read(stamps).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let mut outcome = Outcome::default();
-        let files = image_files(folder)?;
+        let mut files = image_files(folder)?;
+        files.sort_by_key(|file| fs::metadata(file).map_or(u64::MAX, |meta| meta.len()));
         known.retain(|file, _| files.contains(file));
         for file in files {
             let stamp = stamp(&file)?;
@@ -102,9 +109,12 @@ impl Importer {
                 && all_present(&old.images, cri).await?
             {
                 outcome.unchanged += 1;
+                expected.done(&file);
                 continue;
             }
-            match self.import(&file, cri).await {
+            let imported = self.import(&file, cri).await;
+            expected.done(&file);
+            match imported {
                 Ok(images) => {
                     outcome.imported.extend(images.iter().cloned());
                     known.insert(file, Stamp { images, ..stamp });
@@ -193,18 +203,8 @@ fn names(printed: &str) -> Vec<String> {
     names
 }
 
-/// The name as CRI understands it: a first part that is no host stands for the default registry's.
-fn full_name(name: &str) -> String {
-    let (first, rest) = name.split_once('/').unwrap_or((name, ""));
-    let host = !rest.is_empty() && (first.contains(['.', ':']) || first == "localhost");
-    match (host, rest.is_empty()) {
-        (true, _) => name.to_owned(),
-        (false, true) => format!("{DEFAULT_HOST}/library/{name}"),
-        (false, false) => format!("{DEFAULT_HOST}/{name}"),
-    }
-}
-
-fn image_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
+/// The files of a folder that can be images, by name.
+pub fn image_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let fail = |source| ImportError::Read { path: folder.to_path_buf(), source };
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -238,19 +238,6 @@ mod tests {
         let printed = "unpacking local/pause:1 (sha256:ab)...done\nunpacking local/web:2 (sha256:cd)...done\n";
         assert_eq!(names(printed), ["local/pause:1", "local/web:2"]);
         assert_eq!(names("local/pause:1          saved\nelapsed: 0.1 s\n"), ["local/pause:1"]);
-    }
-
-    #[test]
-    fn short_names_are_completed() {
-        for (name, full) in [
-            ("web:1", "docker.io/library/web:1"),
-            ("team/web:1", "docker.io/team/web:1"),
-            ("a.local/web:1", "a.local/web:1"),
-            ("localhost/web", "localhost/web"),
-            ("host:5000/web", "host:5000/web"),
-        ] {
-            assert_eq!(full_name(name), full);
-        }
     }
 
     #[test]

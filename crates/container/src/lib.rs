@@ -4,6 +4,7 @@
 //! the port it needs; the adapter between the two lives in the composition root.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+pub mod archive;
 pub mod containerd;
 pub mod cri;
 pub mod images;

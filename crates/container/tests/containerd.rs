@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use container::archive::Expected;
 use container::containerd::{self, Config, Containerd, Status, find_program};
 use container::cri::{Events, v1};
 use container::{Cri, registries};
@@ -159,10 +160,10 @@ async fn containers_outlive_agent_and_containerd() {
     fs::write(images.join("broken.tar"), "not an archive").unwrap();
     let importer = first.importer().unwrap();
     let stamps = lab.folder.path().join("stamps.json");
-    let outcome = importer.import_folder(&images, &stamps, &cri).await.unwrap();
+    let outcome = importer.import_folder(&images, &stamps, &cri, &Expected::default()).await.unwrap();
     assert_eq!((outcome.imported.as_slice(), outcome.failed.len()), ([IMAGE.to_owned()].as_slice(), 1));
     fs::remove_file(images.join("broken.tar")).unwrap();
-    let again = importer.import_folder(&images, &stamps, &cri).await.unwrap();
+    let again = importer.import_folder(&images, &stamps, &cri, &Expected::default()).await.unwrap();
     assert_eq!((again.imported.len(), again.unchanged), (0, 1));
     importer.pin(IMAGE).await.unwrap();
 

@@ -15,6 +15,8 @@ use crate::spec::resources::{self, CPU_PERIOD_US};
 #[derive(Clone, Debug)]
 pub struct Cgroups {
     mounts: Hierarchies,
+    /// Every hierarchy of the machine: the runtime makes folders in more of them than the node does.
+    all: Vec<PathBuf>,
     /// `/kubepods`.
     root: String,
 }
@@ -45,7 +47,14 @@ impl Cgroups {
             found.dedup_by(|a, b| fs::canonicalize(&a.1).ok() == fs::canonicalize(&b.1).ok());
             Hierarchies::V1(found)
         };
-        Cgroups { mounts, root: root.trim_end_matches('/').to_owned() }
+        let all = match &mounts {
+            Hierarchies::V2(mount) => vec![mount.clone()],
+            Hierarchies::V1(_) => {
+                let entries = fs::read_dir(base).into_iter().flatten().flatten();
+                entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+            }
+        };
+        Cgroups { mounts, all, root: root.trim_end_matches('/').to_owned() }
     }
 
     /// The parent of a pod's containers, as the runtime is told.
@@ -136,15 +145,20 @@ impl Cgroups {
     pub fn remove(&self, uid: &str) -> io::Result<()> {
         for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
             let path = self.pod_path(qos, uid);
-            let mounts: Vec<&PathBuf> = match &self.mounts {
-                Hierarchies::V1(mounts) => mounts.iter().map(|(_, mount)| mount).collect(),
-                Hierarchies::V2(mount) => vec![mount],
-            };
-            for mount in mounts {
+            for mount in &self.all {
                 remove_tree(&below(mount, &path))?;
             }
         }
         Ok(())
+    }
+
+    /// Removes the root of all pods in every hierarchy, when no pod runs any more. Folders that hold processes stay.
+    pub fn remove_root(&self) -> io::Result<()> {
+        if self.root.is_empty() {
+            return Ok(());
+        }
+        let removed = self.all.iter().map(|mount| remove_tree(&below(mount, &self.root)));
+        removed.fold(Ok(()), io::Result::and)
     }
 
     /// Pods that have a cgroup: used to find what an earlier process left behind.
