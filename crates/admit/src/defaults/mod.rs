@@ -11,6 +11,7 @@ mod workload;
 use api::{Kind, Tree};
 
 use crate::decode::fill_defaults;
+pub(crate) use workload::labels_from_template;
 
 /// Fills in whatever is absent.
 pub(crate) fn apply(kind: &Kind, tree: &mut Tree) {

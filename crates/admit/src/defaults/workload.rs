@@ -103,7 +103,8 @@ pub(super) fn replication_controller(tree: &mut Tree) {
     template(tree, "spec.template");
 }
 
-fn labels_from_template(tree: &mut Tree) {
+/// A job without labels carries those of its pods.
+pub(crate) fn labels_from_template(tree: &mut Tree) {
     if doc::get(tree, "metadata.labels").as_object().is_none_or(serde_json::Map::is_empty) {
         doc::copy_within(tree, "spec.template.metadata.labels", "metadata.labels");
     }

@@ -4,6 +4,7 @@ use api::Tree;
 use serde_json::json;
 
 use crate::context::Cx;
+use crate::defaults::labels_from_template;
 use crate::{doc, meta};
 
 /// Generation, and what some kinds get on creation.
@@ -50,7 +51,9 @@ fn create(cx: &Cx<'_>, tree: &mut Tree) {
             doc::set(tree, "status", super::empty());
         }
         ("apiextensions.k8s.io", _) => stored_versions(tree),
-        ("apps" | "batch" | "autoscaling" | "policy", _) => doc::fill(tree, "status", super::empty()),
+        ("apps" | "batch" | "autoscaling" | "policy", _) if cx.kind.subresource("status").is_some() => {
+            doc::fill(tree, "status", super::empty());
+        }
         _ => {}
     }
 }
@@ -87,6 +90,8 @@ fn job(tree: &mut Tree) {
         labels.insert(format!("batch.kubernetes.io/{label}"), json!(value));
     }
     doc::object_mut(tree, "spec.selector.matchLabels").insert("batch.kubernetes.io/controller-uid".into(), json!(uid));
+    // The defaults came before these labels were there; the next write would find them missing.
+    labels_from_template(tree);
 }
 
 /// The quality of service class of a pod.
