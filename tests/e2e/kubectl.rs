@@ -30,17 +30,17 @@ pub const CASES: [Case<Cluster>; 19] = [
     Case { name: "kubectl_older_version", run: older_version },
 ];
 
-const IMAGE: &str = "evenkeel.local/busybox:1";
+pub const IMAGE: &str = "evenkeel.local/busybox:1";
 
 /// kubectl with a namespace of the case's own, made anew.
-fn namespaced(cluster: &Cluster, name: &str) -> anyhow::Result<Tool> {
+pub fn namespaced(cluster: &Cluster, name: &str) -> anyhow::Result<Tool> {
     let mut kubectl = cluster.kubectl();
     kubectl.ok(&format!("create namespace {name}"))?;
     kubectl.leading.push(format!("--namespace={name}").into());
     Ok(kubectl)
 }
 
-fn deployment(name: &str, replicas: u32, words: &str) -> String {
+pub fn deployment(name: &str, replicas: u32, words: &str) -> String {
     format!(
         r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"{name}"}},"spec":{{"replicas":{replicas},
         "selector":{{"matchLabels":{{"app":"{name}"}}}},"template":{{"metadata":{{"labels":{{"app":"{name}"}}}},"spec":{{
@@ -205,8 +205,12 @@ fn run_attach_debug(cluster: &Cluster) -> anyhow::Result<()> {
     kubectl.ok(&format!("run long --image={IMAGE} -- sleep 9999"))?;
     kubectl.ok("wait pod/long --for=condition=Ready --timeout=60s")?;
     let said = kubectl.ok_with(&["debug", "long", "-i", &format!("--image={IMAGE}"), "--", "echo", "debugged"])?;
+    ensure!(said.contains("debugged"), "{said}");
     let named = kubectl.ok("get pod long -o jsonpath={.spec.ephemeralContainers[0].name}")?;
     ensure!(named.starts_with("debugger-"), "{named} {said}");
+    kubectl.ok(&format!("debug long --copy-to=copy --image={IMAGE} --container=tools -- sleep 9999"))?;
+    kubectl.ok("wait pod/copy --for=condition=Ready --timeout=60s")?;
+    ensure!(kubectl.ok("get pod copy -o jsonpath={.spec.containers[*].name}")? == "long tools");
     Ok(())
 }
 
@@ -280,7 +284,7 @@ fn proxy(cluster: &Cluster) -> anyhow::Result<()> {
     let port = line.rsplit(':').next().context("no port")?.to_owned();
     let answer = eventually("an answer through the proxy", Duration::from_secs(10), || {
         let mut stream = TcpStream::connect(format!("127.0.0.1:{port}"))?;
-        stream.write_all(b"GET /version HTTP/1.0\r\n\r\n")?;
+        stream.write_all(b"GET /version HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         ensure!(answer.contains("gitVersion"), "{answer}");
@@ -363,8 +367,11 @@ fn diff_kustomize(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = namespaced(cluster, "k-diff")?;
     kubectl.ok("create configmap m --from-literal=a=1")?;
     let changed = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {a: '2'}\n";
-    let said = kubectl.call(&["diff", "--server-side", "-f", "-"], changed)?;
-    ensure!(said.stdout.contains("+  a: \"2\""), "{said:?}");
+    for options in [&["diff", "-f", "-"][..], &["diff", "--server-side", "--force-conflicts", "-f", "-"]] {
+        let said = kubectl.call(options, changed)?;
+        ensure!(!said.success && said.stdout.contains("+  a: \"2\""), "{said:?}");
+    }
+    ensure!(kubectl.ok("get configmap m -o jsonpath={.data.a}")? == "1", "a diff leaves nothing");
     let folder = cluster.data.join("kustomize");
     std::fs::create_dir_all(&folder)?;
     let kustomization = "namePrefix: pre-\nresources: [map.yaml]\n";
