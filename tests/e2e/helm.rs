@@ -23,7 +23,13 @@ fn life_of_a_release(cluster: &Cluster) -> anyhow::Result<()> {
     let bad = r#"{"apiVersion":"probe.evenkeel.test/v1","kind":"Gauge","metadata":{"name":"bad"},"spec":{"count":-1}}"#;
     let said = kubectl.call(&["-n", "helm", "create", "-f", "-"], bad)?.failed()?;
     ensure!(said.contains("spec.count") && said.contains("greater than or equal to 0"), "{said}");
-    helm.ok("rollback probe 1 --wait --timeout=120s")?;
+    // helm applies server-side: the count is kubectl's since the scaling, and is taken back only when told so.
+    let said = helm.call(&["rollback", "probe", "1", "--wait", "--timeout=120s"], "")?.failed()?;
+    ensure!(
+        said.contains("conflict with \"kubectl\" with subresource \"scale\"") && said.contains(".spec.count"),
+        "{said}"
+    );
+    helm.ok("rollback probe 1 --force-conflicts --wait --timeout=120s")?;
     ensure!(kubectl.ok("-n helm get configmap probe-text -o jsonpath={.data.text}")? == "first");
     ensure!(helm.ok("history probe")?.contains("Rollback to 1"));
     helm.ok("uninstall probe --wait --timeout=120s")?;

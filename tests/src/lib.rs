@@ -4,6 +4,7 @@
 //! namespaces of its own and goes away with them.
 
 mod cluster;
+mod dialogue;
 mod host;
 mod load;
 mod run;
@@ -11,6 +12,7 @@ mod tool;
 mod wait;
 
 pub use cluster::{Agent, Cluster, Options};
+pub use dialogue::Dialogue;
 pub use host::Host;
 pub use load::{Answer, Call, Connection, Endpoint};
 pub use run::{Case, run_all};

@@ -62,7 +62,7 @@ impl Tool {
         Ok(Transcript { line, success, stdout: text(&output.stdout), stderr: text(&output.stderr) })
     }
 
-    /// Starts and leaves running; standard output is piped to the caller.
+    /// Starts and leaves running; all three standard streams are piped to the caller.
     pub fn spawn(&self, words: &str) -> anyhow::Result<Child> {
         self.spawn_with(&split(words))
     }
@@ -70,7 +70,7 @@ impl Tool {
     /// As [`Tool::spawn`], with separate arguments.
     pub fn spawn_with(&self, words: &[&str]) -> anyhow::Result<Child> {
         let mut command = self.command(words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().with_context(|| format!("start {command:?}"))
     }
 
