@@ -59,11 +59,10 @@ fn secret(tree: &Tree, causes: &mut Causes) {
         "kubernetes.io/dockerconfigjson" => need(".dockerconfigjson"),
         "kubernetes.io/ssh-auth" => need("ssh-privatekey"),
         "kubernetes.io/tls" => ["tls.crt", "tls.key"].into_iter().for_each(need),
-        "kubernetes.io/basic-auth"
-            if data.get("username").is_none() && data.get("password").is_none() => {
-                need("username");
-                need("password");
-            }
+        "kubernetes.io/basic-auth" if data.get("username").is_none() && data.get("password").is_none() => {
+            need("username");
+            need("password");
+        }
         "kubernetes.io/service-account-token" => {
             let name = doc::get(tree, "metadata.annotations").get("kubernetes.io/service-account.name");
             if name.and_then(Tree::as_str).unwrap_or_default().is_empty() {

@@ -23,9 +23,15 @@ pub(super) fn object(cx: &Cx<'_>, tree: &Tree, old: Option<&Tree>, causes: &mut 
     }
 }
 
-/// A pod spec wherever it stands.
+/// A pod spec that brings all its volumes along.
 pub(super) fn spec(spec: &Tree, at: &At, causes: &mut Causes) {
-    let volumes = volumes(spec, &at.child("volumes"), causes);
+    spec_with(spec, &[], at, causes);
+}
+
+/// A pod spec wherever it stands. `claims` names the volumes that its owner adds to each pod.
+pub(super) fn spec_with(spec: &Tree, claims: &[&str], at: &At, causes: &mut Causes) {
+    let mut volumes = volumes(spec, &at.child("volumes"), causes);
+    volumes.extend(claims.iter().copied().map(str::to_owned));
     container::lists(spec, &volumes, at, causes);
     enums(spec, at, causes);
     if doc::int(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {

@@ -109,6 +109,26 @@ fn workloads_and_services() {
 }
 
 #[test]
+fn a_mount_may_name_a_claim_template() {
+    let set = |claim: &str| {
+        of(
+            "apps/v1",
+            "StatefulSet",
+            json!({"serviceName": "s", "selector": {"matchLabels": {"a": "b"}},
+                "volumeClaimTemplates": [{"metadata": {"name": claim}, "spec": {"accessModes": ["ReadWriteOnce"],
+                    "resources": {"requests": {"storage": "1Gi"}}}}],
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [
+                    {"name": "c", "image": "i:1", "volumeMounts": [{"name": "data", "mountPath": "/v"}]}]}}}),
+        )
+    };
+    world().create(&set("data")).unwrap();
+    check(
+        set("other"),
+        "StatefulSet.apps \"x\" is invalid: spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\"",
+    );
+}
+
+#[test]
 fn config_names_and_labels() {
     let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "immutable": true, "data": {"a": "1"}});
     let world = world();

@@ -3,7 +3,7 @@
 use api::{Header, LabelSelector, Tree};
 use serde_json::json;
 
-use super::pod::{one_of, spec as pod_spec};
+use super::pod::{one_of, spec_with as pod_spec};
 use crate::causes::{At, Causes};
 use crate::{doc, meta};
 
@@ -13,7 +13,7 @@ const CRON_NAME_BYTES_MAX: usize = 52;
 pub(super) fn object(kind: &str, tree: &Tree, old: Option<&Tree>, causes: &mut Causes) {
     let at = At::of("spec");
     match kind {
-        "PodTemplate" => template(doc::get(tree, "template"), &At::of("template"), causes),
+        "PodTemplate" => template(doc::get(tree, "template"), &[], &At::of("template"), causes),
         "CronJob" => cron_job(tree, &at, old, causes),
         "Job" => job(tree, &at, old, causes),
         "ControllerRevision" => {
@@ -25,9 +25,10 @@ pub(super) fn object(kind: &str, tree: &Tree, old: Option<&Tree>, causes: &mut C
     }
 }
 
-fn template(template: &Tree, at: &At, causes: &mut Causes) {
+/// `claims` names the volumes that the owner's claim templates become.
+fn template(template: &Tree, claims: &[&str], at: &At, causes: &mut Causes) {
     meta::labels(doc::get(template, "metadata.labels"), &at.child("metadata").child("labels"), causes);
-    pod_spec(doc::get(template, "spec"), &at.child("spec"), causes);
+    pod_spec(doc::get(template, "spec"), claims, &at.child("spec"), causes);
 }
 
 /// Kinds that keep pods running.
@@ -39,7 +40,9 @@ fn set(kind: &str, tree: &Tree, old: Option<&Tree>, at: &At, causes: &mut Causes
     let restart = doc::text(tree, "spec.template.spec.restartPolicy");
     let template_at = at.child("template");
     if doc::has(tree, "spec.template") {
-        template(doc::get(tree, "spec.template"), &template_at, causes);
+        let claims = doc::items(tree, "spec.volumeClaimTemplates").iter();
+        let claims: Vec<&str> = claims.map(|claim| doc::text(claim, "metadata.name")).collect();
+        template(doc::get(tree, "spec.template"), &claims, &template_at, causes);
     } else {
         causes.required(&template_at, "");
     }
@@ -103,10 +106,11 @@ fn strategy(kind: &str, tree: &Tree, at: &At, causes: &mut Causes) {
 }
 
 fn immutable(kind: &str, tree: &Tree, old: &Tree, at: &At, causes: &mut Causes) {
-    if kind != "ReplicationController" && doc::get(tree, "spec.selector") != doc::get(old, "spec.selector") {
-        if kind != "StatefulSet" {
-            causes.immutable(&at.child("selector"), doc::get(tree, "spec.selector"));
-        }
+    if kind != "ReplicationController"
+        && doc::get(tree, "spec.selector") != doc::get(old, "spec.selector")
+        && kind != "StatefulSet"
+    {
+        causes.immutable(&at.child("selector"), doc::get(tree, "spec.selector"));
     }
     if kind != "StatefulSet" {
         return;
@@ -181,7 +185,7 @@ fn job_spec(spec: &Tree, at: &At, causes: &mut Causes) {
         causes.required(&at.child("completions"), "when completion mode is Indexed");
     }
     let at_template = at.child("template");
-    template(doc::get(spec, "template"), &at_template, causes);
+    template(doc::get(spec, "template"), &[], &at_template, causes);
     let restart = doc::text(spec, "template.spec.restartPolicy");
     if !matches!(restart, "Never" | "OnFailure") {
         let at = at_template.child("spec").child("restartPolicy");
