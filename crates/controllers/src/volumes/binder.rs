@@ -9,7 +9,10 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 use std::sync::Arc;
 
-use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, BY_CLAIM, SELECTED_NODE, class_of, is_reserved_for, reserved_for};
+use super::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, BY_CLAIM, SELECTED_NODE, class_of, default_class, is_reserved_for,
+    reserved_for,
+};
 use crate::kit::value::{annotation, list, merge_diff, text, words};
 use crate::kit::{keys, op};
 use crate::{Controller, Ctx, Watch};
@@ -119,8 +122,13 @@ fn seek(snapshot: &Snapshot, claim: &Arc<Object>, tree: &Tree) -> Plan {
     if let Some(volume) = reserved {
         return bind(claim, tree, volume, &volume.tree());
     }
-    let pending: Vec<Op> = phase_op(claim, tree, "Pending").into_iter().collect();
+    let mut pending: Vec<Op> = phase_op(claim, tree, "Pending").into_iter().collect();
     let class_name = class_of(tree);
+    // A claim may be older than the default class.
+    if let Some(default) = default_class(snapshot).filter(|_| class_name.is_none()) {
+        pending.push(op::merge::<PersistentVolumeClaim>(claim, json!({"spec": {"storageClassName": default}})));
+        return Plan::step(pending);
+    }
     let class = class_name.as_ref().and_then(|name| snapshot.of::<StorageClass>().get(&keys::cluster(name)).cloned());
     let class = class.map(|class| class.tree());
     let late = class.as_ref().is_some_and(|class| text(class, "/volumeBindingMode") == "WaitForFirstConsumer");

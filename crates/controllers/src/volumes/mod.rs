@@ -7,8 +7,11 @@ mod protection;
 #[cfg(test)]
 mod tests;
 
-use api::{Index, Key, Object, Tree};
+use std::cmp::Reverse;
+
+use api::{Index, Key, Object, Snapshot, Tree};
 use base::{SmolStr, format_smolstr};
+use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::kit::value::{annotation, text};
 
@@ -37,6 +40,15 @@ fn class_of(claim: &Tree) -> Option<SmolStr> {
     let legacy = annotation(claim, "volume.beta.kubernetes.io/storage-class");
     let named = claim.pointer("/spec/storageClassName").and_then(Tree::as_str);
     legacy.or(named).map(SmolStr::from)
+}
+
+/// The class of claims that name none: of several defaults the newest, then the first by name.
+fn default_class(snapshot: &Snapshot) -> Option<SmolStr> {
+    const MARK: &str = "storageclass.kubernetes.io/is-default-class";
+    let classes = snapshot.of::<StorageClass>();
+    let defaults = classes.iter().filter(|class| annotation(&class.tree(), MARK) == Some("true"));
+    let newest = defaults.min_by_key(|class| (Reverse(class.header.created), class.key.clone()));
+    newest.map(|class| class.key.name.clone())
 }
 
 /// The claim a volume is reserved for.

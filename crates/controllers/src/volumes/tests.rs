@@ -59,6 +59,19 @@ fn a_claim_waits_for_its_pod_then_gets_a_folder() {
 }
 
 #[test]
+fn a_claim_older_than_the_default_class_gets_it() {
+    let mut world = World::new(&ALL);
+    let mut bare = claim("");
+    bare["spec"].as_object_mut().unwrap().remove("storageClassName");
+    world.put(bare);
+    world.converge();
+    assert!(world.get("v1", "PersistentVolumeClaim", "a/data")["spec"]["storageClassName"].is_null());
+    world.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}));
+    world.converge();
+    assert_eq!(world.get("v1", "PersistentVolumeClaim", "a/data")["spec"]["storageClassName"], "local-path");
+}
+
+#[test]
 fn the_smallest_volume_that_fits_is_taken_and_released() {
     let mut world = World::new(&ALL);
     for (name, size) in [("big", "10Gi"), ("fits", "2Gi"), ("small", "1Mi")] {
