@@ -94,7 +94,7 @@ impl Config {
             mtu: None,
             cni_networks: data.join("cni/net.d"),
             cni_programs: data.join("cni/bin"),
-            program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("evenkeel")),
+            program: this_program(),
         }
     }
 
@@ -110,6 +110,13 @@ impl Config {
     pub(crate) fn conflist(&self) -> PathBuf {
         self.cni_networks.join(format!("10-{}.conflist", self.instance))
     }
+}
+
+/// Where this program lies. A program that was replaced while it runs is known by a marked path; what lies at the bare
+/// path is its replacement, which plugin calls may as well be answered by.
+fn this_program() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("evenkeel"));
+    path.to_str().and_then(|text| text.strip_suffix(" (deleted)")).map(PathBuf::from).unwrap_or(path)
 }
 
 // === impl Names ===
