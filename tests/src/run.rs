@@ -15,7 +15,14 @@ pub struct Case<C> {
 /// Prints one line per case and a closing line that counts them. Returns whether none failed.
 pub fn run_all<C: Sync>(context: &C, cases: &[Case<C>], at_once: usize) -> bool {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let chosen = cases.iter().filter(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word)));
+    let asked = |case: &&Case<C>| words.iter().any(|word| case.name.contains(word.as_str()));
+    let known = |case: &&Case<C>| {
+        gap(case.name).is_some_and(|why| {
+            println!("case {:<48} gap: {why}", case.name);
+            true
+        })
+    };
+    let chosen = cases.iter().filter(|case| if words.is_empty() { !known(case) } else { asked(case) });
     let queue = Mutex::new(chosen);
     let tally = Mutex::new((0_usize, Vec::new()));
     thread::scope(|scope| {
@@ -42,6 +49,12 @@ pub fn run_all<C: Sync>(context: &C, cases: &[Case<C>], at_once: usize) -> bool 
     }
     println!("{passed} passed, {} failed", failures.len());
     failures.is_empty()
+}
+
+/// Why a case is known not to hold yet. Such cases run only when they are named; the list may only shrink.
+fn gap(name: &str) -> Option<&'static str> {
+    let lines = include_str!("../gaps.txt").lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once(' ')).find(|(case, _)| *case == name).map(|(_, why)| why)
 }
 
 fn next<'a, C: 'a>(queue: &Mutex<impl Iterator<Item = &'a Case<C>>>) -> Option<&'a Case<C>> {
