@@ -90,7 +90,7 @@ pub enum OpenError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Something in the batch was not as the request expected. Nothing was written.
+    /// Something in the batch was not as the request expected. Nothing was written. What was there instead is applied.
     #[error("{place:?} is at {current:?}, not as the request expected")]
     Conflict { place: Place, current: Option<Revision> },
     /// Nothing was written; reads go on, and writes do again when there is room.
@@ -186,6 +186,11 @@ impl Store {
                 Some(applied) => Ok(committed(batch, &applied)),
                 None => Err(CommitError::Unknown(source)),
             },
+            Err(error @ WriteError::Conflict { .. }) => {
+                // Who tries again reads what is applied here: without its rival's write the next try fails as well.
+                let _ = self.read_barrier().await;
+                Err(error.into())
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -86,6 +86,7 @@ macro_rules! over_every_engine {
 
 over_every_engine! {
     an_acknowledged_write_is_visible_and_served_with_its_revision
+    a_conflict_is_told_once_its_cause_is_visible
     lists_serve_the_past_by_undoing_history
     watchers_share_events_and_frames
     a_lost_reply_is_resolved_by_the_tail
@@ -111,6 +112,29 @@ async fn an_acknowledged_write_is_visible_and_served_with_its_revision(engine: A
     let malformed = Change { place: a, expect: Expect::Absent, write: Write::Put(Bytes::from_static(b"{}")) };
     let error = store.commit_batch(&Batch { changes: vec![malformed] }).await.unwrap_err();
     assert!(matches!(error, CommitError::Malformed { .. }), "{error:?}");
+}
+
+async fn a_conflict_is_told_once_its_cause_is_visible(engine: Arc<dyn Engine>) {
+    let store = open(engine).await;
+    let contested = at("configmaps", "default", "contested");
+    create(&store, &contested, "0").await;
+    let rival = |data: &'static str| {
+        let (store, contested) = (store.clone(), contested.clone());
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                let seen = store.get(&contested).unwrap().revision;
+                let batch = Batch { changes: vec![put(&contested, Expect::At(seen), data)] };
+                match store.commit_batch(&batch).await {
+                    Ok(_) => {}
+                    Err(CommitError::Conflict { .. }) => assert!(seen < store.get(&contested).unwrap().revision),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        })
+    };
+    for task in [rival("1"), rival("2"), rival("3")] {
+        task.await.unwrap();
+    }
 }
 
 async fn lists_serve_the_past_by_undoing_history(engine: Arc<dyn Engine>) {
