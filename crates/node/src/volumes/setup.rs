@@ -72,12 +72,12 @@ impl VolumesContext {
         if let Some(claim) = &volume.persistent_volume_claim {
             let readonly = claim.read_only == Some(true);
             let found = claims::resolve(&self.client, pod, &volume.name, &claim.claim_name, readonly).await?;
-            return self.owned(pod, found).await;
+            return self.owned(pod, &volume.name, found).await;
         }
         if volume.ephemeral.is_some() {
             let claim = format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name);
             let found = claims::resolve(&self.client, pod, &volume.name, &claim, false).await?;
-            return self.owned(pod, found).await;
+            return self.owned(pod, &volume.name, found).await;
         }
         if let Some(empty) = &volume.empty_dir {
             return self.empty_dir(pod, volume, empty);
@@ -85,17 +85,22 @@ impl VolumesContext {
         self.files(pod, volume, facts, done).await
     }
 
-    /// `fsGroup` of a volume that was not made by us. Walking a large volume must not stall the worker's thread.
-    async fn owned(&self, pod: &core::Pod, volume: VolumePath) -> Result<VolumePath, VolumeError> {
+    /// `fsGroup` of a volume that was not made by us: once for a pod, before its containers, which may then give their
+    /// files other modes. Walking a large volume must not stall the worker's thread.
+    async fn owned(&self, pod: &core::Pod, name: &str, volume: VolumePath) -> Result<VolumePath, VolumeError> {
         let Some(group) = fs_group(pod).filter(|_| !volume.block && !volume.readonly) else { return Ok(volume) };
         let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
         let lazy = context.is_some_and(|c| c.fs_group_change_policy.as_deref() == Some("OnRootMismatch"));
         let path = volume.path.clone();
+        let marks = self.pod_root(pod.metadata.uid.as_deref().unwrap_or_default()).join("plugins/fs-group");
+        let mark = marks.join(name);
         let walk = move || {
-            if lazy && ownership::root_matches(&path, group, false) {
+            if mark.exists() || lazy && ownership::root_matches(&path, group, false) {
                 return Ok(());
             }
-            ownership::apply(&path, group, false).map_err(VolumeError::io("give to fsGroup", &path))
+            ownership::apply(&path, group, false).map_err(VolumeError::io("give to fsGroup", &path))?;
+            fs::create_dir_all(&marks).map_err(VolumeError::io("create folder", &marks))?;
+            fs::write(&mark, b"").map_err(VolumeError::io("write", &mark))
         };
         tokio::task::spawn_blocking(walk).await.expect("the walk does not panic")?;
         Ok(volume)
