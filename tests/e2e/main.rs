@@ -2,6 +2,7 @@
 
 mod agent;
 mod basics;
+mod commands;
 mod drain;
 mod helm;
 mod kubectl;
@@ -24,8 +25,11 @@ fn main() -> anyhow::Result<()> {
     let good = run_all(&cluster, &ready, 1);
     let good = run_all(&cluster, &cases, AT_ONCE) && good;
     let good = run_all(&cluster, &[Case { name: "kubectl_cordon_drain", run: drain::cordon_drain }], 1) && good;
+    let good = run_all(&cluster, &[Case { name: "cli_commands", run: commands::commands }], 1) && good;
     let good = run_all(&cluster, &[Case { name: "agent_joins_by_token", run: agent::joins }], 1) && good;
     let alone = Mutex::new(cluster);
+    let stops = |cluster: &Mutex<Cluster>| commands::stops(&mut cluster.lock().expect("it is the only case"));
+    let good = run_all(&alone, &[Case { name: "cli_stop_pods", run: stops }], 1) && good;
     let story = |cluster: &Mutex<Cluster>| saas::story(&mut cluster.lock().expect("it is the only case"));
     let good = run_all(&alone, &[Case { name: "saas_story", run: story }], 1) && good;
     drop(alone);
