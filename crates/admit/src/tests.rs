@@ -193,11 +193,13 @@ fn created_objects_record_their_fields_as_upstream_does() {
 fn an_update_as_it_was_created_changes_nothing() {
     let world = world();
     let template = json!({"spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never"}});
-    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": template}});
+    let job =
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": template}});
     let made = world.create(&job).unwrap().object;
     assert_eq!(made["metadata"]["labels"]["job-name"], "j");
     assert!(world.update(&made).unwrap().admitted.is_none());
-    let revision = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "r"}, "revision": 1});
+    let revision =
+        json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "r"}, "revision": 1});
     let made = world.create(&revision).unwrap().object;
     assert!(made.get("status").is_none(), "{made}");
 }
