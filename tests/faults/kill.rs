@@ -17,6 +17,7 @@ const PATH: &str = "/api/v1/namespaces/kill/configmaps";
 const PERIOD: Duration = Duration::from_millis(5);
 const WRITERS: usize = 2;
 const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"still","namespace":"kill"},"spec":{
+    "terminationGracePeriodSeconds":0,
     "containers":[{"name":"c","image":"evenkeel.local/busybox:1","command":["sleep","99999"]}]}}"#;
 
 /// What the outside client was told: name to revision.

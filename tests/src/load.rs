@@ -132,7 +132,12 @@ impl Connection {
 
     /// Starts a watch; events are then read by [`Connection::chunk`].
     pub fn watch(&mut self, path: &str) -> anyhow::Result<()> {
-        self.send(&Call { method: "GET", path, content: JSON, accept: JSON, body: b"" })?;
+        self.watch_as(path, JSON)
+    }
+
+    /// As [`Connection::watch`], in another media type.
+    pub fn watch_as(&mut self, path: &str, accept: &str) -> anyhow::Result<()> {
+        self.send(&Call { method: "GET", path, content: JSON, accept, body: b"" })?;
         let Head { code, length, .. } = self.head()?;
         if code != 200 || length.is_some() {
             bail!("watch {path} answered {code}");
