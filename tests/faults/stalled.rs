@@ -11,6 +11,8 @@ use crate::Shared;
 const STALLED: usize = 30;
 const EVENTS: usize = 3000;
 const EVENT_BYTES: usize = 4096;
+/// What the server may grow by: the events once, as objects and as history, and never once more per watcher.
+const GROWTH_MEGABYTES: u64 = 150;
 /// An ordinary request while others stall, on a busy machine.
 const PROMPT: Duration = Duration::from_secs(5);
 
@@ -29,6 +31,7 @@ pub fn watchers(shared: &Shared) -> anyhow::Result<()> {
     reader.watch(&format!("{path}?watch=1&timeoutSeconds=120"))?;
     let mut writer = endpoint.connect()?;
     let data = "y".repeat(EVENT_BYTES);
+    let before = cluster.server_megabytes()?;
     for number in 0..EVENTS {
         let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m-{number:05}")},
             "data": {"k": data}});
@@ -36,6 +39,9 @@ pub fn watchers(shared: &Shared) -> anyhow::Result<()> {
         ensure!(answer.code == 201, "create answered {}", answer.code);
     }
     read_until(&mut reader, &format!("m-{:05}", EVENTS - 1))?;
+    let after = cluster.server_megabytes()?;
+    println!("{STALLED} stalled watchers: the server grew from {before} to {after} MiB");
+    ensure!(after < before + GROWTH_MEGABYTES, "the server grew from {before} to {after} MiB");
     drop(stalled);
     cluster.kubectl().ok("delete namespace stalled --timeout=90s").map(drop)
 }

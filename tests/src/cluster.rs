@@ -122,6 +122,16 @@ impl Cluster {
         server.wait().map(drop).context("wait for the killed server")
     }
 
+    /// Resident memory of the server's process, in MiB.
+    pub fn server_megabytes(&self) -> anyhow::Result<u64> {
+        let server = self.server.as_ref().context("the server does not run")?;
+        let path = format!("/proc/{}/status", child_of(server.id())?);
+        let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS")?;
+        Ok(kilobytes / 1024)
+    }
+
     /// Asks the server to stop, as a service manager does, and waits for its end.
     pub fn stop_server(&mut self) -> anyhow::Result<()> {
         let Some(mut server) = self.server.take() else { bail!("the server does not run") };
