@@ -48,7 +48,7 @@ pub const LOG_FILES_MAX: usize = 5;
 pub const LOG_ROTATE_EVERY: Duration = Duration::from_secs(10);
 /// Longest line of a log file that is kept in memory (the runtime cuts at 16 KiB).
 pub const LOG_LINE_BYTES_MAX: usize = 1 << 20;
-/// A stalled log reader or exec client is let go after this.
+/// An exec, attach or port-forward on which nothing passes is let go after this.
 pub const STREAM_IDLE_MAX: Duration = Duration::from_secs(4 * 3600);
 pub const STREAM_CREATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests served at a time on the kubelet port, streams included.

@@ -1,5 +1,9 @@
 //! exec and attach: a client's channels joined to the runtime's streams, each direction on its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -49,6 +53,27 @@ impl Sink {
         match self {
             Sink::Spdy(output) => output.finish().await,
             Sink::Channel(..) => {}
+        }
+    }
+}
+
+/// Counts what passes: a session may last as long as it is used.
+#[derive(Clone, Default)]
+struct Traffic(Arc<AtomicU64>);
+
+impl Traffic {
+    fn passed(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns when nothing has passed for at least `span`.
+    async fn idle(&self, span: Duration) {
+        loop {
+            let before = self.0.load(Ordering::Relaxed);
+            tokio::time::sleep(span).await;
+            if self.0.load(Ordering::Relaxed) == before {
+                return;
+            }
         }
     }
 }
@@ -125,16 +150,17 @@ async fn relay(client: Client, request: &ExecRequest, runtime: Connection) -> Re
     let stdout = if request.stdout { Some(open("stdout").await?) } else { None };
     let stderr = if request.stderr && !request.tty { Some(open("stderr").await?) } else { None };
     let resize = if request.tty { Some(open("resize").await?) } else { None };
+    let traffic = Traffic::default();
     let mut inward = JoinSet::new();
     for (from, to) in [(client.stdin, stdin), (client.resize, resize)] {
         if let (Some(from), Some(to)) = (from, to) {
-            inward.spawn(copy_in(from, to.output));
+            inward.spawn(copy_in(from, to.output, traffic.clone()));
         }
     }
     let mut outward = JoinSet::new();
     for (from, to) in [(stdout, client.stdout), (stderr, client.stderr)] {
         if let (Some(from), Some(to)) = (from, to) {
-            outward.spawn(copy_out(from, to));
+            outward.spawn(copy_out(from, to, traffic.clone()));
         }
     }
     let finish = async {
@@ -147,7 +173,7 @@ async fn relay(client: Client, request: &ExecRequest, runtime: Connection) -> Re
     let outcome = tokio::select! {
         outcome = finish => outcome,
         () = client.gone.cancelled() => Err(StreamError::Closed),
-        () = tokio::time::sleep(limits::STREAM_IDLE_MAX) => Err(StreamError::Slow),
+        () = traffic.idle(limits::STREAM_IDLE_MAX) => Err(StreamError::Slow),
     };
     inward.shutdown().await;
     outward.shutdown().await;
@@ -155,8 +181,9 @@ async fn relay(client: Client, request: &ExecRequest, runtime: Connection) -> Re
     outcome
 }
 
-async fn copy_in(mut from: mpsc::Receiver<Bytes>, to: Output) {
+async fn copy_in(mut from: mpsc::Receiver<Bytes>, to: Output, traffic: Traffic) {
     while let Some(bytes) = from.recv().await {
+        traffic.passed();
         if to.send(bytes).await.is_err() {
             return;
         }
@@ -164,8 +191,9 @@ async fn copy_in(mut from: mpsc::Receiver<Bytes>, to: Output) {
     to.finish().await;
 }
 
-async fn copy_out(mut from: Stream, to: Sink) {
+async fn copy_out(mut from: Stream, to: Sink, traffic: Traffic) {
     while let Some(bytes) = from.input.recv().await {
+        traffic.passed();
         if to.send(bytes).await.is_err() {
             return;
         }
@@ -185,4 +213,22 @@ async fn collect(mut stream: Stream) -> Bytes {
         text.extend_from_slice(br#"{"metadata":{},"status":"Success"}"#);
     }
     text.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_used_session_outlives_the_idle_bound() {
+        let span = Duration::from_millis(5);
+        let traffic = Traffic::default();
+        let start = std::time::Instant::now();
+        let idle = traffic.idle(span);
+        tokio::pin!(idle);
+        assert!(futures::poll!(&mut idle).is_pending());
+        traffic.passed();
+        idle.await;
+        assert!(span * 2 <= start.elapsed(), "the span in which something passed does not count");
+    }
 }
