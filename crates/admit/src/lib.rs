@@ -41,6 +41,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use admission::awaited_account;
 pub use admitted::{Admitted, Batch, Change, Expect, Place, Write};
 pub use pipeline::{Outcome, admit};
 pub use ports::{Config, NoWebhooks, Operation, Ports, Reader, Review, Webhooks, storage_of};

@@ -3,10 +3,12 @@
 use api::{Status, Tree};
 use serde_json::json;
 
-use crate::context::Cx;
-use crate::{doc, names};
+use crate::context::{Cx, place_of};
+use crate::{Place, Request, WriteVerb, doc, names, storage_of};
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The account of pods that name none.
+const DEFAULT: &str = "default";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// An hour, and seven seconds that tell a token mounted this way from others.
@@ -14,6 +16,16 @@ const TOKEN_SECONDS: i64 = 3607;
 const FILE_MODE: i64 = 420;
 /// Kept in every namespace by a controller.
 const ROOT_CA: &str = "kube-root-ca.crt";
+
+/// The account of a new pod that a controller makes in every namespace: who creates a pod right after its namespace is
+/// faster than the controller, and may wait for it.
+pub fn awaited_account(request: &Request) -> Option<Place> {
+    let WriteVerb::Create(body) = &request.verb else { return None };
+    let is_pod = request.subresource.is_none() && request.kind.storage == storage_of("", "pods");
+    let account = doc::text(&body.tree, "spec.serviceAccountName");
+    let is_default = account.is_empty() || account == DEFAULT;
+    (is_pod && is_default).then(|| place_of("", "serviceaccounts", &request.namespace, DEFAULT))
+}
 
 pub(super) fn mount(cx: &Cx<'_>, pod: &mut Tree) -> Result<(), Status> {
     let name = doc::text(pod, "metadata.name").to_owned();
@@ -23,7 +35,7 @@ pub(super) fn mount(cx: &Cx<'_>, pod: &mut Tree) -> Result<(), Status> {
         }
         return Ok(());
     }
-    doc::fill_text(pod, "spec.serviceAccountName", "default");
+    doc::fill_text(pod, "spec.serviceAccountName", DEFAULT);
     doc::copy_within(pod, "spec.serviceAccountName", "spec.serviceAccount");
     let account = doc::text(pod, "spec.serviceAccountName").to_owned();
     let namespace = cx.request.namespace.as_str();

@@ -11,6 +11,7 @@ mod scheduling;
 mod security;
 mod storage;
 
+pub use account::awaited_account;
 use api::{Status, Tree};
 
 use crate::Change;

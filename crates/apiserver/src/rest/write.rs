@@ -1,6 +1,7 @@
 //! Create, update, patch: decode, admit over fresh state, commit, answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use admit::{Identified, Options, Outcome, Ports, Reader, Request, WriteVerb};
 use api::{Object, PatchType, Reason, Status, Subresource, Tree};
@@ -18,6 +19,9 @@ use crate::query::WriteOptions;
 use crate::rest::convert;
 use crate::rest::render::Renderer;
 use crate::server::Shared;
+
+/// Longest wait for the service account of a namespace that was just made.
+const ACCOUNT_WAIT: Duration = Duration::from_secs(2);
 
 /// What a write did.
 pub(crate) struct Written {
@@ -179,6 +183,7 @@ pub(crate) async fn perform(
         config: &shared.deps.config.admit,
         hooks: shared.deps.hooks.as_ref(),
     };
+    await_account(shared, request).await;
     for _ in 0..=CONFLICT_RETRIES_MAX {
         let current = if request.name.is_empty() { None } else { shared.reader.get(&place) };
         // Boxed: the stages' state is large, and this future is part of every handler's.
@@ -203,6 +208,24 @@ pub(crate) async fn perform(
     let (kind, name) = (&request.kind, request.name.as_str());
     let why = "the object has been modified; please apply your changes to the latest version and try again";
     Err(Status::conflict(&kind.gvk.group, &kind.resource, name, why))
+}
+
+/// Waits a little for the service account that a controller is about to make in the namespace of a new pod.
+async fn await_account(shared: &Shared, request: &Request) {
+    let Some(account) = admit::awaited_account(request) else { return };
+    let namespace = admit::Place {
+        storage: admit::storage_of("", "namespaces"),
+        key: api::Key::cluster(&request.namespace),
+    };
+    let missing = || shared.reader.get(&account).is_none() && shared.reader.get(&namespace).is_some();
+    let store = &shared.deps.store;
+    if !missing() {
+        return;
+    }
+    let Ok(mut watch) = store.watch(&account.storage, store.revision()) else { return };
+    let arrives = async { while missing() && watch.next().await.is_ok() {} };
+    // Without it admission says what is missing.
+    let _ = tokio::time::timeout(ACCOUNT_WAIT, arrives).await;
 }
 
 /// The change that holds the object of the request, among claims and guards.

@@ -189,3 +189,20 @@ async fn custom_resources_are_kinds_like_any_other() {
     while events.next().await.unwrap()["type"] != "DELETED" {}
     assert_eq!(admin.get(boats).await.code, 404);
 }
+
+#[tokio::test]
+async fn a_pod_waits_for_the_account_of_its_new_namespace() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    });
+    let (created, _) = tokio::join!(
+        admin.post("/api/v1/namespaces/default/pods", &pod),
+        // As the controller does, but never before the pod is asked for: the branches start in order.
+        admin.post("/api/v1/namespaces/default/serviceaccounts", &account),
+    );
+    assert_eq!(created.ok()["spec"]["serviceAccountName"], "default");
+}
