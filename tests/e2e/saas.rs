@@ -1,17 +1,20 @@
 //! The example application: deployed once, serving, and surviving what happens to it.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use e2e::{Cluster, Tool, eventually, pause};
 use serde_json::Value;
 
 const BOUND: Duration = Duration::from_secs(120);
-/// New connections a second, from each of the two sides.
-const LOAD_PERIOD: &str = "0.02";
+/// New connections a second: from a pod half by name and half by address, and from outside as many.
+const RATE: u32 = 60;
+/// Of both sides together: fifty each.
+const LEAST_RATE: f64 = 100.0;
+/// Long enough for three restarts.
+const LOAD_TIME: Duration = Duration::from_secs(40);
 
 /// The story of the example. Runs alone: it restarts the server and reboots the host.
 pub fn story(cluster: &mut Cluster) -> anyhow::Result<()> {
@@ -113,54 +116,95 @@ fn targets(cluster: &Cluster) -> anyhow::Result<()> {
 /// Three restarts of the server, every connection through the Service succeeds: from a pod by name and by address, and
 /// from outside.
 fn restarts_under_load(cluster: &mut Cluster) -> anyhow::Result<()> {
-    let kubectl = kubectl(cluster);
-    let address = kubectl.ok("get service api -o jsonpath={.spec.clusterIP}")?;
-    let node = format!("http://{}:30080/", cluster.host.address);
-    let loop_of = |url: &str| {
-        format!(
-            "n=0; bad=0; end=$(($(date +%s)+25)); while [ $(date +%s) -lt $end ]; do \
-            busybox wget -q -O /dev/null {url} || bad=$((bad+1)); n=$((n+1)); sleep {LOAD_PERIOD}; done; echo done $n $bad"
-        )
-    };
-    // Inside: through the container runtime, not through the API that is being restarted.
-    let mut loads: Vec<(String, Child)> = Vec::new();
-    for url in ["http://api.saas.svc.cluster.local/".to_owned(), format!("http://{address}/")] {
-        loads.push((format!("from a pod to {url}"), spawn_in_pod(cluster, &loop_of(&url))?));
-    }
-    loads.push(("from outside".to_owned(), Tool::new("bash").spawn_with(&["-c", &loop_of(&node)])?));
+    let address = kubectl(cluster).ok("get service api -o jsonpath={.spec.clusterIP}")?;
+    let node = cluster.host.address.clone();
+    let loads = vec![
+        Load::in_pod(cluster, "from a pod by name", "api.saas.svc.cluster.local", RATE / 2)?,
+        Load::in_pod(cluster, "from a pod by address", &address, RATE / 2)?,
+        Load::start("from outside", &Tool::new("python3"), &[], &node, 30080, RATE)?,
+    ];
+    let start = Instant::now();
     for _ in 0..3 {
         cluster.stop_server()?;
         pause(Duration::from_secs(2));
         cluster.start_server()?;
     }
-    for (name, mut load) in loads {
-        let output = BufReader::new(load.stdout.take().context("standard output is piped")?);
-        let line = output.lines().map_while(Result::ok).find(|line| line.starts_with("done"));
-        load.wait()?;
-        let line = line.with_context(|| format!("{name}: the load did not end"))?;
-        let numbers: Vec<u64> = line.split(' ').skip(1).filter_map(|word| word.parse().ok()).collect();
-        println!("{name}: {} connections, {} failed", numbers[0], numbers[1]);
-        ensure!(numbers[0] > 100 && numbers[1] == 0, "{name}: {} of {} failed", numbers[1], numbers[0]);
-    }
+    let took = start.elapsed();
+    ensure!(took < LOAD_TIME, "the load ended before the third restart: {took:?}");
+    let total = loads.into_iter().map(Load::end).sum::<anyhow::Result<f64>>()?;
+    ensure!(total >= LEAST_RATE, "only {total:.0} connections a second");
     Ok(())
 }
 
-/// Runs a shell in the network of a worker pod, so that it does not depend on the API server.
-fn spawn_in_pod(cluster: &Cluster, script: &str) -> anyhow::Result<Child> {
-    let pids = cluster.host.tool("pgrep")?.ok("-f /app/worker.py")?;
-    let pid = pids.lines().next().context("no worker process")?.to_owned();
-    let resolv = format!("/proc/{pid}/root/etc/resolv.conf");
-    let inner = format!("cat {resolv} > /run/resolv.pod && mount --bind /run/resolv.pod /etc/resolv.conf; {script}");
-    let enter = cluster.host.tool("nsenter")?;
-    enter.spawn_with(&["-t", &pid, "-n", "--", "unshare", "--mount", "--propagation", "private", "bash", "-c", &inner])
+/// New connections at a steady rate, made by a process that needs no API server.
+struct Load {
+    name: &'static str,
+    process: Child,
 }
 
+// === impl Load ===
+
+impl Load {
+    fn start(
+        name: &'static str,
+        tool: &Tool,
+        leading: &[&str],
+        host: &str,
+        port: u16,
+        rate: u32,
+    ) -> anyhow::Result<Load> {
+        let (port, rate, seconds) = (port.to_string(), rate.to_string(), LOAD_TIME.as_secs().to_string());
+        let words = [leading, &["-c", include_str!("load.py"), host, &port, &rate, &seconds]].concat();
+        Ok(Load { name, process: tool.spawn_with(&words)? })
+    }
+
+    /// In the namespaces of a worker pod, entered from the host.
+    fn in_pod(cluster: &Cluster, name: &'static str, host: &str, rate: u32) -> anyhow::Result<Load> {
+        let pids = cluster.host.tool("pgrep")?.ok("-f /app/worker.py")?;
+        let pid = pids.lines().next().context("no worker process")?;
+        let enter = cluster.host.tool("nsenter")?;
+        Load::start(name, &enter, &["-t", pid, "-n", "-m", "--", "/usr/bin/python3"], host, 80, rate)
+    }
+
+    /// Waits for the end; none may have failed. Returns connections a second.
+    fn end(self) -> anyhow::Result<f64> {
+        let Load { name, process } = self;
+        let output = process.wait_with_output().context("wait for the load")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().find(|line| line.starts_with("done "));
+        let line = line.with_context(|| format!("{name}: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
+        let numbers: Vec<f64> = line.split(' ').skip(1).map_while(|word| word.parse().ok()).collect();
+        let [made, failed, seconds] = numbers[..] else { bail!("{name}: {line}") };
+        println!("{name}: {made} connections in {seconds} s, {failed} failed");
+        ensure!(made > 0.0 && failed == 0.0, "{name}: {line}");
+        Ok(made / seconds)
+    }
+}
+
+/// Every process of the application is killed in turn and comes back.
 fn kill_pods(cluster: &Cluster) -> anyhow::Result<()> {
-    for pattern in ["/app/api.py", "/app/worker.py", "/usr/bin/prometheus", "/usr/lib/postgresql/15/bin/postgres"] {
+    let patterns = [
+        ("api", "/app/api.py"),
+        ("worker", "/app/worker.py"),
+        ("prometheus", "/usr/bin/prometheus"),
+        ("postgres", "/usr/lib/postgresql/15/bin/postgres"),
+    ];
+    for (app, pattern) in patterns {
+        let before = restarts(cluster, app)?;
         let pids = cluster.host.tool("pgrep")?.ok_with(&["-o", "-f", pattern])?;
         cluster.host.tool("kill")?.ok(&format!("-9 {}", pids.trim()))?;
-        eventually(pattern, BOUND, || healthy(cluster))?;
+        eventually(app, BOUND, || {
+            ensure!(restarts(cluster, app)? > before, "no restart is counted");
+            Ok(())
+        })?;
+        healthy(cluster).with_context(|| format!("after {app} was killed"))?;
     }
     let row = eventually("a row is stored again", BOUND, || post(cluster, "after"))?;
     read_back(cluster, row, "after")
+}
+
+fn restarts(cluster: &Cluster, app: &str) -> anyhow::Result<u32> {
+    let path = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
+    let text = kubectl(cluster).ok(&format!("get pods -l app={app} -o {path}"))?;
+    Ok(text.split_whitespace().filter_map(|word| word.parse::<u32>().ok()).sum())
 }
