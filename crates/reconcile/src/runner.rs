@@ -220,7 +220,9 @@ impl Parts {
             failed: self.failed.as_ref(),
         };
         let performed = acting.perform(plan).await;
-        Turn { key, fence: performed.fence, failure: performed.error.map(Failure::from), look_again_at }
+        // What a namespace that goes refuses is not needed any more; what is in it goes without this loop.
+        let error = performed.error.filter(|error| !error.is_namespace_terminating());
+        Turn { key, fence: performed.fence, failure: error.map(Failure::from), look_again_at }
     }
 
     /// A plan that panics fails its own key only.

@@ -114,6 +114,13 @@ impl ClientError {
         self.reason() == Some(Reason::Conflict)
     }
 
+    /// Nothing can be made any more in the namespace: what was to be made is not needed.
+    pub fn is_namespace_terminating(&self) -> bool {
+        let ClientError::Status(status) = self else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
     /// How long the API asked to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -213,10 +213,8 @@ pub(crate) async fn perform(
 /// Waits a little for the service account that a controller is about to make in the namespace of a new pod.
 async fn await_account(shared: &Shared, request: &Request) {
     let Some(account) = admit::awaited_account(request) else { return };
-    let namespace = admit::Place {
-        storage: admit::storage_of("", "namespaces"),
-        key: api::Key::cluster(&request.namespace),
-    };
+    let namespace =
+        admit::Place { storage: admit::storage_of("", "namespaces"), key: api::Key::cluster(&request.namespace) };
     let missing = || shared.reader.get(&account).is_none() && shared.reader.get(&namespace).is_some();
     let store = &shared.deps.store;
     if !missing() {

@@ -293,7 +293,13 @@ impl Worker {
                 match outcome {
                     Ok(volumes) => self.volumes = volumes,
                     Err(message) => {
-                        tracing::warn!(message, "volumes were not brought up to date");
+                        let pod = self.state.life().map(|life| life.pod.clone());
+                        if pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()) {
+                            // What it reads may be deleted before it, together with its namespace.
+                            tracing::debug!(message, "volumes of a stopping pod were not brought up to date");
+                        } else {
+                            tracing::warn!(message, "volumes were not brought up to date");
+                        }
                         let soon = jiff::SignedDuration::from_secs(10);
                         self.volumes.refresh_at = Some(self.context.ports.clock.now() + soon);
                     }
