@@ -108,8 +108,13 @@ impl<'a> Definitions<'a> {
         }
     }
 
-    /// Writes all definitions, in order of their names.
+    /// Writes all definitions.
     pub(super) fn write(&self, out: &mut String) {
+        super::write_map(out, self.members());
+    }
+
+    /// All definitions, in order of their names, each made when its turn comes.
+    pub(super) fn members(&self) -> impl Iterator<Item = (String, Tree)> {
         let groups = groups(self.registry);
         let mut all: BTreeMap<String, Tree> = BTreeMap::new();
         for (name, v2, v3) in LEAVES {
@@ -124,14 +129,13 @@ impl<'a> Definitions<'a> {
         let table = builtin::table();
         texts.extend(self.wanted.iter().map(|id| (table.ty(*id).name.to_string(), Some(*id))));
         texts.sort();
-        let members = texts.into_iter().map(|(name, id)| {
+        texts.into_iter().map(move |(name, id)| {
             let tree = match id {
                 Some(id) => self.definition(&Schema::new(table.clone(), id), &groups),
                 None => all.remove(&name).expect("listed from this map"),
             };
             (name, tree)
-        });
-        super::write_map(out, members);
+        })
     }
 
     fn definition(&self, schema: &Schema, groups: &BTreeMap<String, String>) -> Tree {

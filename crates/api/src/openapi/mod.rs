@@ -5,6 +5,7 @@
 
 mod definitions;
 mod paths;
+mod proto;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::kind::KindRef;
 use crate::{FieldType, Registry, Tree};
 
 use definitions::Definitions;
+pub use proto::v2_protobuf;
 
 /// What the two document versions spell differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{v2, v3};
+use super::{v2, v2_protobuf, v3};
 use crate::{Tree, builtin, crd};
 
 fn references(tree: &Tree, found: &mut BTreeSet<String>) {
@@ -84,4 +84,17 @@ fn custom_kinds_are_documented_as_written() {
         document["definitions"]["com.example.stable.v1.Tab"]["properties"]["spec"]["properties"]["n"]["nullable"]
             .is_null()
     );
+}
+
+#[test]
+fn the_protobuf_form_names_every_definition() {
+    let registry = builtin::registry();
+    let document: Tree = serde_json::from_str(&v2(&registry)).unwrap();
+    let bytes = v2_protobuf(&registry);
+    assert!(bytes.starts_with(b"\x0a\x032.0\x12"), "the version comes first");
+    let text = String::from_utf8_lossy(&bytes);
+    for name in document["definitions"].as_object().unwrap().keys() {
+        assert!(text.contains(name.as_str()), "{name} is missing");
+    }
+    assert!(text.contains("x-kubernetes-group-version-kind"));
 }

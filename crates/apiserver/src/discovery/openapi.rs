@@ -2,27 +2,35 @@
 
 use std::sync::{Arc, Mutex};
 
-use api::{Registry, Status, openapi};
+use api::{Reason, Registry, Status, openapi};
 use bytes::Bytes;
 use http::Response;
+use http::header::ACCEPT;
 use serde_json::{Map, json};
 
 use super::{groups, hash, same, tagged};
 use crate::body::Body;
 use crate::context::Context;
+use crate::media::clauses;
 use crate::paths::not_found;
+
+/// What command-line clients accept the large document as, and how the answer is called: a name without `@` is a token.
+const PROTOBUF_ASKED: [&str; 2] = [PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"];
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The one large document, kept while the registry it describes is served. The per-group ones are made on request: they
 /// are asked for rarely and would cost tens of megabytes.
 #[derive(Default)]
 pub(crate) struct Cache {
-    v2: Mutex<Option<(Arc<Registry>, Bytes)>>,
+    json: Slot,
+    protobuf: Slot,
 }
+
+type Slot = Mutex<Option<(Arc<Registry>, Bytes)>>;
 
 pub(super) fn serve(cx: &Context, path: &[&str]) -> Result<Response<Body>, Status> {
     match path {
-        // Protobuf is asked for first by some clients; JSON is what both sides have.
-        ["v2"] => Ok(tagged(cx, v2(cx), "application/json")),
+        ["v2"] => v2(cx),
         ["v3"] => Ok(tagged(cx, index(cx), "application/json")),
         ["v3", "api", version] => Ok(one(cx, "", version)),
         ["v3", "apis", group, version] => Ok(one(cx, group, version)),
@@ -30,16 +38,33 @@ pub(super) fn serve(cx: &Context, path: &[&str]) -> Result<Response<Body>, Statu
     }
 }
 
-fn v2(cx: &Context) -> Bytes {
-    let cache = &cx.shared.discovery.openapi.v2;
-    let cached = cache.lock().expect("no holder of this lock panics").clone();
+fn v2(cx: &Context) -> Result<Response<Body>, Status> {
+    let accept = cx.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let cache = &cx.shared.discovery.openapi;
+    for clause in clauses(accept) {
+        if PROTOBUF_ASKED.contains(&clause.media_type) {
+            let bytes = kept(cx, &cache.protobuf, |registry| openapi::v2_protobuf(registry).into());
+            return Ok(tagged(cx, bytes, PROTOBUF));
+        }
+        if matches!(clause.media_type, "application/json" | "*/*" | "application/*") {
+            let bytes = kept(cx, &cache.json, |registry| openapi::v2(registry).into());
+            return Ok(tagged(cx, bytes, "application/json"));
+        }
+    }
+    let message = format!("only the following media types are accepted: application/json, {PROTOBUF}");
+    Err(Status::new(Reason::NotAcceptable, message))
+}
+
+/// The document in the slot, made anew when the registry is another one.
+fn kept(cx: &Context, slot: &Slot, make: impl FnOnce(&Registry) -> Bytes) -> Bytes {
+    let cached = slot.lock().expect("no holder of this lock panics").clone();
     if let Some((registry, bytes)) = cached
         && same(&registry, &cx.registry)
     {
         return bytes;
     }
-    let bytes: Bytes = openapi::v2(&cx.registry).into();
-    *cache.lock().expect("no holder of this lock panics") = Some((cx.registry.clone(), bytes.clone()));
+    let bytes = make(&cx.registry);
+    *slot.lock().expect("no holder of this lock panics") = Some((cx.registry.clone(), bytes.clone()));
     bytes
 }
 

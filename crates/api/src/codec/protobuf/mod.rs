@@ -7,7 +7,7 @@ mod decode;
 mod encode;
 mod leaf;
 mod schema_props;
-mod wire;
+pub(crate) mod wire;
 
 use crate::{Gvk, Schema, Tree, meta};
 

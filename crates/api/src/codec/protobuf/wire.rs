@@ -19,7 +19,7 @@ pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push((value & 0x7f) as u8);
 }
 
-pub(super) fn number(out: &mut Vec<u8>, field: u32, value: u64) {
+pub(crate) fn number(out: &mut Vec<u8>, field: u32, value: u64) {
     varint(out, u64::from(field) << 3);
     varint(out, value);
 }
@@ -35,12 +35,12 @@ pub(super) fn length(out: &mut Vec<u8>, field: u32, length: usize) {
     varint(out, length as u64);
 }
 
-pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
+pub(crate) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
     length(out, field, value.len());
     out.extend_from_slice(value);
 }
 
-pub(super) fn text(out: &mut Vec<u8>, field: u32, value: &str) {
+pub(crate) fn text(out: &mut Vec<u8>, field: u32, value: &str) {
     bytes(out, field, value.as_bytes());
 }
 
