@@ -63,6 +63,12 @@ fn apply_client_side(cluster: &Cluster) -> anyhow::Result<()> {
     let strict = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndatta: {a: two}\n";
     let said = kubectl.call(&["apply", "-f", "-"], strict)?.failed()?;
     ensure!(said.contains("unknown field \"datta\""), "{said}");
+    // kubectl checks a List by itself, with the OpenAPI v2 document in protobuf.
+    let list =
+        r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"l"}}]}"#;
+    ensure!(kubectl.ok_fed("apply -f -", list)?.contains("configmap/l created"));
+    let said = kubectl.call(&["apply", "-f", "-"], &list.replace("metadata", "datta"))?.failed()?;
+    ensure!(said.contains("unknown field \"datta\""), "{said}");
     ensure!(kubectl.ok_fed("apply --dry-run=server -f -", &map("four"))?.contains("(server dry run)"));
     ensure!(kubectl.ok("get configmap m -o jsonpath={.data.a}")? == "three", "a dry run leaves nothing");
     Ok(())
