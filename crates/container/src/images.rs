@@ -24,6 +24,8 @@ const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
 const NOTICE_INTERVAL: Duration = Duration::from_millis(20);
 /// Files one folder may hold.
 pub const FILES_MAX: usize = 1024;
+/// Before each pass over the files that are still to be imported: a runtime that was killed meanwhile comes back.
+const PAUSES: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// containerd's namespace of everything CRI makes.
 const NAMESPACE: &str = "k8s.io";
 const PIN: &str = "io.cri-containerd.pinned=pinned";
@@ -88,7 +90,7 @@ impl Importer {
 
     /// Imports every image file of a folder that is new, changed, or whose images are gone. `stamps` remembers between
     /// starts, `expected` hears of each file's end. Small files come first: most images are there soonest. One bad file
-    /// does not keep the others out.
+    /// does not keep the others out, and what failed is tried again.
     pub async fn import_folder(
         &self,
         folder: &Path,
@@ -102,30 +104,52 @@ impl Importer {
         let mut files = image_files(folder)?;
         files.sort_by_key(|file| fs::metadata(file).map_or(u64::MAX, |meta| meta.len()));
         known.retain(|file, _| files.contains(file));
-        for file in files {
-            let stamp = stamp(&file)?;
-            if let Some(old) = known.get(&file)
-                && (old.bytes, old.modified_ns) == (stamp.bytes, stamp.modified_ns)
-                && all_present(&old.images, cri).await?
-            {
-                outcome.unchanged += 1;
-                expected.done(&file);
-                continue;
-            }
-            let imported = self.import(&file, cri).await;
-            expected.done(&file);
-            match imported {
-                Ok(images) => {
-                    outcome.imported.extend(images.iter().cloned());
-                    known.insert(file, Stamp { images, ..stamp });
+        let mut left = files;
+        for pause in PAUSES {
+            tokio::time::sleep(pause).await;
+            outcome.failed.clear();
+            for file in left {
+                match self.import_anew(&file, &mut known, cri).await {
+                    Ok(None) => outcome.unchanged += 1,
+                    Ok(Some(images)) => {
+                        outcome.imported.extend(images);
+                        let text = serde_json::to_vec_pretty(&known).expect("stamps are JSON");
+                        // Only a hint: without it the next start imports again.
+                        let _ = fs::write(stamps, text);
+                    }
+                    Err(error) => {
+                        outcome.failed.push((file, error));
+                        continue;
+                    }
                 }
-                Err(error) => outcome.failed.push((file, error)),
+                expected.done(&file);
+            }
+            left = outcome.failed.iter().map(|(file, _)| file.clone()).collect();
+            if left.is_empty() {
+                break;
             }
         }
-        let text = serde_json::to_vec_pretty(&known).expect("stamps are JSON");
-        // Only a hint: without it the next start imports again.
-        let _ = fs::write(stamps, text);
+        expected.close();
         Ok(outcome)
+    }
+
+    /// Imports one file unless its images are there from before; their names, if it did.
+    async fn import_anew(
+        &self,
+        file: &Path,
+        known: &mut BTreeMap<PathBuf, Stamp>,
+        cri: &Cri,
+    ) -> Result<Option<Vec<String>>, ImportError> {
+        let stamp = stamp(file)?;
+        if let Some(old) = known.get(file)
+            && (old.bytes, old.modified_ns) == (stamp.bytes, stamp.modified_ns)
+            && all_present(&old.images, cri).await?
+        {
+            return Ok(None);
+        }
+        let images = self.import(file, cri).await?;
+        known.insert(file.to_path_buf(), Stamp { images: images.clone(), ..stamp });
+        Ok(Some(images))
     }
 
     /// Imports one file and waits until CRI knows its images; their names.
