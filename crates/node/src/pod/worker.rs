@@ -88,6 +88,8 @@ pub struct Worker {
     poke: Arc<Notify>,
     volumes: Volumes,
     refreshing: bool,
+    /// The last try to bring volumes up to date failed.
+    refresh_failed: bool,
     sandbox_config: Option<SandboxConfig>,
     probers: BTreeMap<String, Prober>,
     examining: bool,
@@ -129,6 +131,7 @@ impl Worker {
             poke: Arc::default(),
             volumes: Volumes::default(),
             refreshing: false,
+            refresh_failed: false,
             sandbox_config: None,
             probers: BTreeMap::new(),
             examining: false,
@@ -291,14 +294,18 @@ impl Worker {
             Ok(Done::Refreshed(outcome)) => {
                 self.refreshing = false;
                 match outcome {
-                    Ok(volumes) => self.volumes = volumes,
+                    Ok(volumes) => {
+                        self.refresh_failed = false;
+                        self.volumes = volumes;
+                    }
                     Err(message) => {
-                        let pod = self.state.life().map(|life| life.pod.clone());
-                        if pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()) {
-                            // What it reads may be deleted before it, together with its namespace.
-                            tracing::debug!(message, "volumes of a stopping pod were not brought up to date");
-                        } else {
+                        // Once is nothing: what it reads may be deleted before it, together with the namespace.
+                        let life = self.state.life();
+                        let stops = life.is_none_or(|life| life.pod.metadata.deletion_timestamp.is_some());
+                        if std::mem::replace(&mut self.refresh_failed, true) && !stops {
                             tracing::warn!(message, "volumes were not brought up to date");
+                        } else {
+                            tracing::debug!(message, "volumes were not brought up to date yet");
                         }
                         let soon = jiff::SignedDuration::from_secs(10);
                         self.volumes.refresh_at = Some(self.context.ports.clock.now() + soon);
