@@ -13,6 +13,9 @@ const EVENTS: usize = 3000;
 const EVENT_BYTES: usize = 4096;
 /// What the server may grow by: the events once, as objects and as history, and never once more per watcher.
 const GROWTH_MEGABYTES: u64 = 150;
+/// More than the sockets between node, server and client hold, so that every follower does come to a stop.
+const LOG_BYTES: usize = 30_000_000;
+const LINE_BYTES: usize = 1000;
 /// An ordinary request while others stall, on a busy machine.
 const PROMPT: Duration = Duration::from_secs(5);
 
@@ -67,9 +70,11 @@ pub fn streams(shared: &Shared) -> anyhow::Result<()> {
     let cluster = shared.lock().expect("cases run one at a time");
     let kubectl = cluster.kubectl();
     kubectl.ok("create namespace streams")?;
+    let line = "y".repeat(LINE_BYTES);
+    let loud = format!("yes {line} | head -c {LOG_BYTES}; while true; do date; sleep 0.2; done");
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "loud", "namespace": "streams"}, "spec": {
         "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "evenkeel.local/busybox:1",
-            "command": ["sh", "-c", "while true; do seq 1 2000; sleep 0.2; done"]}]}});
+            "command": ["sh", "-c", loud]}]}});
     kubectl.ok_fed("create -f -", &pod.to_string())?;
     kubectl.ok("-n streams wait pod/loud --for=condition=Ready --timeout=60s")?;
     let endpoint = Endpoint::of(&kubectl)?;
