@@ -166,6 +166,10 @@ impl Registrar {
         }
         let mut status = facts;
         status["conditions"] = Tree::Array(conditions.clone());
+        // The list's merge key is the type: merged, a second address of a type would take the place of the first.
+        if let Some(addresses) = status["addresses"].as_array_mut() {
+            addresses.push(json!({"$patch": "replace"}));
+        }
         let body = json!({"status": status});
         let (gvr, key) = (nodes(), self.key());
         let request = PatchRequest {
