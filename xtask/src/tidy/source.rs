@@ -129,15 +129,16 @@ fn blank(text: &str) -> String {
             b'/' if bytes[at..].starts_with(b"//") => line_end(bytes, at),
             b'/' if bytes[at..].starts_with(b"/*") => find(bytes, at + 2, b"*/"),
             b'"' => string_end(bytes, at + 1),
-            b'r' if raw_string(bytes, at).is_some() => raw_string(bytes, at).unwrap_or(at + 1),
-            b'\'' => char_end(bytes, at).unwrap_or(at + 1),
-            _ => {
-                at += 1;
-                continue;
-            }
+            b'r' => raw_string(bytes, at).unwrap_or(at),
+            b'\'' => char_end(bytes, at).unwrap_or(at),
+            _ => at,
         };
+        if end == at {
+            at += 1;
+            continue;
+        }
         out[at..end].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
-        at = end.max(at + 1);
+        at = end;
     }
     String::from_utf8_lossy(&out).into_owned()
 }
