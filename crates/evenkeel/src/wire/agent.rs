@@ -19,6 +19,7 @@ use view::{Backoff, Drain, Endpoint, Https, Transport};
 use super::join::{CA_PATH, ClusterSettings, JOIN_BYTES_MAX, JOIN_PATH, JoinAnswer, JoinRequest};
 use super::node::{self, NodeTls};
 use super::nodeproxy::Unverified;
+use super::signals::Signals;
 use super::{SystemClock, SystemRng, host, pid};
 use crate::cli::AgentArgs;
 use crate::layout::Layout;
@@ -61,13 +62,11 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         endpoint: member.endpoint.clone(),
         disable: Vec::new(),
     };
+    let mut signals = Signals::new().context("receive signals")?;
     let mut running = tokio::spawn(node::run(parts, tls.clone(), drain.clone()));
     let renewing = tokio::spawn(renew(member, tls, drain.clone()));
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.received() => {}
         ended = &mut running => return ended.context("the node")?,
     }
     info!("draining; pods keep running");

@@ -18,6 +18,7 @@ mod roles;
 mod runtime;
 mod schedule;
 pub mod server;
+mod signals;
 mod world;
 
 use std::path::{Path, PathBuf};

@@ -23,6 +23,7 @@ use view::{Drain, Endpoint};
 use super::apiserver::{self as parts, Tls};
 use super::join::{ClusterSettings, Join};
 use super::node::{self, NodeTls};
+use super::signals::Signals;
 use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, roles, schedule};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
@@ -59,6 +60,7 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
     roles::write(&server).await.context("write the roles of the loops")?;
+    let mut signals = Signals::new().context("receive signals")?;
     serving.spawn(serve(server.clone(), listener, tls.source(), api.clone()));
     setup.write_kubeconfig()?;
     info!(url = %setup.kubeconfig_url(), kubeconfig = %setup.kubeconfig_path().display(), "the API is up");
@@ -69,7 +71,10 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     setup.start_loops(&server, &mut tasks, health, &work);
     let identity = setup.start_node(&mut tasks, &work)?;
     tasks.spawn(renew(setup, tls, identity, work.clone()));
-    signal(&mut serving).await;
+    tokio::select! {
+        () = signals.received() => {}
+        _ = serving.join_next() => error!("the API server ended"),
+    }
     info!("draining; pods keep running");
     let drained = async {
         work.cancel();
@@ -85,20 +90,6 @@ pub async fn run(args: ServerArgs) -> Result<()> {
 
 async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiserver::TlsSource, drain: Drain) {
     server.serve(listener, tls, async move { drain.cancelled().await }).await;
-}
-
-/// Returns on SIGTERM or SIGINT, or when the API server ends by itself.
-async fn signal(serving: &mut JoinSet<()>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        error!("signals cannot be received");
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = serving.join_next() => error!("the API server ended"),
-    }
 }
 
 /// Issues again what is due, without a restart.
