@@ -24,6 +24,7 @@ pub fn story(cluster: &mut Cluster) -> anyhow::Result<()> {
     restarts_under_load(cluster)?;
     kill_pods(cluster)?;
     read_back(cluster, row, "before")?;
+    kill_containerd(cluster)?;
     cluster.reboot()?;
     healthy(cluster).context("after the reboot")?;
     eventually("the row is still there", BOUND, || read_back(cluster, row, "before"))?;
@@ -201,6 +202,20 @@ fn kill_pods(cluster: &Cluster) -> anyhow::Result<()> {
     }
     let row = eventually("a row is stored again", BOUND, || post(cluster, "after"))?;
     read_back(cluster, row, "after")
+}
+
+/// Nobody but the runtime itself notices that it was killed: no container restarts, and the application serves.
+fn kill_containerd(cluster: &Cluster) -> anyhow::Result<()> {
+    let apps = ["api", "worker", "prometheus", "postgres"];
+    let count = || apps.iter().map(|app| restarts(cluster, app)).collect::<anyhow::Result<Vec<u32>>>();
+    let before = count()?;
+    cluster.kill_containerd()?;
+    let row = post(cluster, "runtime").context("after containerd was killed")?;
+    read_back(cluster, row, "runtime")?;
+    healthy(cluster).context("after containerd was killed")?;
+    let after = count()?;
+    ensure!(before == after, "containers of {apps:?} restarted: {before:?} became {after:?}");
+    Ok(())
 }
 
 fn restarts(cluster: &Cluster, app: &str) -> anyhow::Result<u32> {

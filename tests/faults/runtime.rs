@@ -1,9 +1,7 @@
 //! `kill -9` of containerd: it comes back, pods keep running, and new ones start.
 
-use std::time::Duration;
-
-use anyhow::{Context, ensure};
-use e2e::{Cluster, Tool, eventually};
+use anyhow::ensure;
+use e2e::Tool;
 
 use crate::Shared;
 
@@ -17,13 +15,7 @@ pub fn leaves_pods_running(shared: &Shared) -> anyhow::Result<()> {
     kubectl.ok("create namespace runtime")?;
     start(&kubectl, "before")?;
     let container = status(&kubectl, "before")?;
-    let old = containerd(&cluster)?;
-    cluster.host.tool("kill")?.ok(&format!("-9 {old}"))?;
-    eventually("containerd is back", Duration::from_secs(30), || {
-        let new = containerd(&cluster)?;
-        ensure!(new != old, "the killed process is still listed");
-        Ok(())
-    })?;
+    cluster.kill_containerd()?;
     start(&kubectl, "after")?;
     ensure!(status(&kubectl, "before")? == container, "the pod was restarted");
     ensure!(kubectl.ok("-n runtime exec before -- echo alive")?.contains("alive"));
@@ -39,10 +31,4 @@ fn start(kubectl: &Tool, name: &str) -> anyhow::Result<()> {
 fn status(kubectl: &Tool, name: &str) -> anyhow::Result<String> {
     let path = "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
     kubectl.ok_with(&["-n", "runtime", "get", "pod", name, "-o", &format!("jsonpath={path}")])
-}
-
-/// Process id of containerd, as the host sees it.
-fn containerd(cluster: &Cluster) -> anyhow::Result<String> {
-    let pids = cluster.host.tool("pgrep")?.ok("-x containerd")?;
-    pids.lines().next().map(str::to_owned).context("containerd does not run")
 }

@@ -122,6 +122,22 @@ impl Cluster {
         server.wait().map(drop).context("wait for the killed server")
     }
 
+    /// Kills this host's containerd without a word of warning and waits until another one runs.
+    pub fn kill_containerd(&self) -> anyhow::Result<()> {
+        let old = self.containerd()?;
+        self.host.tool("kill")?.ok(&format!("-9 {old}"))?;
+        eventually("containerd is back", Duration::from_secs(30), || {
+            ensure!(self.containerd()? != old, "the killed process is still listed");
+            Ok(())
+        })
+    }
+
+    /// Process id of containerd, as the host sees it.
+    fn containerd(&self) -> anyhow::Result<String> {
+        let pids = self.host.tool("pgrep")?.ok("-x containerd")?;
+        pids.lines().next().map(str::to_owned).context("containerd does not run")
+    }
+
     /// Resident memory of the server's process, in MiB.
     pub fn server_megabytes(&self) -> anyhow::Result<u64> {
         let server = self.server.as_ref().context("the server does not run")?;
