@@ -9,7 +9,7 @@ use crate::{host, images, tools};
 
 /// Prints one JSON object with the figures; progress goes to standard error.
 pub fn bench() -> anyhow::Result<()> {
-    host::require(&host::NODE_PACKAGES)?;
+    host::require(&[&host::NODE_PACKAGES[..], &host::BUILD_PACKAGES].concat())?;
     tools::all()?;
     images::build()?;
     run(&cargo(), &["build", "--locked", "--release", "--package", "evenkeel", "--package", "e2e", "--bins"])?;

@@ -70,8 +70,7 @@ fn print(report: &[(&Lane, Duration)], total: Duration) {
 
 /// Packages, foreign clients and images: what the other lanes run against.
 fn tools() -> anyhow::Result<()> {
-    host::require(&host::NODE_PACKAGES)?;
-    host::require(&host::TEST_PACKAGES)?;
+    host::require(&[&host::NODE_PACKAGES[..], &host::BUILD_PACKAGES, &host::TEST_PACKAGES].concat())?;
     tools::all()?;
     images::build().map(drop)
 }
