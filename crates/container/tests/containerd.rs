@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use container::archive::Expected;
-use container::containerd::{self, Config, Containerd, Status, find_program};
+use container::child::Status;
+use container::containerd::{self, Config, Containerd, find_program};
 use container::cri::{Events, v1};
 use container::{Cri, registries};
 use futures::StreamExt;
@@ -224,5 +225,5 @@ async fn what_keeps_containerd_from_starting_is_told() {
     assert!(base::Chain(&error).to_string().contains("version"), "{error}");
     lab.config.settings.state = PathBuf::from("/tmp").join("x".repeat(120));
     let error = Containerd::start(lab.config.clone()).await.unwrap_err();
-    assert!(error.to_string().contains("shorter"), "{error}");
+    assert!(base::Chain(&error).to_string().contains("shorter"), "{error}");
 }

@@ -1,32 +1,27 @@
 //! A containerd of our own: configured, started once, adopted ever after, watched, stopped on request only.
 //!
-//! Containers outlive the agent, so containerd does too: it runs in a session and a cgroup of its own, without a
-//! parent-death signal, its output in a file. A starting agent finds it again by what the last one wrote down (pid and
-//! start time) or by asking the socket who listens, and only starts one where there is none.
+//! Containers outlive the agent, so containerd does too: it is a [`child`](crate::child). Where no record tells of it, the
+//! socket does.
 
-mod cgroup;
-mod process;
+mod kind;
 mod settings;
-mod supervise;
 mod version;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-pub use process::{StartError, StopError, stop};
+use tokio::sync::watch;
+
+pub use kind::{ConfigError, stop};
 pub use settings::Settings;
 pub(crate) use settings::quote;
-pub use supervise::{Containerd, Status};
 pub use version::{Version, VersionError};
+
+use crate::child::{StartError, Status, Supervised};
+use crate::cri::Cri;
+use crate::images::Importer;
 
 /// Longest path of a Unix socket: `sun_path` less its terminator.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
-/// Longest wait from the start of containerd to its first CRI answer.
-pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time containerd gets to end before it is killed.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Size at which the log is put aside when containerd is started; one old file is kept.
-pub const LOG_BYTES_MAX: u64 = 32 << 20;
 
 /// Everything needed to run containerd. Paths are absolute.
 #[derive(Clone, Debug)]
@@ -40,6 +35,48 @@ pub struct Config {
     /// The last part of the cgroup containerd is moved to; unique per instance of ours on one machine.
     pub cgroup: String,
     pub settings: Settings,
+}
+
+/// The one owner of a containerd process.
+#[derive(Debug)]
+pub struct Containerd {
+    child: Supervised<Config>,
+}
+
+// === impl Containerd ===
+
+impl Containerd {
+    /// Adopts or starts containerd; returns when it answers.
+    pub async fn start(config: Config) -> Result<Containerd, StartError> {
+        let mut child = Supervised::new(config);
+        child.start().await?;
+        Ok(Containerd { child })
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.child.kind().socket()
+    }
+
+    pub fn cri(&self) -> Cri {
+        Cri::connect(self.socket())
+    }
+
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.child.status()
+    }
+
+    /// What imports image files into this containerd; None where its command line tool is not installed.
+    pub fn importer(&self) -> Option<Importer> {
+        let config = self.child.kind();
+        let beside = config.program.with_file_name("ctr");
+        let tool = if beside.is_file() { Some(beside) } else { find_program("ctr") }?;
+        Some(Importer::new(tool, self.socket(), &config.settings.snapshotter))
+    }
+
+    /// Restarts containerd whenever it ends. Returns on drain and leaves it running.
+    pub async fn run(self, drain: impl Future<Output = ()>) {
+        self.child.run(drain).await;
+    }
 }
 
 // === impl Config ===

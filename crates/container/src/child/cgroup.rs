@@ -1,4 +1,4 @@
-//! Moves containerd out of the agent's cgroup, so that what limits or ends the agent does not touch it.
+//! Moves a child out of the agent's cgroup, so that what limits or ends the agent does not touch it.
 //!
 //! Best effort: a machine where cgroups cannot be made still runs containers. Where the agent sits in a cgroup that was
 //! delegated to it (a systemd unit), the new one lies below that; at the root it lies at the root.
@@ -18,7 +18,7 @@ pub fn settle(pid: u32, name: &str) -> Vec<PathBuf> {
     for folder in folders(&mounts, &own, name) {
         match enter(&folder, pid) {
             Ok(()) => moved.push(folder),
-            Err(error) => tracing::debug!(folder = %folder.display(), err = %error, "containerd stays in this cgroup"),
+            Err(error) => tracing::debug!(folder = %folder.display(), err = %error, "a child stays in this cgroup"),
         }
     }
     moved
@@ -38,7 +38,7 @@ fn enter(folder: &Path, pid: u32) -> io::Result<()> {
     }
 }
 
-/// Where containerd belongs, per hierarchy. Several v1 controllers may share one mount, which then comes once.
+/// Where a child belongs, per hierarchy. Several v1 controllers may share one mount, which then comes once.
 fn folders(mounts: &str, own: &str, name: &str) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
     for line in own.lines() {

@@ -1,0 +1,126 @@
+//! Keeps a child running: waits for its end, starts it again with growing pauses, publishes how it is.
+
+use std::time::Duration;
+
+use base::Chain;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Kind;
+use super::process::{self, Running, StartError};
+
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A run of this length shows that the last trouble is over.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// How a child is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    Running { pid: u32, adopted: bool, restarts: u32 },
+    Down { error: String, retry_in: Duration },
+}
+
+/// The one owner of a child.
+#[derive(Debug)]
+pub struct Supervised<K> {
+    kind: K,
+    running: Option<Running>,
+    restarts: u32,
+    status: watch::Sender<Status>,
+}
+
+// === impl Supervised ===
+
+impl<K: Kind> Supervised<K> {
+    /// Nothing runs yet: [`Supervised::start`] starts or finds it, or else [`Supervised::run`] does.
+    pub fn new(kind: K) -> Supervised<K> {
+        let status = Status::Down { error: "not started yet".to_owned(), retry_in: Duration::ZERO };
+        Supervised { kind, running: None, restarts: 0, status: watch::Sender::new(status) }
+    }
+
+    /// Adopts or starts the child; returns when it is well.
+    pub async fn start(&mut self) -> Result<(), StartError> {
+        let running = process::ensure(&self.kind).await?;
+        let pid = running.known.process.identity.pid;
+        tracing::info!(pid, adopted = running.adopted, "{} is ready", self.kind.name());
+        self.publish(&running);
+        self.running = Some(running);
+        Ok(())
+    }
+
+    pub fn kind(&self) -> &K {
+        &self.kind
+    }
+
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Starts the child where it does not run, whenever it ends, and replaces it where that failed before. Returns on
+    /// drain and leaves it running.
+    pub async fn run(mut self, drain: impl Future<Output = ()>) {
+        let mut drain = std::pin::pin!(drain);
+        loop {
+            let since = Instant::now();
+            tokio::select! { biased;
+                () = &mut drain => return,
+                () = self.ended() => {}
+            }
+            if STEADY < since.elapsed() {
+                self.restarts = 0;
+            }
+            tokio::select! { biased;
+                () = &mut drain => return,
+                () = self.restart() => {}
+            }
+        }
+    }
+
+    /// Waits for the end of the child, or for the time to try once more to replace it.
+    async fn ended(&mut self) {
+        let Some(running) = &self.running else { return };
+        let again = async {
+            match running.outdated {
+                true => tokio::time::sleep(PAUSE_MAX).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = running.known.process.ended() => {}
+            () = again => return,
+        }
+        let Some(mut running) = self.running.take() else { return };
+        let exit = running.child.as_mut().and_then(|child| child.wait().ok());
+        tracing::warn!(pid = running.known.process.identity.pid, exit = ?exit, "{} ended", self.kind.name());
+    }
+
+    async fn restart(&mut self) {
+        loop {
+            tokio::time::sleep(pause(self.restarts)).await;
+            self.restarts = self.restarts.saturating_add(1);
+            match self.start().await {
+                Ok(()) => return,
+                Err(error) => {
+                    let error = Chain(&error).to_string();
+                    tracing::error!(err = %error, "{} does not start", self.kind.name());
+                    let retry_in = pause(self.restarts);
+                    self.status.send_replace(Status::Down { error, retry_in });
+                }
+            }
+        }
+    }
+
+    fn publish(&self, running: &Running) {
+        let (pid, adopted, restarts) = (running.known.process.identity.pid, running.adopted, self.restarts);
+        self.status.send_replace(Status::Running { pid, adopted, restarts });
+    }
+}
+
+/// None before the first restart: whoever needs the child waits for it.
+fn pause(restarts: u32) -> Duration {
+    match restarts {
+        0 => Duration::ZERO,
+        more => PAUSE_MIN.saturating_mul(1 << (more - 1).min(10)).min(PAUSE_MAX),
+    }
+}

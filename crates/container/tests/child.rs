@@ -1,0 +1,113 @@
+//! Children that are replaced: who serves meanwhile, and what is left of a replacement that was cut short.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use container::child::{self, Kind, Known, Replacement, Spec, Status, Supervised};
+use tokio::sync::mpsc;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// A child that does nothing, or ends at once.
+struct Sleeper {
+    folder: PathBuf,
+    edition: &'static str,
+    seconds: &'static str,
+    /// Told of every child that is waited for; where nobody listens it is well at once, else never.
+    waits: Option<mpsc::Sender<u32>>,
+}
+
+impl Sleeper {
+    fn new(folder: &Path, edition: &'static str) -> Sleeper {
+        Sleeper { folder: folder.to_path_buf(), edition, seconds: "600", waits: None }
+    }
+}
+
+impl Kind for Sleeper {
+    fn name(&self) -> &'static str {
+        "sleeper"
+    }
+
+    fn record(&self) -> PathBuf {
+        self.folder.join("sleeper.json")
+    }
+
+    fn replacement(&self) -> Replacement {
+        Replacement::Beside
+    }
+
+    async fn wanted(&self) -> Result<Spec, Box<dyn Error + Send + Sync>> {
+        Ok(Spec {
+            program: "/bin/sleep".into(),
+            arguments: vec![self.seconds.into()],
+            folders: Vec::new(),
+            files: vec![(self.folder.join(self.edition), "settings".into())],
+            edition: self.edition.into(),
+            log: self.folder.join("sleeper.log"),
+            cgroup: format!("ek-test-child-{}", std::process::id()),
+        })
+    }
+
+    async fn ready(&self, child: &Known, _: Option<&Known>) {
+        match &self.waits {
+            Some(told) => {
+                told.send(child.process.identity.pid).await.unwrap();
+                std::future::pending().await
+            }
+            None if self.seconds == "0" => std::future::pending().await,
+            None => {}
+        }
+    }
+}
+
+async fn start(sleeper: Sleeper) -> (u32, bool) {
+    let mut child = Supervised::new(sleeper);
+    child.start().await.unwrap();
+    match &*child.status().borrow() {
+        Status::Running { pid, adopted, .. } => (*pid, *adopted),
+        down => panic!("{down:?}"),
+    }
+}
+
+/// Also where it was not reaped yet.
+fn has_ended(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")) || !runs(pid)
+}
+
+fn runs(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[tokio::test]
+async fn the_old_one_stays_until_the_new_one_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, adopted) = start(Sleeper::new(folder.path(), "one")).await;
+    assert!(!adopted);
+    assert_eq!(start(Sleeper::new(folder.path(), "one")).await, (first, true));
+
+    // One that does not get well changes nothing.
+    let broken = Sleeper { seconds: "0", ..Sleeper::new(folder.path(), "broken") };
+    assert_eq!(start(broken).await, (first, true));
+    assert_eq!(child::running(&folder.path().join("sleeper.json")), Some(first));
+
+    // One that does takes over.
+    let (second, adopted) = start(Sleeper::new(folder.path(), "two")).await;
+    assert!(!adopted && second != first && has_ended(first));
+
+    // An agent that ends in the middle of it leaves two; the next one ends the one that was not well yet.
+    let (told, mut waits) = mpsc::channel(1);
+    let endless = Sleeper { waits: Some(told), ..Sleeper::new(folder.path(), "three") };
+    let cut_short = tokio::spawn(async move { Supervised::new(endless).start().await });
+    let third = tokio::time::timeout(WAIT, waits.recv()).await.unwrap().unwrap();
+    cut_short.abort();
+    assert!(cut_short.await.unwrap_err().is_cancelled());
+    assert!(runs(second) && runs(third));
+    assert_eq!(start(Sleeper::new(folder.path(), "two")).await, (second, true));
+    assert!(has_ended(third) && runs(second));
+
+    let record = folder.path().join("sleeper.json");
+    assert!(child::stop("sleeper", &record, async { None }).await.unwrap() && has_ended(second));
+    assert!(!child::stop("sleeper", &record, async { None }).await.unwrap());
+}
