@@ -6,6 +6,7 @@ mod commands;
 mod drain;
 mod helm;
 mod kubectl;
+mod names;
 mod saas;
 mod streams;
 mod uniform;
@@ -32,6 +33,8 @@ fn main() -> anyhow::Result<()> {
     let alone = Mutex::new(cluster);
     let stops = |cluster: &Mutex<Cluster>| commands::stops(&mut cluster.lock().expect("it is the only case"));
     let good = run_all(&alone, &[Case { name: "cli_stop_pods", run: stops }], 1) && good;
+    let names = |cluster: &Mutex<Cluster>| names::outlive(&mut cluster.lock().expect("it is the only case"));
+    let good = run_all(&alone, &[Case { name: "names_outlive_the_agent", run: names }], 1) && good;
     let story = |cluster: &Mutex<Cluster>| saas::story(&mut cluster.lock().expect("it is the only case"));
     let good = run_all(&alone, &[Case { name: "saas_story", run: story }], 1) && good;
     drop(alone);

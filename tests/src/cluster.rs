@@ -34,6 +34,8 @@ pub struct Cluster {
     pub data: PathBuf,
     /// From the start of the server's process until /readyz was good.
     pub ready_after: Duration,
+    /// The program that is started.
+    pub binary: PathBuf,
     options: Options,
     server: Option<Child>,
 }
@@ -57,7 +59,7 @@ impl Cluster {
         remove(&data)?;
         fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
         let host = Host::up(options.host)?;
-        let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, options, server: None };
+        let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, binary: binary(), options, server: None };
         link_images(&cluster.data)?;
         cluster.limit_store()?;
         cluster.start_server()?;
@@ -78,7 +80,7 @@ impl Cluster {
             bail!("the server runs already");
         }
         let log = File::options().create(true).append(true).open(self.data.join("server.log"))?;
-        let mut tool = self.host.tool(&binary().display().to_string())?;
+        let mut tool = self.evenkeel()?;
         tool.leading.extend(self.arguments().into_iter().map(Into::into));
         let mut command = Command::new(&tool.program);
         command.args(&tool.leading).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -201,7 +203,7 @@ impl Cluster {
 
     /// `evenkeel` itself, run on the host.
     pub fn evenkeel(&self) -> anyhow::Result<Tool> {
-        self.host.tool(&binary().display().to_string())
+        self.host.tool(&self.binary.display().to_string())
     }
 
     pub fn kubeconfig(&self) -> PathBuf {

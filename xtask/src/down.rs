@@ -140,8 +140,8 @@ fn cgroups() -> Vec<PathBuf> {
     let hierarchies = fs::read_dir(base).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>());
     let mut hierarchies = hierarchies.unwrap_or_default();
     hierarchies.push(base.to_path_buf());
-    // The pods' root, and the one that the runtime itself runs in.
-    let names = [instance(), format!("{}-containerd", instance())];
+    // The pods' root, and those of the processes that outlive the agent.
+    let names = [instance(), format!("{}-containerd", instance()), format!("{}-names", instance())];
     let all = hierarchies.iter().flat_map(|path| names.iter().map(|name| path.join(name)));
     // A hierarchy may be there under two names.
     let all: BTreeSet<PathBuf> = all.filter_map(|path| fs::canonicalize(path).ok()).collect();

@@ -104,6 +104,11 @@ impl Layout {
         self.data.join("agent/net")
     }
 
+    /// The process that serves names.
+    pub fn names(&self) -> PathBuf {
+        self.data.join("agent/names")
+    }
+
     pub fn local_storage(&self) -> PathBuf {
         self.data.join("storage")
     }

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use base::Chain;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 /// The API that is served.
@@ -29,9 +30,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     log(&cli);
-    let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    let outcome = match runtime {
+    let outcome = match runtime(&cli.command) {
         Ok(runtime) => {
             let outcome = runtime.block_on(cli::run(cli, warnings));
             // What still runs was given its time to drain.
@@ -44,6 +43,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// What a node runs beside its agent is small: it gets by with one thread.
+fn runtime(command: &cli::Command) -> std::io::Result<Runtime> {
+    let mut builder = match command {
+        cli::Command::Names(_) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    builder.worker_threads(workers).enable_all().build()
 }
 
 /// containerd runs this program under a plugin's name, with the verb in the environment.

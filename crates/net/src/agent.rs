@@ -21,7 +21,6 @@ use view::{Client, Drain, View, Watched};
 use crate::address::{Pool, PoolError, Record};
 use crate::cni::{LOOPBACK, NetConf, PLUGIN, Server};
 use crate::config::{Config, PodNetwork};
-use crate::dns;
 use crate::link::{self, LinkError, Netlink};
 use crate::service::{Proxy, ProxyStatus};
 
@@ -101,14 +100,6 @@ impl Agent {
         let proxy = Proxy::new(self.config.clone(), view.clone(), records.subscribe());
         tasks.spawn(follow_proxy(proxy.status(), self.status.clone(), drain.clone()));
         tasks.spawn(proxy.run(drain.clone()));
-        if let Some(dns) = self.config.dns.clone() {
-            let link = match self.config.pod_network {
-                PodNetwork::Bridge => self.config.names().bridge,
-                PodNetwork::External => "lo".to_owned(),
-            };
-            let ranges = [self.config.cluster_cidrs.clone(), self.config.service_cidrs.clone()].concat();
-            tasks.spawn(dns::serve(dns, ranges, link, view.clone(), drain.clone()));
-        }
         if self.config.pod_network == PodNetwork::Bridge {
             let pods = Pods { agent: Arc::new(self), view, records };
             tasks.spawn(pods.run(drain.clone()));
@@ -136,11 +127,7 @@ impl Agent {
 
 /// No more than `system:node` and `system:node-proxier` may read: what is refused would never be complete.
 fn watched() -> Vec<Watched> {
-    vec![
-        Watched::of::<Service>(&[dns::ADDRESSES]),
-        Watched::of::<EndpointSlice>(&[dns::SERVICE, dns::ADDRESSES]),
-        Watched::of::<Node>(&[]),
-    ]
+    vec![Watched::of::<Service>(&[]), Watched::of::<EndpointSlice>(&[]), Watched::of::<Node>(&[])]
 }
 
 async fn follow_proxy(mut proxy: watch::Receiver<ProxyStatus>, status: watch::Sender<NetStatus>, drain: Drain) {

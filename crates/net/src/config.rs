@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// The instance whose names are the plain ones.
 pub const INSTANCE_DEFAULT: &str = "evenkeel";
@@ -21,9 +22,9 @@ pub enum PodNetwork {
 }
 
 /// The cluster's names, served on the node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsConfig {
-    /// What pods have in their resolv.conf; put on a link of this node.
+    /// What pods have in their resolv.conf; put on [`Config::names_link`].
     pub addresses: Vec<IpAddr>,
     pub port: u16,
     /// `cluster.local`.
@@ -100,6 +101,14 @@ impl Config {
 
     pub fn names(&self) -> Names {
         Names::of(&self.instance)
+    }
+
+    /// The link that holds the addresses of names.
+    pub fn names_link(&self) -> String {
+        match self.pod_network {
+            PodNetwork::Bridge => self.names().bridge,
+            PodNetwork::External => "lo".to_owned(),
+        }
     }
 
     /// The socket that CNI plugins of this instance talk to.

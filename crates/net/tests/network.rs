@@ -48,6 +48,7 @@ fn pods_reach(name: &str, bridge_netfilter: bool) {
         lab.host.dial(at).unwrap();
 
         // Names, from a pod and from the node.
+        node.serve_names().await;
         for asker in [client.udp_socket(), lab.host.udp_socket()] {
             let name = "web.default.svc.cluster.local.";
             node.until(|| lab::resolve(&asker, name).as_deref() == Some(SERVICE)).await;

@@ -42,6 +42,9 @@ pub enum Command {
     Ps(PsArgs),
     /// Stop the program on this machine, and with --pods everything it started
     Stop(StopArgs),
+    /// Serve the cluster's names: started and adopted by the node
+    #[command(hide = true)]
+    Names(NamesArgs),
     /// Run the kubectl of this machine against this cluster
     #[command(disable_help_flag = true)]
     Kubectl(KubectlArgs),
@@ -344,6 +347,13 @@ pub struct StopArgs {
     /// Stop pods and containerd too, and remove their network
     #[arg(long)]
     pub pods: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NamesArgs {
+    /// What to serve and whom to ask
+    #[arg(long, value_name = "PATH")]
+    pub settings: PathBuf,
 }
 
 #[derive(Debug, Args)]

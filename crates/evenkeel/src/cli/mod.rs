@@ -39,7 +39,7 @@ pub fn parse() -> Result<(Cli, Vec<String>)> {
 fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<Merged> {
     let name = words.get(1).map(String::as_str).unwrap_or_default();
     let command = Cli::command();
-    let Some(sub) = command.find_subcommand(name).filter(|sub| sub.get_name() != "kubectl") else {
+    let Some(sub) = command.find_subcommand(name).filter(|sub| !matches!(sub.get_name(), "kubectl" | "names")) else {
         return Ok(Merged { args: words, warnings: Vec::new() });
     };
     let args =
@@ -95,6 +95,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<()> {
         Command::Images(args) => images::run(args).await,
         Command::Ps(args) => images::ps(args).await,
         Command::Stop(args) => stop::run(args).await,
+        Command::Names(args) => wire::names::run(&args.settings).await,
         Command::Kubectl(args) => kubectl::run(&args),
         Command::Version => {
             println!("evenkeel {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), crate::KUBERNETES_VERSION);

@@ -11,7 +11,7 @@ use view::{Client, ListOptions};
 use super::args::StatusArgs;
 use super::output::table;
 use crate::pki::Kubeconfig;
-use crate::wire::{admin, pid};
+use crate::wire::{admin, names, pid};
 
 /// Most troubles listed; the rest is counted.
 const TROUBLES_MAX: usize = 20;
@@ -20,6 +20,8 @@ const TROUBLES_MAX: usize = 20;
 #[derive(Debug, Default)]
 struct Report {
     process: Option<u32>,
+    /// The process of names, where this machine serves them.
+    names: Option<Option<u32>>,
     api: Option<String>,
     loops: Vec<String>,
     nodes: Vec<Vec<String>>,
@@ -36,7 +38,11 @@ struct Trouble {
 pub async fn run(args: StatusArgs) -> Result<()> {
     let layout = args.common.layout();
     let path: PathBuf = args.kubeconfig.unwrap_or_else(|| layout.kubeconfig());
-    let mut report = Report { process: pid::running(&layout), ..Report::default() };
+    let (process, names) = (pid::running(&layout), names::serving(&layout));
+    let mut report = Report { process, names, ..Report::default() };
+    if names == Some(None) {
+        report.trouble("names are not served on this machine".to_owned(), "start evenkeel, or look at its log");
+    }
     match Kubeconfig::load(&path) {
         Ok(config) => cluster(&mut report, &admin::client(&config)?).await,
         Err(error) => report.trouble(format!("no kubeconfig: {error}"), "start with: evenkeel server"),
@@ -136,6 +142,12 @@ impl Report {
         let mut out = String::new();
         let process = self.process.map_or("not on this machine".to_owned(), |pid| format!("process {pid}"));
         let _ = writeln!(out, "evenkeel   {process}");
+        let names = match self.names {
+            Some(Some(pid)) => format!("process {pid}"),
+            Some(None) => "not running".to_owned(),
+            None => "not on this machine".to_owned(),
+        };
+        let _ = writeln!(out, "names      {names}");
         let _ = writeln!(out, "API        {}", self.api.as_deref().unwrap_or("no answer"));
         let _ = writeln!(out, "loops      {}", self.loops.len());
         let _ = writeln!(out, "pods       {} of {} well", self.pods.0, self.pods.1);
@@ -160,7 +172,7 @@ impl Report {
         let troubles: Vec<Value> =
             self.troubles.iter().map(|one| json!({"what": one.what, "advice": one.advice})).collect();
         json!({
-            "process": self.process, "api": self.api, "loops": self.loops, "nodes": self.nodes,
+            "process": self.process, "names": self.names.flatten(), "api": self.api, "loops": self.loops, "nodes": self.nodes,
             "pods": {"well": self.pods.0, "all": self.pods.1}, "troubles": troubles,
         })
     }

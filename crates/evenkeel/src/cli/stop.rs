@@ -42,7 +42,7 @@ async fn end(pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Containers, sandboxes, containerd, then what pods and the network left on the machine.
+/// Containers, sandboxes, containerd, the process of names, then what pods and the network left on the machine.
 async fn pods(layout: &Layout) -> Result<()> {
     let cri = container::Cri::connect(cri_socket(layout, None));
     match cri.list_containers(None).await {
@@ -59,6 +59,9 @@ async fn pods(layout: &Layout) -> Result<()> {
     }
     if container::containerd::stop(&containerd_config(layout)).await.context("stop containerd")? {
         println!("stopped containerd");
+    }
+    if crate::wire::names::stop(layout).await? {
+        println!("stopped the process of names");
     }
     crate::wire::clean_cgroups(layout)?;
     crate::wire::clean_network(layout).await

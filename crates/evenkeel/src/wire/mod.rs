@@ -11,6 +11,7 @@ mod inprocess;
 mod join;
 mod kinds;
 mod manifests;
+pub mod names;
 mod node;
 mod nodeproxy;
 pub mod pid;

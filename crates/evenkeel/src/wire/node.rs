@@ -1,4 +1,4 @@
-//! A node put together: containerd, the network agent and the node agent, over HTTPS with the node's own certificate.
+//! A node put together: containerd, the process of names, the network agent and the node agent, over HTTPS with the node's own certificate.
 //!
 //! The same on a server's machine and on an agent's: nothing here depends on being in the server's process.
 
@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use base::Chain;
 use container::Cri;
 use container::archive::Expected;
+use container::child::Supervised;
 use container::containerd::Containerd;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -19,7 +20,7 @@ use view::{Client, Drain, Endpoint, Https};
 
 use super::join::ClusterSettings;
 use super::runtime::CriRuntime;
-use super::{SystemClock, SystemRng, cri_socket, host};
+use super::{SystemClock, SystemRng, cri_socket, host, names};
 use crate::cli::NodeArgs;
 use crate::layout::{DATA, Layout};
 use crate::pki::{NodeIdentity, certificates, client_config};
@@ -44,6 +45,8 @@ pub struct Parts {
 pub struct NodeTls {
     client: Arc<ArcSwap<rustls::ClientConfig>>,
     serving: Arc<ArcSwap<rustls::ServerConfig>>,
+    /// Whom this node trusts; another authority is another cluster.
+    server_ca_pem: Arc<str>,
 }
 
 // === impl NodeTls ===
@@ -53,6 +56,7 @@ impl NodeTls {
         Ok(NodeTls {
             client: Arc::new(ArcSwap::new(client_config(&identity.server_ca_pem, Some(&identity.client), true)?)),
             serving: Arc::new(ArcSwap::new(serving(identity)?)),
+            server_ca_pem: identity.server_ca_pem.as_str().into(),
         })
     }
 
@@ -79,6 +83,7 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
     let mut tasks = JoinSet::new();
     let runtime = runtime(&parts, &mut tasks, &drain).await?;
     let network = network(&parts)?;
+    names(&parts, &network, &tls, &mut tasks, &drain).await?;
     let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(runtime.clone()));
     tasks.spawn(agent.run(drain.clone()));
     let config = node_config(&parts)?;
@@ -107,6 +112,30 @@ async fn keep(config: node::Config, client: Client, runtime: CriRuntime, tls: No
         }
         drain.run_until_cancelled(tokio::time::sleep(AGAIN)).await;
     }
+}
+
+/// The process that serves names, kept running; where there is to be none, an old one ends.
+async fn names(
+    parts: &Parts,
+    network: &net::Config,
+    tls: &NodeTls,
+    tasks: &mut JoinSet<()>,
+    drain: &Drain,
+) -> Result<()> {
+    let Some(dns) = network.dns.clone() else {
+        return names::stop(&parts.layout).await.map(drop);
+    };
+    let settings = names::Settings {
+        server: parts.endpoint.url(),
+        server_ca_pem: tls.server_ca_pem.to_string(),
+        tls: parts.layout.agent_tls(),
+        dns,
+        ranges: [network.cluster_cidrs.clone(), network.service_cidrs.clone()].concat(),
+    };
+    let child = Supervised::new(names::Names::new(&parts.layout, network, settings));
+    let drain = drain.clone();
+    tasks.spawn(child.run(async move { drain.cancelled().await }));
+    Ok(())
 }
 
 fn client(parts: &Parts, tls: &NodeTls) -> Client {

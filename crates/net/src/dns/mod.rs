@@ -6,13 +6,29 @@
 //!
 //! Answers about the cluster come from the view ([`Zone`], pure); everything else is forwarded ([`Forwarder`]). While the API
 //! is away the last view keeps answering.
+//!
+//! A process of its own serves them ([`run`]), so that names outlive the agent. The agent binds the sockets ([`bind`]),
+//! gives them to that process and keeps duplicates ([`exchange`]): neither's end closes the port.
 
 mod cache;
+mod control;
 mod forward;
 mod serve;
+mod socket;
 mod upstream;
 mod zone;
 
+pub use control::{Serving, exchange};
 pub use forward::Forwarder;
-pub use serve::serve;
+pub use serve::{run, serve};
+pub use socket::{bind, put_addresses};
 pub use zone::{ADDRESSES, Answer, SERVICE, Zone};
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use view::Watched;
+
+/// All that names are made of.
+pub fn watched() -> Vec<Watched> {
+    vec![Watched::of::<Service>(&[ADDRESSES]), Watched::of::<EndpointSlice>(&[SERVICE, ADDRESSES])]
+}

@@ -1,25 +1,26 @@
-//! The server's sockets: UDP and TCP on every address of the configuration, answers from zone or forwarder.
+//! Serving: questions out of UDP and TCP sockets, answers from zone or forwarder.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::Chain;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use view::{Drain, View};
 
-use super::forward::{Forwarder, PAYLOAD_BYTES};
+use super::control;
+use super::forward::{Forwarder, PAYLOAD_BYTES, QUESTION_TIMEOUT};
+use super::socket::Socket;
 use super::upstream::Upstreams;
 use super::zone::{Answer, Zone};
 use crate::config::DnsConfig;
-use crate::link::{self, Netlink};
 
 /// Questions in work at once; further datagrams wait in the socket and are dropped there.
 const QUESTIONS_MAX: usize = 2048;
@@ -42,62 +43,59 @@ struct Names {
     view: View,
 }
 
-/// Serves names until drain. Puts the addresses on `link` as soon as that exists.
-pub async fn serve(config: DnsConfig, ranges: Vec<IpNet>, link: String, view: View, drain: Drain) {
+/// The life of a process that serves names: waits for sockets on `control`, then serves until drain.
+pub async fn run(config: DnsConfig, ranges: Vec<IpNet>, view: View, control: &Path, drain: Drain) -> io::Result<()> {
+    let held = watch::Sender::new(Vec::new());
+    let given = async {
+        let mut given = held.subscribe();
+        let sockets = drain.run_until_cancelled(given.wait_for(|sockets| !sockets.is_empty())).await;
+        let Some(Ok(sockets)) = sockets.map(|found| found.map(|sockets| control::duplicates(&sockets))) else {
+            return Ok(());
+        };
+        serve(&config, &ranges, view.clone(), sockets?, drain.clone()).await
+    };
+    tokio::try_join!(control::answer(control, &view, &held, &drain), given).map(drop)
+}
+
+/// Serves names on these sockets until drain; questions in work are answered first.
+pub async fn serve(
+    config: &DnsConfig,
+    ranges: &[IpNet],
+    view: View,
+    sockets: Vec<OwnedFd>,
+    drain: Drain,
+) -> io::Result<()> {
     let upstreams = Upstreams::new(&config.resolv_conf, &config.upstreams, &config.addresses);
-    let zone = Arc::new(Zone::new(&config.domain, &ranges));
+    let zone = Arc::new(Zone::new(&config.domain, ranges));
     let names = Names { zone, forwarder: Forwarder::new(upstreams), view };
     let mut tasks = JoinSet::new();
-    for address in config.addresses {
-        let (names, link, drain, port) = (names.clone(), link.clone(), drain.clone(), config.port);
-        tasks.spawn(async move {
-            loop {
-                let served = drain.run_until_cancelled(serve_on(&names, &link, address, port)).await;
-                match served {
-                    None => return,
-                    Some(Ok(())) => {}
-                    Some(Err(error)) => tracing::debug!(%address, err = %error, "names are not served yet"),
-                }
-                if drain.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
-                    return;
-                }
-            }
-        });
+    let count = sockets.len();
+    for socket in sockets {
+        match Socket::of(socket)? {
+            Socket::Udp(socket) => tasks.spawn(serve_udp(names.clone(), Arc::new(socket), drain.clone())),
+            Socket::Tcp(listener) => tasks.spawn(serve_tcp(names.clone(), listener, drain.clone())),
+        };
     }
+    tracing::info!(sockets = count, "names are served");
     while tasks.join_next().await.is_some() {}
+    Ok(())
 }
 
-async fn serve_on(names: &Names, link: &str, address: IpAddr, port: u16) -> io::Result<()> {
-    if !address.is_loopback() {
-        put_address(link, address).await?;
-    }
-    let at = SocketAddr::new(address, port);
-    let udp = Arc::new(UdpSocket::bind(at).await?);
-    let tcp = TcpListener::bind(at).await?;
-    tracing::info!(%at, "names are served");
-    tokio::try_join!(serve_udp(names, udp), serve_tcp(names, tcp)).map(drop)
-}
-
-async fn put_address(link: &str, address: IpAddr) -> io::Result<()> {
-    let netlink = Netlink::open()?;
-    let put = async {
-        let index = link::index_of(&netlink.handle, link).await?;
-        link::put_address(&netlink.handle, index, IpNet::from(address)).await
-    };
-    put.await.map_err(|error: link::LinkError| io::Error::other(Chain(&error).to_string()))
-}
-
-async fn serve_udp(names: &Names, socket: Arc<UdpSocket>) -> io::Result<()> {
+async fn serve_udp(names: Names, socket: Arc<UdpSocket>, drain: Drain) {
     let slots = Arc::new(Semaphore::new(QUESTIONS_MAX));
     let mut questions = JoinSet::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (count, peer) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
+        let (count, peer) = match drain.run_until_cancelled(socket.recv_from(&mut buffer)).await {
+            None => break,
+            Some(Ok(received)) => received,
             // A client that went away before its answer came (ICMP) is no trouble of the socket's.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-            Err(error) => return Err(error),
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+            Some(Err(error)) => {
+                trouble(&error, &drain).await;
+                continue;
+            }
         };
         while questions.try_join_next().is_some() {}
         let (names, socket, datagram) = (names.clone(), socket.clone(), buffer[..count].to_vec());
@@ -108,28 +106,48 @@ async fn serve_udp(names: &Names, socket: Arc<UdpSocket>) -> io::Result<()> {
             }
         });
     }
+    finish(questions).await;
 }
 
-async fn serve_tcp(names: &Names, listener: TcpListener) -> io::Result<()> {
+async fn serve_tcp(names: Names, listener: TcpListener, drain: Drain) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, _) = listener.accept().await?;
+        let stream = match drain.run_until_cancelled(listener.accept()).await {
+            None => break,
+            Some(Ok((stream, _))) => stream,
+            Some(Err(error)) => {
+                trouble(&error, &drain).await;
+                continue;
+            }
+        };
         while connections.try_join_next().is_some() {}
-        let names = names.clone();
+        let (names, drain) = (names.clone(), drain.clone());
         connections.spawn(async move {
             let _slot = slot;
             // Ends with the client, with its silence, or with nonsense: none of it is ours to report.
-            let _ = serve_connection(&names, stream).await;
+            let _ = serve_connection(&names, stream, &drain).await;
         });
     }
+    finish(connections).await;
 }
 
-async fn serve_connection(names: &Names, mut stream: TcpStream) -> io::Result<()> {
+/// The socket stays: whoever asks meanwhile waits in it.
+async fn trouble(error: &io::Error, drain: &Drain) {
+    tracing::warn!(err = %error, "the socket of names");
+    drain.run_until_cancelled(tokio::time::sleep(RETRY)).await;
+}
+
+async fn finish(mut work: JoinSet<()>) {
+    let _ = tokio::time::timeout(QUESTION_TIMEOUT, async { while work.join_next().await.is_some() {} }).await;
+}
+
+async fn serve_connection(names: &Names, mut stream: TcpStream, drain: &Drain) -> io::Result<()> {
     loop {
-        let length = tokio::time::timeout(IDLE_TIMEOUT, stream.read_u16()).await??;
-        let mut bytes = vec![0; usize::from(length)];
+        let next = drain.run_until_cancelled(tokio::time::timeout(IDLE_TIMEOUT, stream.read_u16())).await;
+        let Some(length) = next else { return Ok(()) };
+        let mut bytes = vec![0; usize::from(length??)];
         tokio::time::timeout(IDLE_TIMEOUT, stream.read_exact(&mut bytes)).await??;
         let Some(reply) = names.reply(&bytes, false).await else { return Ok(()) };
         let length = u16::try_from(reply.len()).map_err(io::Error::other)?;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use view::fake::FakeApi;
-use view::{Drain, PatchRequest};
+use view::{Drain, PatchRequest, View};
 
 const WAIT: Duration = Duration::from_secs(15);
 const DIAL: Duration = Duration::from_millis(900);
@@ -295,6 +295,16 @@ impl Node {
         let task = tokio::spawn(agent.run(drain.clone()));
         tokio::time::timeout(WAIT, status.wait_for(|status| status.ready)).await.expect("ready in time").unwrap();
         Node { api, config, status, drain, task }
+    }
+
+    /// Serves names as the node's own process does, until the node stops.
+    pub async fn serve_names(&self) {
+        let dns = self.config.dns.clone().unwrap();
+        net::dns::put_addresses(&dns, &self.config.names_link()).await.unwrap();
+        let sockets = net::dns::bind(&dns).unwrap();
+        let view = View::start(&self.api.client(), net::dns::watched(), &self.drain);
+        let drain = self.drain.clone();
+        tokio::spawn(async move { net::dns::serve(&dns, &[], view, sockets, drain).await });
     }
 
     pub fn connect_pod(&self, lab: &Lab, sandbox: &str, ports: Value) -> Pod {

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use view::fake::FakeApi;
-use view::{Drain, View, Watched};
+use view::{Drain, View};
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -22,47 +22,47 @@ struct Server {
     drain: Drain,
 }
 
+/// A cluster with one Service that has many endpoints, and an alias.
+async fn cluster() -> FakeApi {
+    let api = FakeApi::new();
+    let meta = json!({ "name": "db", "namespace": "default" });
+    let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": { "clusterIP": "None" } });
+    let far = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "far", "namespace": "default" },
+        "spec": { "type": "ExternalName", "externalName": "kept.test" } });
+    let many: Vec<String> = (1..=100).map(|n| format!("10.42.0.{n}")).collect();
+    let slice = super::lab::endpoints(
+        "db",
+        &many.iter().map(|address| (address.as_str(), "n1", true)).collect::<Vec<_>>(),
+        5432,
+        "TCP",
+    );
+    let services = api::Gvr::new("", "v1", "services");
+    api.client().create(&services, "default", &service).await.unwrap();
+    api.client().create(&services, "default", &far).await.unwrap();
+    api.client().create(&api::Gvr::new("discovery.k8s.io", "v1", "endpointslices"), "default", &slice).await.unwrap();
+    api
+}
+
+fn config(port: u16, upstreams: Vec<SocketAddr>) -> DnsConfig {
+    DnsConfig {
+        addresses: vec![IpAddr::from([127, 0, 0, 1])],
+        port,
+        domain: "cluster.local".into(),
+        resolv_conf: "/absent".into(),
+        upstreams,
+    }
+}
+
 impl Server {
-    /// Serves a cluster with one Service that has many endpoints, forwarding to `upstreams`.
+    /// Serves a cluster, forwarding to `upstreams`.
     async fn start(port: u16, upstreams: Vec<SocketAddr>) -> Server {
-        let api = FakeApi::new();
-        let meta = json!({ "name": "db", "namespace": "default" });
-        let service =
-            json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": { "clusterIP": "None" } });
-        let far = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "far", "namespace": "default" },
-            "spec": { "type": "ExternalName", "externalName": "kept.test" } });
-        let many: Vec<String> = (1..=100).map(|n| format!("10.42.0.{n}")).collect();
-        let slice = super::lab::endpoints(
-            "db",
-            &many.iter().map(|address| (address.as_str(), "n1", true)).collect::<Vec<_>>(),
-            5432,
-            "TCP",
-        );
-        let services = api::Gvr::new("", "v1", "services");
-        api.client().create(&services, "default", &service).await.unwrap();
-        api.client().create(&services, "default", &far).await.unwrap();
-        api.client()
-            .create(&api::Gvr::new("discovery.k8s.io", "v1", "endpointslices"), "default", &slice)
-            .await
-            .unwrap();
         let drain = Drain::new();
-        let watched = vec![
-            Watched::of::<api::k8s_openapi::api::core::v1::Service>(&[net::dns::ADDRESSES]),
-            Watched::of::<api::k8s_openapi::api::discovery::v1::EndpointSlice>(&[
-                net::dns::SERVICE,
-                net::dns::ADDRESSES,
-            ]),
-        ];
-        let view = View::start(&api.client(), watched, &drain);
+        let view = View::start(&cluster().await.client(), net::dns::watched(), &drain);
         view.synced().await;
-        let config = DnsConfig {
-            addresses: vec![IpAddr::from([127, 0, 0, 1])],
-            port,
-            domain: "cluster.local".into(),
-            resolv_conf: "/absent".into(),
-            upstreams,
-        };
-        tokio::spawn(net::dns::serve(config, Vec::new(), "lo".into(), view, drain.clone()));
+        let config = config(port, upstreams);
+        let sockets = net::dns::bind(&config).unwrap();
+        let serving = drain.clone();
+        tokio::spawn(async move { net::dns::serve(&config, &[], view, sockets, serving).await.unwrap() });
         let server = Server { at: SocketAddr::from(([127, 0, 0, 1], port)), drain };
         let up = async { while server.ask("cluster.local.", RecordType::SOA, 0).await.is_none() {} };
         tokio::time::timeout(WAIT, up).await.unwrap();
@@ -224,4 +224,67 @@ async fn garbage_gets_at_most_an_error() {
     };
     tokio::time::timeout(WAIT, refused).await.unwrap();
     assert!(server.ask("db.default.svc.cluster.local.", RecordType::A, 1232).await.is_some());
+}
+
+/// One process after the other serves on the same sockets. Nobody who asks meanwhile meets a closed port, also while
+/// none of them runs.
+#[tokio::test]
+async fn sockets_outlive_who_serves_on_them() {
+    let api = cluster().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(free_port().await, Vec::new());
+    let at = SocketAddr::from(([127, 0, 0, 1], config.port));
+    let start = |name: &str| {
+        let (control, drain) = (folder.path().join(name), Drain::new());
+        let view = View::start(&api.client(), net::dns::watched(), &drain);
+        let (config, path, stop) = (config.clone(), control.clone(), drain.clone());
+        let task = tokio::spawn(async move { net::dns::run(config, Vec::new(), view, &path, stop).await });
+        (control, drain, task)
+    };
+    let complete = async |control: &std::path::Path| {
+        let asked = async {
+            loop {
+                match net::dns::exchange(control, &[]).await {
+                    Ok(serving) if serving.complete => return serving,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(WAIT, asked).await.unwrap()
+    };
+    let asking = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    asking.connect(at).await.unwrap();
+    let name = "db.default.svc.cluster.local.";
+    let ask = async || asking.send(&question(name, RecordType::A, 1232)).await.unwrap();
+    let answered = async || receive(&asking).await.expect("an answer").0.metadata.response_code;
+
+    let (control, drain, first) = start("first");
+    assert!(complete(&control).await.sockets.is_empty(), "it was not given any yet");
+    let serving = net::dns::exchange(&control, &net::dns::bind(&config).unwrap()).await.unwrap();
+    let kept = serving.sockets;
+    assert_eq!(kept.len(), 2);
+    ask().await;
+    assert_eq!(answered().await, ResponseCode::NoError);
+
+    // It is drained; a question waits in the socket; the next one answers it.
+    drain.cancel();
+    first.await.unwrap().unwrap();
+    assert!(!control.exists());
+    ask().await;
+    let mut queued = TcpStream::connect(at).await.unwrap();
+    let (control, drain, second) = start("second");
+    complete(&control).await;
+    let serving = net::dns::exchange(&control, &kept).await.unwrap();
+    assert_eq!(serving.sockets.len(), 2);
+    assert_eq!(answered().await, ResponseCode::NoError);
+    let bytes = question(name, RecordType::A, 0);
+    queued.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
+    queued.write_all(&bytes).await.unwrap();
+    assert!(0 < queued.read_u16().await.unwrap());
+
+    // What is given later is not taken: sockets serve until the end.
+    let other = net::dns::bind(&self::config(free_port().await, Vec::new())).unwrap();
+    assert_eq!(net::dns::exchange(&control, &other).await.unwrap().sockets.len(), 2);
+    drain.cancel();
+    second.await.unwrap().unwrap();
 }

@@ -1,0 +1,65 @@
+//! `evenkeel names`: the process itself. It knows the API server, the node's certificate and the sockets it is given.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use base::Chain;
+use tracing::{info, warn};
+use view::{Client, Drain, Endpoint, Https, TlsConfig, View};
+
+use super::Settings;
+use crate::pki::{Leaf, PkiError, client_config};
+use crate::wire::SystemRng;
+use crate::wire::signals::Signals;
+
+const CERTIFICATE: &str = "node-client";
+
+pub async fn run(path: &Path) -> Result<()> {
+    let mut signals = Signals::new().context("receive signals")?;
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let settings: Settings = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
+    let drain = Drain::new();
+    let transport = Https::new(Endpoint::parse(&settings.server)?, tls(&settings)?);
+    let agent = format!("evenkeel-names/{}", env!("CARGO_PKG_VERSION"));
+    let client = Client::new(Arc::new(transport), &agent).with_rng(Arc::new(SystemRng));
+    let view = View::start(&client, net::dns::watched(), &drain);
+    let control = path.with_extension("sock");
+    let mut serving = std::pin::pin!(net::dns::run(settings.dns, settings.ranges, view, &control, drain.clone()));
+    tokio::select! {
+        ended = &mut serving => return ended.context("serve names"),
+        () = signals.received() => {}
+    }
+    info!("draining");
+    drain.cancel();
+    serving.await.context("serve names")
+}
+
+/// The node's certificate as it is now: read again when its file changes.
+fn tls(settings: &Settings) -> Result<TlsConfig> {
+    let (ca, folder) = (settings.server_ca_pem.clone(), settings.tls.clone());
+    let load = move || -> Result<Arc<rustls::ClientConfig>, PkiError> {
+        let leaf = Leaf::load(&folder, CERTIFICATE)?;
+        client_config(&ca, leaf.as_ref(), true)
+    };
+    let file = settings.tls.join(format!("{CERTIFICATE}.crt"));
+    let first = (changed(&file), load()?);
+    let current = Mutex::new(first);
+    Ok(Arc::new(move || {
+        let mut current = current.lock().expect("no holder of this lock panics");
+        let now = changed(&file);
+        if current.0 != now {
+            match load() {
+                Ok(config) => *current = (now, config),
+                Err(error) => warn!(error = %Chain(&error), "the renewed certificate is not used"),
+            }
+        }
+        current.1.clone()
+    }))
+}
+
+fn changed(file: &PathBuf) -> Option<SystemTime> {
+    fs::metadata(file).and_then(|meta| meta.modified()).ok()
+}
