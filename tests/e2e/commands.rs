@@ -61,7 +61,7 @@ fn backup(own: &Own, data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `stop` leaves pods, `stop --pods` leaves nothing: no containerd, no cgroup. Then the cluster is started again.
+/// `stop` leaves pods, `stop --pods` leaves nothing: no containerd, no names, no cgroup. Then the cluster is started again.
 pub fn stops(cluster: &mut Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     kubectl.ok_fed("apply -f -", SLEEPER)?;
@@ -70,7 +70,7 @@ pub fn stops(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.stop_server()?;
     own.says("ps", &["commands", "running"])?;
     ensure!(!cgroups(&own.data)?.is_empty(), "pods have no cgroup of this instance");
-    own.says("stop --pods", &["does not run", "stopped containerd"])?;
+    own.says("stop --pods", &["does not run", "stopped containerd", "stopped the process of names"])?;
     let left = cgroups(&own.data)?;
     ensure!(left.is_empty(), "cgroups are left: {left:?}");
     cluster.start_server()?;

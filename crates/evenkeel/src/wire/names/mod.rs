@@ -68,7 +68,9 @@ pub struct Names {
 
 /// Stops the process that serves names. True where there was one.
 pub async fn stop(layout: &Layout) -> Result<bool> {
-    child::stop(NAME, &record(&layout.names()), async { None }).await.context("stop the process of names")
+    let stopped = child::stop(NAME, &record(&layout.names()), async { None }).await;
+    tidy(&layout.names(), None);
+    stopped.context("stop the process of names")
 }
 
 /// Whether this machine serves names, and the process that does.
@@ -79,6 +81,17 @@ pub fn serving(layout: &Layout) -> Option<Option<u32>> {
 
 fn record(folder: &Path) -> PathBuf {
     folder.join("names.json")
+}
+
+/// Removes the files of all editions but one.
+fn tidy(folder: &Path, edition: Option<&str>) {
+    let own = edition.map(|edition| format!("{EDITION_FILES}{edition}."));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(EDITION_FILES) && !own.as_ref().is_some_and(|own| name.starts_with(own)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 // === impl Names ===
@@ -155,17 +168,6 @@ impl Names {
         *held = serving.sockets;
         Ok(!held.is_empty())
     }
-
-    /// Files of editions that are no more.
-    fn tidy(&self, edition: &str) {
-        let own = format!("{EDITION_FILES}{edition}.");
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(EDITION_FILES) && !name.starts_with(&own) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
 }
 
 impl Kind for Names {
@@ -204,7 +206,7 @@ impl Kind for Names {
         if let Err(error) = net::dns::put_addresses(&self.settings.dns, &self.link).await {
             warn!(error = %Chain(&error), "the addresses of names");
         }
-        self.tidy(&child.edition);
+        tidy(&self.folder, Some(&child.edition));
     }
 }
 
