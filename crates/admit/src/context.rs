@@ -17,7 +17,10 @@ pub(crate) struct Cx<'a> {
     pub(crate) ports: &'a Ports<'a>,
     pub(crate) user: &'a User,
     pub(crate) request: &'a Request,
+    /// The row of the stored form, which every stage works in.
     pub(crate) kind: &'a Kind,
+    /// The row that the client asked for: the form of bodies, patches and managed fields.
+    pub(crate) asked: &'a Kind,
     pub(crate) now: Timestamp,
 }
 
@@ -41,7 +44,8 @@ pub(crate) struct Gathered {
 impl<'a> Cx<'a> {
     pub(crate) fn new(identified: &'a Identified<Request>, ports: &'a Ports<'a>) -> Cx<'a> {
         let request = &identified.request;
-        Cx { ports, user: &identified.user, request, kind: &request.kind, now: ports.clock.now() }
+        let kind = ports.registry.stored(&request.kind);
+        Cx { ports, user: &identified.user, request, kind, asked: &request.kind, now: ports.clock.now() }
     }
 
     pub(crate) fn sub(&self) -> &'a str {

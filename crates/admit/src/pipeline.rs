@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::convert::{convert, in_form};
 use api::{Object, PatchType, Status, Tree};
 
 use crate::causes::Causes;
@@ -82,8 +83,8 @@ fn resolve(cx: &Cx<'_>, old: Option<&Old>, gathered: &mut Gathered) -> Result<Dr
         (WriteVerb::Create(_), Some(_)) if cx.sub().is_empty() => Err(cx.already_exists(name)),
         (WriteVerb::Update(_), None) if !strategy::creates_on_update(cx) => Err(cx.not_found(name)),
         (WriteVerb::Create(body) | WriteVerb::Update(body), _) => {
-            let (tree, causes) = decode::decode(cx.kind, body, validation, &mut gathered.warnings)?;
-            Ok(Draft { tree, causes, applied: None })
+            let (tree, causes) = decode::decode(cx.asked, body, validation, &mut gathered.warnings)?;
+            Ok(Draft { tree: to_stored(cx, tree), causes, applied: None })
         }
         (WriteVerb::Patch { patch: PatchType::Apply { force }, body }, old) => {
             apply::resolve(cx, old, body, *force, gathered)
@@ -94,13 +95,22 @@ fn resolve(cx: &Cx<'_>, old: Option<&Old>, gathered: &mut Gathered) -> Result<Dr
     }
 }
 
+/// What a client sent or patched, in the form that is stored. A custom version's defaults are those it was sent in.
+pub(crate) fn to_stored(cx: &Cx<'_>, mut tree: Tree) -> Tree {
+    if cx.asked.custom && !cx.asked.is_stored() {
+        decode::fill_defaults(&cx.asked.schema, &mut tree);
+    }
+    convert(tree, cx.kind)
+}
+
 fn patched(cx: &Cx<'_>, old: &Tree, kind: PatchType, body: &Body, gathered: &mut Gathered) -> Result<Draft, Status> {
     let validation = cx.request.options.field_validation;
+    let old = &*in_form(old, cx.asked);
     let mut tree = match kind {
         PatchType::Json => patch::json(old, &body.tree)?,
         PatchType::Merge => patch::merge(old, &body.tree)?,
-        PatchType::Strategic if cx.kind.custom => return Err(patch::unsupported()),
-        PatchType::Strategic => patch::strategic(&cx.kind.schema, old, &body.tree)?,
+        PatchType::Strategic if cx.asked.custom => return Err(patch::unsupported()),
+        PatchType::Strategic => patch::strategic(&cx.asked.schema, old, &body.tree)?,
         PatchType::Apply { .. } => return Err(Status::internal("apply has a path of its own")),
     };
     let refused = |tree: &Tree, why: &str| {
@@ -109,7 +119,7 @@ fn patched(cx: &Cx<'_>, old: &Tree, kind: PatchType, body: &Body, gathered: &mut
         Status::invalid("", "", "", causes.into_vec())
     };
     let shown = tree.clone();
-    let mut fitted = decode::fit(&cx.kind.schema, cx.kind.custom, &mut tree).map_err(|why| refused(&shown, &why))?;
+    let mut fitted = decode::fit(&cx.asked.schema, cx.asked.custom, &mut tree).map_err(|why| refused(&shown, &why))?;
     let strict = decode::duplicates(body).chain(std::mem::take(&mut fitted.strict)).collect();
     if let Some(error) = decode::judge(strict, validation, &mut gathered.warnings) {
         return Err(refused(&shown, &error));
@@ -117,7 +127,7 @@ fn patched(cx: &Cx<'_>, old: &Tree, kind: PatchType, body: &Body, gathered: &mut
     for fixed in ["apiVersion", "kind"] {
         doc::copy(old, &mut tree, fixed);
     }
-    Ok(Draft { tree, causes: fitted.causes, applied: None })
+    Ok(Draft { tree: to_stored(cx, tree), causes: fitted.causes, applied: None })
 }
 
 /// Everything after the new state is known: admission, strategy, managed fields, allocation, validation, batch.

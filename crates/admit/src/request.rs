@@ -25,6 +25,7 @@ pub struct Identified<T> {
 /// A write to one object.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// The row that the client named, also where objects are stored in the form of another.
     pub kind: KindRef,
     pub subresource: Option<Subresource>,
     pub namespace: SmolStr,

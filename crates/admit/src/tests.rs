@@ -343,3 +343,111 @@ proptest! {
 fn patch_as_kind(spec: &Value) -> Tree {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": spec})
 }
+
+#[test]
+fn other_versions_decode_apply_and_record_in_their_own_words() {
+    let world = world();
+    let v1 = |name: &str, spec: Tree| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+    };
+    let target = json!({"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"});
+    let made = world
+        .create(&v1("a", json!({"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 60})));
+    let made = made.unwrap().object;
+    assert_eq!(made["apiVersion"], "autoscaling/v2");
+    assert_eq!(made["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
+    let entry = &made["metadata"]["managedFields"][0];
+    assert_eq!(entry["apiVersion"], "autoscaling/v1");
+    assert_eq!(entry["fieldsV1"]["f:spec"]["f:targetCPUUtilizationPercentage"], json!({}));
+
+    let of = v1("a", json!({}));
+    for (patch, body, percent) in [
+        (PatchType::Json, json!([{"op": "replace", "path": "/spec/targetCPUUtilizationPercentage", "value": 61}]), 61),
+        (PatchType::Merge, json!({"spec": {"targetCPUUtilizationPercentage": 62}}), 62),
+        (PatchType::Strategic, json!({"spec": {"targetCPUUtilizationPercentage": 63}}), 63),
+    ] {
+        let patched = world.patch(&of, patch, &body).unwrap().object;
+        assert_eq!(patched["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], percent);
+    }
+    let wrong = world.patch(&of, PatchType::Merge, &json!({"spec": {"metrics": []}})).unwrap();
+    assert_eq!(wrong.warnings, ["unknown field \"spec.metrics\""]);
+
+    // What one version's manager owns, another version's applier meets.
+    let v2 = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "a", "namespace": "default"}, "spec": {"metrics": [{"type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}]}});
+    let conflict = world.apply(&v2, "bob", false).unwrap_err();
+    assert!(conflict.message.contains("conflict with \"test\" using autoscaling/v1"), "{}", conflict.message);
+    let forced = world.apply(&v2, "bob", true).unwrap().object;
+    let owners = |tree: &Tree, field: &str| -> Vec<String> {
+        let entries = doc::items(tree, "metadata.managedFields").iter();
+        let owns = entries.filter(|entry| doc::get(entry, "fieldsV1.f:spec").get(field).is_some());
+        owns.map(|entry| doc::text(entry, "manager").to_owned()).collect()
+    };
+    assert_eq!(owners(&forced, "f:targetCPUUtilizationPercentage"), Vec::<String>::new());
+    assert_eq!(owners(&forced, "f:metrics"), ["bob"]);
+
+    // Applied in one version, given up in the other.
+    let applied = world.apply(&v1("a", json!({"minReplicas": 2})), "eve", true).unwrap().object;
+    assert_eq!(applied["spec"]["minReplicas"], 2);
+    let mut given_up = v2.clone();
+    given_up["spec"] = json!({"maxReplicas": 3});
+    let given_up = world.apply(&given_up, "eve", false).unwrap().object;
+    assert_eq!(given_up["spec"]["minReplicas"], 1, "the default came back");
+}
+
+#[test]
+fn events_of_the_new_group_are_judged_by_its_rules() {
+    let world = world();
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}, "type": "Normal"});
+    let refused = world.create(&event).unwrap_err();
+    assert_eq!(refused.message, "Event \"e\" is invalid: eventTime: Required value");
+    let mut whole = event;
+    for (field, value) in [
+        ("eventTime", "2026-01-01T00:00:00.000000Z"),
+        ("action", "Test"),
+        ("reason", "Tested"),
+        ("reportingController", "example.com/t"),
+        ("reportingInstance", "t-1"),
+        ("note", "well"),
+    ] {
+        whole[field] = json!(value);
+    }
+    let made = world.create(&whole).unwrap().object;
+    assert_eq!((&made["apiVersion"], &made["message"]), (&json!("v1"), &json!("well")));
+    let refused = world.patch(&whole, PatchType::Merge, &json!({"note": "other"})).unwrap_err();
+    assert_eq!(refused.message, "Event \"e\" is invalid: message: Invalid value: \"other\": field is immutable");
+    let series = json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}});
+    let patched = world.patch(&whole, PatchType::Strategic, &series).unwrap().object;
+    assert_eq!(patched["series"]["count"], 2);
+    assert_eq!(patched["metadata"]["managedFields"][0]["apiVersion"], "events.k8s.io/v1");
+}
+
+#[test]
+fn an_applied_scale_owns_the_replicas() {
+    let world = world();
+    let made = world.create(&deployment(1)).unwrap().object;
+    let scale = |replicas: i64, force: bool| {
+        let body = body(&json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"},
+            "spec": {"replicas": replicas}}));
+        let verb = WriteVerb::Patch { patch: PatchType::Apply { force }, body };
+        let mut request = world.request(&made, "web", verb);
+        request.subresource = request.kind.subresource("scale").cloned();
+        request.options.field_manager = "scaler".into();
+        world.run(request)
+    };
+    let refused = scale(4, false).unwrap_err();
+    assert_eq!(
+        refused.message,
+        "Apply failed with 1 conflict: conflict with \"test\" using apps/v1 at 2026-01-02T03:04:05Z: .spec.replicas"
+    );
+    assert_eq!(scale(4, true).unwrap().object["spec"]["replicas"], 4);
+    let place = crate::context::place_of("apps", "deployments", "default", "web");
+    let stored = crate::Reader::get(&world, &place).unwrap().tree();
+    let entries = doc::items(&stored, "metadata.managedFields");
+    let entry = entries.iter().find(|entry| doc::text(entry, "manager") == "scaler").unwrap();
+    assert_eq!((doc::text(entry, "operation"), doc::text(entry, "subresource")), ("Apply", "scale"));
+    assert_eq!(entry["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+}

@@ -165,6 +165,12 @@ impl Kind {
         self.scope == Scope::Namespaced
     }
 
+    /// True where this row's form is the stored one; the other rows of a storage are views of it (see [`crate::convert`]).
+    pub fn is_stored(&self) -> bool {
+        let (group, _) = self.storage.rsplit_once('/').unwrap_or_default();
+        self.gvk.version == self.storage_version && self.gvk.group == group
+    }
+
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|sub| sub.name == name)
     }

@@ -8,6 +8,7 @@
 pub mod builtin;
 pub mod codec;
 pub mod columns;
+pub mod convert;
 pub mod crd;
 pub mod kind;
 pub mod meta;

@@ -37,6 +37,15 @@ impl Registry {
         self.by_gvr.get(self.by_gvk.get(gvk)?)
     }
 
+    /// The row in whose form objects of this kind are stored: the row itself, but for the other versions of a kind.
+    pub fn stored<'a>(&'a self, kind: &'a KindRef) -> &'a KindRef {
+        if kind.is_stored() {
+            return kind;
+        }
+        let (group, resource) = kind.storage.rsplit_once('/').unwrap_or_default();
+        self.resource(&Gvr::new(group, &kind.storage_version, resource)).unwrap_or(kind)
+    }
+
     /// In order of group, version, resource.
     pub fn iter(&self) -> impl Iterator<Item = &KindRef> {
         self.by_gvr.values()

@@ -1,9 +1,12 @@
 //! `metadata.managedFields`: who set which field, when, how, through which subresource.
 
+use std::collections::BTreeMap;
+
 use api::Tree;
 use serde_json::{Map, json};
 
 use super::set::Set;
+use super::versions::Touched;
 use crate::doc;
 
 /// One entry.
@@ -124,16 +127,25 @@ impl Managers {
         }
     }
 
-    /// Takes fields from everybody but one.
-    pub(crate) fn take_from_others(&mut self, like: &Entry, set: &Set) {
+    /// Takes what was touched from everybody but one. Entries of a version that nobody serves any more are forgotten.
+    pub(crate) fn take_from_others(&mut self, like: &Entry, touched: &Touched) {
         for entry in self.entries.iter_mut().filter(|entry| !entry.is_same_manager(like)) {
-            entry.set = entry.set.difference(set);
+            entry.set = match touched.of_entry(entry) {
+                Some(touched) => entry.set.difference(&touched.gone),
+                None => Set::default(),
+            };
         }
         self.entries.retain(|entry| entry.is_same_manager(like) || !entry.set.is_empty());
     }
 
-    pub(crate) fn everybody(&self) -> Set {
-        self.entries.iter().fold(Set::default(), |all, entry| all.union(&entry.set))
+    /// What all own together, by the version that names it.
+    pub(crate) fn everybody(&self) -> BTreeMap<&str, Set> {
+        let mut all: BTreeMap<&str, Set> = BTreeMap::new();
+        for entry in &self.entries {
+            let set = all.entry(&entry.api_version).or_default();
+            *set = set.union(&entry.set);
+        }
+        all
     }
 
     pub(crate) fn write(mut self, tree: &mut Tree) {

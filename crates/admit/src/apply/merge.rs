@@ -104,18 +104,29 @@ pub(crate) fn with_parents(typed: Typed<'_>, value: &Tree, set: &Set) -> Set {
     whole
 }
 
-/// Takes out of `merged` what the applier owned before and no longer applies, unless somebody else owns it.
-pub(crate) fn prune(typed: Typed<'_>, merged: &Tree, last: &Set, everybody: &Set) -> Tree {
-    let empty = || Tree::Object(Map::new());
-    let whole = |tree: &Tree| with_parents(typed, tree, &fields_of(typed, tree));
+fn empty() -> Tree {
+    Tree::Object(Map::new())
+}
+
+/// The fields of a document with all named fields above them.
+fn whole(typed: Typed<'_>, tree: &Tree) -> Set {
+    with_parents(typed, tree, &fields_of(typed, tree))
+}
+
+/// `merged` without what the applier owned before.
+pub(crate) fn without(typed: Typed<'_>, merged: &Tree, last: &Set) -> Tree {
+    remove(typed, merged, &with_parents(typed, merged, last)).unwrap_or_else(empty)
+}
+
+/// `pruned` with what of `merged` is still owned.
+pub(crate) fn with_owned(typed: Typed<'_>, merged: &Tree, pruned: &Tree, owned: &Set) -> Tree {
+    let kept = whole(typed, pruned).union(&with_parents(typed, merged, owned));
+    remove(typed, merged, &whole(typed, merged).difference(&kept)).unwrap_or_else(empty)
+}
+
+/// `pruned` with the fields that nobody ever owned, which went only because something above them did.
+pub(crate) fn with_dangling(typed: Typed<'_>, merged: &Tree, pruned: &Tree, last: &Set) -> Tree {
     let last = with_parents(typed, merged, last);
-    let pruned = remove(typed, merged, &last).unwrap_or_else(empty);
-    let all = whole(merged);
-    // Back come fields that any manager (the applier's new set included) still owns.
-    let owned = with_parents(typed, merged, everybody);
-    let gone = all.difference(&whole(&pruned).union(&owned));
-    let pruned = remove(typed, merged, &gone).unwrap_or_else(empty);
-    // And fields that nobody ever owned, which went only because something above them did.
-    let dangling = all.difference(&whole(&pruned)).intersection(&last);
-    remove(typed, merged, &dangling).unwrap_or_else(empty)
+    let gone = whole(typed, merged).difference(&whole(typed, pruned)).intersection(&last);
+    remove(typed, merged, &gone).unwrap_or_else(empty)
 }

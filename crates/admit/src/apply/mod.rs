@@ -7,19 +7,22 @@ mod managers;
 mod merge;
 mod set;
 mod typed;
+mod versions;
 
+use api::convert::in_form;
 use api::status::Details;
-use api::{Cause, FieldType, Reason, Status, Tree};
+use api::{Cause, Kind, Reason, Status, Tree};
 use serde_json::json;
 
 use crate::causes::{At, Causes};
 use crate::context::{Cx, Gathered, Old, bad_request};
-use crate::pipeline::Draft;
+use crate::pipeline::{Draft, to_stored};
 use crate::request::Body;
 use crate::{decode, doc};
 use managers::{Entry, Managers, manager_of};
 use set::{Set, field};
 use typed::{Differences, Typed, compare, fields_of};
+use versions::{Form, Touched};
 
 /// What applying a configuration found.
 #[derive(Debug)]
@@ -45,31 +48,60 @@ pub(crate) fn resolve(
 ) -> Result<Draft, Status> {
     let (config, causes) = configuration(cx, old, body, gathered)?;
     let empty = json!({"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}});
-    let live = bare(old.map_or(&empty, |old| &old.tree));
-    let root = FieldType::Struct(cx.kind.schema.id());
-    let typed = Typed::root(&cx.kind.schema, &root, cx.kind.custom);
+    let live = bare(&in_form(old.map_or(&empty, |old| &old.tree), cx.asked));
+    let form = Form::of(cx.asked);
+    let typed = form.typed();
 
     let mut managers = old.map(|old| recorded(cx, typed, &old.tree, &live)).unwrap_or_default();
     let mut entry = entry_of(cx, true);
-    entry.set = managed(cx, fields_of(typed, &config));
-    let last = managers.find(&entry).map(|entry| entry.set.clone()).unwrap_or_default();
+    entry.set = managed(cx, cx.asked, fields_of(typed, &config));
+    let last = managers.find(&entry).cloned();
     managers.put(entry.clone());
 
     let merged = merge::merge(typed, &live, &config);
-    let mut tree = if last.is_empty() { merged } else { merge::prune(typed, &merged, &last, &managers.everybody()) };
+    let mut tree = match last {
+        Some(last) if !last.set.is_empty() => versions::prune(cx, merged, &last, &managers),
+        _ => merged,
+    };
     for kept in UNMANAGED_META {
         let path = format!("metadata.{kept}");
         if let Some(value) = doc::at(&live, &path).filter(|_| !doc::has(&tree, &path)) {
             doc::set(&mut tree, &path, value.clone());
         }
     }
-    let differences = compare(typed, &live, &tree);
-    let changed = managed(cx, differences.changed());
-    if !force {
-        check_conflicts(&managers, &entry, &changed)?;
+    let touched = Touched::of(cx, &managers, &entry, [&live, &tree], &compare(typed, &live, &tree));
+    settle(&mut managers, &entry, &touched, force)?;
+    Ok(Draft { tree: to_stored(cx, tree), causes, applied: Some(Applied { managers, base: Tree::Null }) })
+}
+
+/// An applied Scale: its manager owns the field that it names in the object behind it. `new` is in the stored form.
+pub(crate) fn resolve_scale(
+    cx: &Cx<'_>,
+    old: &Old,
+    new: &Tree,
+    named: Option<&str>,
+    force: bool,
+) -> Result<Applied, Status> {
+    let form = Form::of(cx.asked);
+    let (live, tree) = (bare(&in_form(&old.tree, cx.asked)), bare(&in_form(new, cx.asked)));
+    let mut managers = recorded(cx, form.typed(), &old.tree, &live);
+    let mut entry = entry_of(cx, true);
+    if let Some(path) = named {
+        entry.set.insert(&path.split('.').map(field).collect::<Vec<_>>());
     }
-    managers.take_from_others(&entry, &changed.union(&differences.removed));
-    Ok(Draft { tree, causes, applied: Some(Applied { managers, base: Tree::Null }) })
+    managers.put(entry.clone());
+    let touched = Touched::of(cx, &managers, &entry, [&live, &tree], &compare(form.typed(), &live, &tree));
+    settle(&mut managers, &entry, &touched, force)?;
+    Ok(Applied { managers, base: new.clone() })
+}
+
+/// Refuses what others manage, unless forced; then they lose what changed or went.
+fn settle(managers: &mut Managers, mine: &Entry, touched: &Touched, force: bool) -> Result<(), Status> {
+    if !force {
+        check_conflicts(managers, mine, touched)?;
+    }
+    managers.take_from_others(mine, touched);
+    Ok(())
 }
 
 /// The body as a configuration of this kind.
@@ -91,8 +123,8 @@ fn configuration(
         }
     }
     let said = api::Gvk::parse(doc::text(&tree, "apiVersion"), doc::text(&tree, "kind"));
-    if said.as_ref() != Some(&cx.kind.gvk) {
-        let (want, have) = (&cx.kind.gvk, doc::text(&tree, "apiVersion"));
+    if said.as_ref() != Some(&cx.asked.gvk) {
+        let (want, have) = (&cx.asked.gvk, doc::text(&tree, "apiVersion"));
         return Err(bad_request(format!(
             "the API version in the data ({have}) does not match the expected API version ({})",
             want.api_version()
@@ -108,10 +140,10 @@ fn configuration(
     }
     let failed = |why: &str| {
         let (namespace, name) = (&cx.request.namespace, &cx.request.name);
-        let what = format!("failed to create typed patch object ({namespace}/{name}; {}): {why}", cx.kind.gvk);
+        let what = format!("failed to create typed patch object ({namespace}/{name}; {}): {why}", cx.asked.gvk);
         Status::new(Reason::Unknown, what)
     };
-    let fitted = decode::fit(&cx.kind.schema, cx.kind.custom, &mut tree).map_err(|why| failed(&why))?;
+    let fitted = decode::fit(&cx.asked.schema, cx.asked.custom, &mut tree).map_err(|why| failed(&why))?;
     let duplicates: Vec<String> = decode::duplicates(body).collect();
     if let Some(error) = decode::judge(duplicates, cx.request.options.field_validation, &mut gathered.warnings) {
         return Err(bad_request(format!("error decoding YAML: {error}")));
@@ -127,12 +159,12 @@ fn configuration(
 
 /// Records what a write changed and by whom; runs after mutation, before allocation.
 pub(crate) fn track(cx: &Cx<'_>, draft: &mut Draft, old: Option<&Tree>) {
-    let root = FieldType::Struct(cx.kind.schema.id());
-    let typed = Typed::root(&cx.kind.schema, &root, cx.kind.custom);
-    let new = bare(&draft.tree);
+    let form = Form::of(cx.asked);
+    let typed = form.typed();
+    let new = bare(&in_form(&draft.tree, cx.asked));
     if let Some(Applied { mut managers, base }) = draft.applied.take() {
-        let differences = compare(typed, &bare(&base), &new);
-        update(cx, &mut managers, &differences);
+        let base = bare(&in_form(&base, cx.asked));
+        update(cx, &mut managers, [&base, &new], &compare(typed, &base, &new));
         managers.write(&mut draft.tree);
         return;
     }
@@ -142,20 +174,21 @@ pub(crate) fn track(cx: &Cx<'_>, draft: &mut Draft, old: Option<&Tree>) {
         return;
     }
     let mut managers = sent.or_else(|| old.and_then(Managers::of)).unwrap_or_default();
-    let before = old.map_or_else(|| blank(&new), bare);
-    update(cx, &mut managers, &compare(typed, &before, &new));
+    let before = old.map_or_else(|| blank(&new), |old| bare(&in_form(old, cx.asked)));
+    update(cx, &mut managers, [&before, &new], &compare(typed, &before, &new));
     managers.write(&mut draft.tree);
 }
 
 /// Changed fields become the updater's; removed fields nobody's.
-fn update(cx: &Cx<'_>, managers: &mut Managers, differences: &Differences) {
-    let changed = managed(cx, differences.changed());
-    let removed = managed(cx, differences.removed.clone());
+fn update(cx: &Cx<'_>, managers: &mut Managers, states: [&Tree; 2], differences: &Differences) {
+    let changed = managed(cx, cx.asked, differences.changed());
+    let removed = managed(cx, cx.asked, differences.removed.clone());
     if changed.is_empty() && removed.is_empty() {
         return;
     }
     let mut entry = entry_of(cx, false);
-    managers.take_from_others(&entry, &changed.union(&removed));
+    let touched = Touched::of(cx, managers, &entry, states, differences);
+    managers.take_from_others(&entry, &touched);
     let mut time = entry.time.clone();
     let mut before = Set::default();
     if let Some(have) = managers.find(&entry) {
@@ -169,10 +202,11 @@ fn update(cx: &Cx<'_>, managers: &mut Managers, differences: &Differences) {
     managers.put(entry);
 }
 
-fn check_conflicts(managers: &Managers, mine: &Entry, changed: &Set) -> Result<(), Status> {
+fn check_conflicts(managers: &Managers, mine: &Entry, touched: &Touched) -> Result<(), Status> {
     let mut conflicts: Vec<(String, String)> = Vec::new();
     for entry in managers.entries.iter().filter(|entry| !entry.is_same_manager(mine)) {
-        let paths = entry.set.intersection(changed).paths();
+        let Some(differences) = touched.of_entry(entry) else { continue };
+        let paths = entry.set.intersection(&differences.changed).paths();
         conflicts.extend(paths.into_iter().map(|path| (entry.shown(), path)));
     }
     conflicts.sort();
@@ -203,7 +237,7 @@ fn check_conflicts(managers: &Managers, mine: &Entry, changed: &Set) -> Result<(
 /// The managers of a live object; where nothing is recorded, everything was there before.
 fn recorded(cx: &Cx<'_>, typed: Typed<'_>, old: &Tree, live: &Tree) -> Managers {
     Managers::of(old).unwrap_or_else(|| {
-        let set = managed(cx, fields_of(typed, live));
+        let set = managed(cx, cx.asked, fields_of(typed, live));
         let entry = Entry { manager: BEFORE_FIRST_APPLY.into(), set, ..entry_of(cx, false) };
         Managers { entries: vec![Entry { subresource: String::new(), ..entry }] }
     })
@@ -213,7 +247,7 @@ fn entry_of(cx: &Cx<'_>, apply: bool) -> Entry {
     Entry {
         manager: manager_of(&cx.request.options),
         apply,
-        api_version: cx.kind.gvk.api_version(),
+        api_version: cx.asked.gvk.api_version(),
         time: cx.stamp(),
         subresource: cx.sub().to_owned(),
         set: Set::default(),
@@ -221,7 +255,7 @@ fn entry_of(cx: &Cx<'_>, apply: bool) -> Entry {
 }
 
 /// Leaves out what the server owns, and what this subresource cannot write.
-fn managed(cx: &Cx<'_>, mut set: Set) -> Set {
+fn managed(cx: &Cx<'_>, row: &Kind, mut set: Set) -> Set {
     set.remove("f:apiVersion");
     set.remove("f:kind");
     if let Some(meta) = set.node_mut("f:metadata") {
@@ -234,7 +268,7 @@ fn managed(cx: &Cx<'_>, mut set: Set) -> Set {
         let status = set.remove("f:status");
         set = Set::default();
         status.into_iter().for_each(|node| set.insert_node("f:status".into(), node));
-    } else if cx.kind.subresource("status").is_some() {
+    } else if row.subresource("status").is_some() {
         set.remove("f:status");
     }
     // Emptied inner sets vanish.

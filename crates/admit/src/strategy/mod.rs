@@ -20,7 +20,7 @@ pub(crate) fn creates_on_update(cx: &Cx<'_>) -> bool {
 
 /// A write may touch only its part: the main resource keeps status, a subresource keeps everything but its own.
 pub(crate) fn isolate(cx: &Cx<'_>, tree: &mut Tree, old: Option<&Tree>) {
-    let status_apart = cx.kind.subresource("status").is_some();
+    let status_apart = cx.asked.subresource("status").is_some();
     let Some(old) = old else {
         // An agent registers its node with the status it has.
         if status_apart && !cx.is("", "Node") {

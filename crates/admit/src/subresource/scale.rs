@@ -1,14 +1,15 @@
 //! Scale: one small object in front of every kind that has replicas, built-in or custom.
 
+use api::convert::in_form;
 use api::{Kind, PatchType, Status, Tree};
 use serde_json::json;
 
 use crate::causes::{At, Causes};
 use crate::context::{Cx, Gathered, MODIFIED, Old, bad_request};
-use crate::pipeline::{Draft, Outcome, finish};
+use crate::pipeline::{Draft, Outcome, finish, to_stored};
 use crate::ports::{Reader, storage_of};
 use crate::request::WriteVerb;
-use crate::{Place, doc, patch};
+use crate::{Place, apply, doc, patch};
 
 /// Where a kind keeps what Scale shows.
 struct Paths {
@@ -24,7 +25,8 @@ pub fn scale_of(kind: &Kind, object: &Tree, reader: &dyn Reader) -> Option<Tree>
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {},
         "spec": {}, "status": {"replicas": doc::int(object, &paths.observed).unwrap_or(0)},
     });
-    if let Some(replicas) = doc::int(object, &paths.replicas) {
+    // Zero is not written, as upstream's type has it.
+    if let Some(replicas) = doc::int(object, &paths.replicas).filter(|replicas| *replicas != 0) {
         doc::set(&mut scale, "spec.replicas", replicas);
     }
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -77,16 +79,23 @@ fn paths_of(kind: &Kind, reader: &dyn Reader) -> Option<Paths> {
 pub(crate) async fn write(cx: &Cx<'_>, old: Option<Old>) -> Result<Outcome, Status> {
     let old = old.ok_or_else(|| cx.not_found(&cx.request.name))?;
     let reader = cx.ports.reader;
-    let paths = paths_of(cx.kind, reader).ok_or_else(|| cx.not_found(&cx.request.name))?;
-    let current = scale_of(cx.kind, &old.tree, reader).ok_or_else(|| cx.not_found(&cx.request.name))?;
+    let paths = paths_of(cx.asked, reader).ok_or_else(|| cx.not_found(&cx.request.name))?;
+    let live = in_form(&old.tree, cx.asked).into_owned();
+    let current = scale_of(cx.asked, &live, reader).ok_or_else(|| cx.not_found(&cx.request.name))?;
     let wanted = wanted(cx, &current)?;
     let replicas = doc::int(&wanted, "spec.replicas").unwrap_or(0);
     check(cx, &wanted, &current, replicas)?;
-    let mut tree = old.tree.clone();
+    let mut tree = live;
     doc::set(&mut tree, &paths.replicas, replicas);
-    let draft = Draft { tree, causes: Causes::default(), applied: None };
+    let tree = to_stored(cx, tree);
+    let mut draft = Draft { tree, causes: Causes::default(), applied: None };
+    if let WriteVerb::Patch { patch: PatchType::Apply { force }, body } = &cx.request.verb {
+        let named = doc::has(&body.tree, "spec.replicas").then_some(paths.replicas.as_str());
+        draft.applied = Some(apply::resolve_scale(cx, &old, &draft.tree, named, *force)?);
+    }
     let mut outcome = finish(cx, Some(old), draft, Gathered::default()).await?;
-    outcome.object = scale_of(cx.kind, &outcome.object, reader).unwrap_or(outcome.object);
+    let object = in_form(&outcome.object, cx.asked).into_owned();
+    outcome.object = scale_of(cx.asked, &object, reader).unwrap_or(object);
     Ok(outcome)
 }
 

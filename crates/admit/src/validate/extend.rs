@@ -28,13 +28,6 @@ pub(super) fn core(kind: &str, tree: &Tree, causes: &mut Causes) {
                 }
             }
         }
-        "Event" => {
-            let space = doc::text(tree, "involvedObject.namespace");
-            let own = doc::text(tree, "metadata.namespace");
-            if !space.is_empty() && space != own {
-                causes.invalid_text(&At::of("involvedObject.namespace"), space, "does not match event.namespace");
-            }
-        }
         _ => {}
     }
 }

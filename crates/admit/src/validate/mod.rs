@@ -5,6 +5,7 @@
 
 mod config;
 mod container;
+mod event;
 mod extend;
 mod network;
 mod pod;
@@ -17,6 +18,7 @@ mod storage;
 mod workload;
 
 use api::Tree;
+use api::convert::in_form;
 
 use crate::causes::Causes;
 use crate::context::Cx;
@@ -26,7 +28,7 @@ use crate::meta;
 pub(crate) fn object(cx: &Cx<'_>, tree: &Tree, old: Option<&Tree>, causes: &mut Causes) {
     meta::validate(cx, tree, old, causes);
     if cx.kind.custom {
-        return rules::custom(cx.kind, tree, causes);
+        return rules::custom(cx.asked, &in_form(tree, cx.asked), causes);
     }
     // Status is written by the cluster's own parts; its shape was checked by decoding.
     if cx.sub() == "status" {
@@ -40,6 +42,7 @@ pub(crate) fn object(cx: &Cx<'_>, tree: &Tree, old: Option<&Tree>, causes: &mut 
             "ConfigMap" | "Secret" => config::object(kind, tree, old, causes),
             "PersistentVolume" | "PersistentVolumeClaim" => storage::object(kind, tree, old, causes),
             "ReplicationController" | "PodTemplate" => workload::object(kind, tree, old, causes),
+            "Event" => event::object(cx, tree, old, causes),
             _ => extend::core(kind, tree, causes),
         },
         "apps" | "batch" => workload::object(kind, tree, old, causes),

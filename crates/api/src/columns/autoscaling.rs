@@ -21,12 +21,6 @@ pub(super) fn autoscaler(object: &Tree) -> Vec<Tree> {
 }
 
 fn targets(object: &Tree) -> String {
-    // The first version has one metric, in fields of its own.
-    if let Some(target) = meta::i64_at(object, "spec.targetCPUUtilizationPercentage") {
-        let current = meta::i64_at(object, "status.currentCPUUtilizationPercentage");
-        let current = current.map_or_else(|| UNKNOWN.to_owned(), |percent| format!("{percent}%"));
-        return format!("cpu: {current}/{target}%");
-    }
     let specs = meta::list_at(object, "spec.metrics");
     let statuses = meta::list_at(object, "status.currentMetrics");
     if specs.is_empty() {

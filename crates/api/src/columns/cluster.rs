@@ -53,30 +53,23 @@ fn node_roles(object: &Tree) -> String {
 
 /// Last Seen, Object, Subobject, Source, Message, First Seen, Count.
 pub(super) fn event(object: &Tree, now: Timestamp) -> Vec<Tree> {
-    // The two event groups name the same things differently.
-    let either =
-        |core: &str, events: &str| meta::tree_at(object, core).or_else(|| meta::tree_at(object, events)).cloned();
-    let text = |core: &str, events: &str| either(core, events).as_ref().map(plain).unwrap_or_default();
-    let time = |core: &str, events: &str| either(core, events).filter(|time| !time.is_null());
-    let about = |name: &str| text(&format!("involvedObject.{name}"), &format!("regarding.{name}"));
-    let event_time = time("eventTime", "eventTime");
-    let first = time("firstTimestamp", "deprecatedFirstTimestamp").or_else(|| event_time.clone());
-    let last = time("series.lastObservedTime", "series.lastObservedTime")
-        .or_else(|| time("lastTimestamp", "deprecatedLastTimestamp"))
-        .or_else(|| first.clone());
-    let count = either("series.count", "series.count").or_else(|| either("count", "deprecatedCount"));
-    let component = text("source.component", "deprecatedSource.component");
-    let component = or(&component, &text("reportingComponent", "reportingController")).to_owned();
-    let host = text("source.host", "deprecatedSource.host");
+    let text = |path: &str| meta::tree_at(object, path).map(plain).unwrap_or_default();
+    let time = |path: &str| meta::tree_at(object, path).filter(|time| !time.is_null());
+    let about = |name: &str| text(&format!("involvedObject.{name}"));
+    let first = time("firstTimestamp").or_else(|| time("eventTime"));
+    let last = time("series.lastObservedTime").or_else(|| time("lastTimestamp")).or(first);
+    let count = meta::i64_at(object, "series.count").or_else(|| meta::i64_at(object, "count"));
+    let component = or(&text("source.component"), &text("reportingComponent")).to_owned();
+    let host = text("source.host");
     let source = if host.is_empty() { component } else { format!("{component}, {host}") };
     vec![
-        json!(age::since(last.as_ref(), now)),
+        json!(age::since(last, now)),
         json!(format!("{}/{}", about("kind").to_lowercase(), about("name"))),
         json!(about("fieldPath")),
         json!(source),
-        json!(text("message", "note").trim()),
-        json!(age::since(first.as_ref(), now)),
-        json!(count.and_then(|count| count.as_i64()).unwrap_or(1)),
+        json!(text("message").trim()),
+        json!(age::since(first, now)),
+        json!(count.unwrap_or(1)),
     ]
 }
 

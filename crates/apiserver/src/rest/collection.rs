@@ -14,7 +14,7 @@ use crate::limits::COLLECTION_DELETES_INFLIGHT_MAX;
 use crate::media::Accept;
 use crate::query::ListOptions;
 use crate::rest::render::Renderer;
-use crate::rest::{convert, delete, fields, list, write};
+use crate::rest::{delete, fields, list, write};
 use crate::server::Shared;
 
 pub(super) async fn delete_collection(routed: Routed, body: Body) -> Result<Response<Body>, Status> {
@@ -24,13 +24,12 @@ pub(super) async fn delete_collection(routed: Routed, body: Body) -> Result<Resp
     let options = ListOptions::parse(&routed.cx.query, false)?;
     fields::check(&options.fields, &routed.kind)?;
     let (meta, objects) = list::select(&routed, &options).await?;
-    let kind = convert::stored_kind(&routed.cx.registry, &routed.kind);
     let requests: Vec<Identified<Request>> = objects
         .iter()
         .map(|object| {
             let (verb, options) = wish.clone().into_verb(&routed);
             let request = Request {
-                kind: kind.clone(),
+                kind: routed.kind.clone(),
                 subresource: None,
                 namespace: object.key.namespace.clone(),
                 name: object.key.name.clone(),

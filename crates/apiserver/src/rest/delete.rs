@@ -11,7 +11,6 @@ use crate::codec;
 use crate::context::Routed;
 use crate::media::{Accept, Encoding};
 use crate::query::{self, Query};
-use crate::rest::convert;
 use crate::rest::render::Renderer;
 use crate::rest::write::{self, Written};
 
@@ -48,7 +47,7 @@ fn respond(routed: &Routed, accept: Accept, written: Written, cascading: bool) -
                 if let Some(revision) = written.revision {
                     tree["metadata"]["resourceVersion"] = serde_json::json!(revision.to_string());
                 }
-                renderer.tree(convert::convert(tree, &routed.kind.gvk))?
+                renderer.tree(api::convert::convert(tree, &routed.kind))?
             }
         };
         answer::document(code, renderer.media_type(), bytes)

@@ -1,7 +1,6 @@
 //! The one generic handler path: every verb of every kind, built in or custom.
 
 mod collection;
-mod convert;
 mod delete;
 mod fields;
 mod list;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use api::convert::{convert, in_form};
 use api::kind::KindRef;
 use api::{Object, Status, Tree, columns};
 use bytes::Bytes;
@@ -13,7 +14,6 @@ use serde_json::json;
 use crate::codec;
 use crate::context::Routed;
 use crate::media::{Accept, Encoding, Shape};
-use crate::rest::convert;
 
 /// What a Table row carries beside its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ enum Include {
 pub(super) struct Renderer {
     pub accept: Accept,
     pub kind: KindRef,
+    /// The form that cells are read from: columns of built-in kinds know the stored one alone.
+    printed: KindRef,
     include: Include,
     now: Timestamp,
 }
@@ -53,7 +55,9 @@ impl Renderer {
                 return Err(crate::query::invalid_options("TableOptions", "Unsupported value", "includeObject", &why));
             }
         };
-        Ok(Renderer { accept, kind: routed.kind.clone(), include, now: routed.cx.shared.deps.clock.now() })
+        let (kind, now) = (routed.kind.clone(), routed.cx.shared.deps.clock.now());
+        let printed = if kind.custom { kind.clone() } else { routed.cx.registry.stored(&kind).clone() };
+        Ok(Renderer { accept, kind, printed, include, now })
     }
 
     pub fn media_type(&self) -> &'static str {
@@ -62,7 +66,7 @@ impl Renderer {
 
     /// True where served bytes are the answer.
     pub fn is_plain(&self) -> bool {
-        self.accept.shape == Shape::Whole && self.accept.encoding == Encoding::Json && !convert::is_needed(&self.kind)
+        self.accept.shape == Shape::Whole && self.accept.encoding == Encoding::Json && self.kind.is_stored()
     }
 
     /// One object.
@@ -70,7 +74,7 @@ impl Renderer {
         if self.is_plain() {
             return Ok(object.bytes.clone());
         }
-        let tree = convert::served(&self.kind, object);
+        let tree = convert(object.tree(), &self.kind);
         self.tree(tree)
     }
 
@@ -89,7 +93,7 @@ impl Renderer {
 
     /// A list in a form that is no concatenation of served bytes.
     pub fn list(&self, meta: &ListMeta, objects: &[Arc<Object>]) -> Result<Bytes, Status> {
-        let trees = objects.iter().map(|object| convert::served(&self.kind, object));
+        let trees = objects.iter().map(|object| convert(object.tree(), &self.kind));
         match self.accept.shape {
             Shape::Table => {
                 let table = self.table(meta, None, trees.collect());
@@ -140,7 +144,7 @@ impl Renderer {
     }
 
     fn row(&self, object: Tree) -> Tree {
-        let cells = columns::cells(&self.kind, &object, self.now);
+        let cells = columns::cells(&self.printed, &in_form(&object, &self.printed), self.now);
         let mut row = json!({ "cells": cells });
         match self.include {
             Include::Nothing => {}
@@ -155,7 +159,7 @@ impl Renderer {
         if self.accept.shape != Shape::Table {
             return self.document(object);
         }
-        let tree = convert::served(&self.kind, object);
+        let tree = convert(object.tree(), &self.kind);
         let mut table =
             self.table(&ListMeta::default(), Some(&tree["metadata"]["resourceVersion"]), vec![tree.clone()]);
         if !first {

@@ -16,7 +16,6 @@ use crate::codec;
 use crate::context::{Routed, no_such_resource};
 use crate::media::{Accept, Encoding, PatchBody};
 use crate::query::WriteOptions;
-use crate::rest::convert;
 use crate::rest::render::Renderer;
 use crate::server::Shared;
 
@@ -37,7 +36,7 @@ pub(crate) struct Written {
 
 pub(super) async fn create(routed: Routed, body: Body) -> Result<Response<Body>, Status> {
     let (accept, options) = (Accept::of(&routed.cx.headers)?, options(&routed, "CreateOptions", false)?);
-    let body = convert_body(&routed, decode(&routed, body).await?);
+    let body = decode(&routed, body).await?;
     let written = write(&routed, None, WriteVerb::Create(body), options).await?;
     answer(&routed, accept, written)
 }
@@ -59,7 +58,7 @@ pub(super) async fn bind(mut routed: Routed, body: Body) -> Result<Response<Body
 
 pub(super) async fn update(routed: Routed, body: Body) -> Result<Response<Body>, Status> {
     let (accept, options) = (Accept::of(&routed.cx.headers)?, options(&routed, "UpdateOptions", false)?);
-    let body = convert_body(&routed, decode(&routed, body).await?);
+    let body = decode(&routed, body).await?;
     let written = write(&routed, None, WriteVerb::Update(body), options).await?;
     answer(&routed, accept, written)
 }
@@ -80,10 +79,7 @@ pub(super) async fn post_below(routed: Routed, sub: Subresource, body: Body) -> 
 
 pub(super) async fn update_below(routed: Routed, sub: Subresource, body: Body) -> Result<Response<Body>, Status> {
     let (accept, options) = (Accept::of(&routed.cx.headers)?, options(&routed, "UpdateOptions", false)?);
-    let mut body = decode(&routed, body).await?;
-    if sub.gvk == routed.kind.gvk {
-        body = convert_body(&routed, body);
-    }
+    let body = decode(&routed, body).await?;
     let written = write(&routed, Some(sub.clone()), WriteVerb::Update(body), options).await?;
     answer_below(&routed, &sub, accept, written, StatusCode::OK)
 }
@@ -125,25 +121,11 @@ async fn patch_request(routed: &Routed, body: Body) -> Result<(Accept, WriteVerb
         PatchBody::Strategic => (PatchType::Strategic, Encoding::Json),
         PatchBody::Apply => (PatchType::Apply { force }, Encoding::Yaml),
     };
-    let mut body = codec::decode(encoding, &routed.cx.registry, &bytes)?;
-    if patch != PatchType::Json {
-        if !body.tree.is_object() {
-            return Err(Status::bad_request("error decoding patch: the patch must be an object"));
-        }
-        if apply {
-            body = convert_body(routed, body);
-        }
+    let body = codec::decode(encoding, &routed.cx.registry, &bytes)?;
+    if patch != PatchType::Json && !body.tree.is_object() {
+        return Err(Status::bad_request("error decoding patch: the patch must be an object"));
     }
     Ok((accept, WriteVerb::Patch { patch, body }, options))
-}
-
-/// A body of another version of the kind, in the stored form.
-fn convert_body(routed: &Routed, mut body: admit::Body) -> admit::Body {
-    let stored = convert::stored_kind(&routed.cx.registry, &routed.kind);
-    if convert::is_needed(&routed.kind) && body.tree["apiVersion"] == routed.kind.gvk.api_version().as_str() {
-        body.tree = convert::convert(body.tree, &stored.gvk);
-    }
-    body
 }
 
 /// Runs the write of a routed request.
@@ -154,7 +136,7 @@ pub(super) async fn write(
     options: Options,
 ) -> Result<Written, Status> {
     let request = Request {
-        kind: convert::stored_kind(&routed.cx.registry, &routed.kind),
+        kind: routed.kind.clone(),
         subresource,
         namespace: routed.target.object_namespace().into(),
         name: routed.target.name.clone(),
@@ -267,7 +249,7 @@ pub(super) fn answer(routed: &Routed, accept: Accept, written: Written) -> Resul
     let renderer = Renderer::new(routed, accept)?;
     let bytes = match &written.object {
         Some(object) => renderer.document(object)?,
-        None => renderer.tree(convert::convert(written.tree, &routed.kind.gvk))?,
+        None => renderer.tree(api::convert::convert(written.tree, &routed.kind))?,
     };
     // An update or apply may create: 201 as well.
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
