@@ -1,7 +1,7 @@
-//! Who asks: client certificates, bearer tokens, anonymous on a few paths, impersonation.
+//! Who asks: client certificates, bearer tokens, nobody known (`system:anonymous`), impersonation.
 //!
 //! There is no switch that turns authentication off. A credential that was offered and does not hold is 401; nobody falls
-//! back to anonymous with a bad token.
+//! back to anonymous with a bad token. What anonymous may do is RBAC's to say, as for everybody.
 
 mod certificate;
 mod impersonate;
@@ -13,12 +13,16 @@ pub use impersonate::{Claim, impersonated};
 pub use keys::{KeyError, TokenKeys};
 pub use token::{Binding, Claims as TokenClaims, TokenReviewer};
 
+use std::borrow::Cow;
+
 use admit::User;
 use api::{Reason, Status};
 use async_trait::async_trait;
 use base::SmolStr;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 
 use crate::limits::TOKEN_BYTES_MAX;
 
@@ -46,10 +50,9 @@ impl TokenAuthenticator for NoTokens {
 /// The user of a request, before impersonation. `certificate` is the user of the verified client certificate, if any.
 ///
 /// # Errors
-/// 401 for a bad token, and for no credentials outside the public paths.
+/// 401 for a bad token.
 pub async fn authenticate(
     headers: &HeaderMap,
-    path: &str,
     certificate: Option<&User>,
     tokens: &TokenReviewer<'_>,
     others: &dyn TokenAuthenticator,
@@ -61,33 +64,37 @@ pub async fn authenticate(
         if token.len() > TOKEN_BYTES_MAX {
             return Err(unauthorized());
         }
-        if let Ok((user, _)) = tokens.review(token, None) {
+        if let Ok((user, _)) = tokens.review(&token, None) {
             return Ok(with_authenticated(user));
         }
-        return others.authenticate(token).await.map(with_authenticated).ok_or_else(unauthorized);
-    }
-    if headers.contains_key(AUTHORIZATION) || !is_public(path) {
-        return Err(unauthorized());
+        return others.authenticate(&token).await.map(with_authenticated).ok_or_else(unauthorized);
     }
     Ok(User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() })
-}
-
-/// Paths that upstream's `system:public-info-viewer` opens to everybody; RBAC still decides.
-fn is_public(path: &str) -> bool {
-    let below = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
-    ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(below)
 }
 
 pub fn unauthorized() -> Status {
     Status::new(Reason::Unauthorized, "Unauthorized")
 }
 
-/// The token of `Authorization: Bearer`, or of a WebSocket's `base64url.bearer.authorization.k8s.io.` protocol.
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+/// How a browser, which cannot set headers on a WebSocket, brings its token.
+const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// The token of `Authorization: Bearer`, or of a WebSocket's protocol of that name.
+pub fn bearer(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = header.and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    });
+    token.map(Cow::Borrowed).or_else(|| websocket_token(headers).map(Cow::Owned))
+}
+
+fn websocket_token(headers: &HeaderMap) -> Option<String> {
+    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let encoded = protocols.flat_map(|list| list.split(',')).find_map(|word| word.trim().strip_prefix(WEBSOCKET_TOKEN));
+    // What does not decode is a bad token, not an absent one.
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    encoded.map(|text| decode(text).unwrap_or_default())
 }
 
 /// Everybody who is known belongs to `system:authenticated`.

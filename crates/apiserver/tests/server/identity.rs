@@ -8,21 +8,39 @@ use crate::kit::{Ca, Cluster};
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 #[tokio::test]
-async fn nobody_gets_past_without_credentials() {
+async fn nobody_known_may_what_rbac_says() {
     let cluster = Cluster::start().await;
     let nobody = cluster.client(None).await;
     let refused = nobody.get(PODS).await;
-    assert_eq!(refused.code, 401);
+    assert_eq!(refused.code, 403);
+    let message = "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" in the \
+                   namespace \"default\"";
+    assert_eq!(
+        refused.json(),
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
+            "reason": "Forbidden", "details": {"kind": "pods"}, "code": 403})
+    );
+    for (closed, code) in [("/", 403), ("/api", 403), ("/openapi/v2", 403), ("/metrics", 403), ("/nonsense", 403)] {
+        let refused = nobody.get(closed).await;
+        assert_eq!(refused.code, code, "{closed}");
+        let message = format!("forbidden: User \"system:anonymous\" cannot get path \"{closed}\"");
+        assert_eq!(refused.json()["message"], message);
+    }
+    assert_eq!(nobody.post(PODS, &json!({})).await.code, 403, "refused before the body is looked at");
+    for open in ["/healthz", "/livez", "/readyz", "/version"] {
+        assert_eq!(nobody.get(open).await.code, 200, "{open}");
+    }
+    let bad = cluster.with_token("not.a.token").await;
+    let refused = bad.get("/version").await;
+    assert_eq!(refused.code, 401, "a bad token is worse than none");
     assert_eq!(
         refused.json(),
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": "Unauthorized", "reason": "Unauthorized", "code": 401})
     );
-    for open in ["/healthz", "/livez", "/readyz", "/version"] {
-        assert_eq!(nobody.get(open).await.code, 200, "{open}");
-    }
-    let bad = cluster.with_token("not.a.token").await;
-    assert_eq!(bad.get("/version").await.code, 401, "a bad token is worse than none");
+    let protocols = "base64url.bearer.authorization.k8s.io.bm90LmEudG9rZW4, v5.channel.k8s.io";
+    let refused = nobody.send(Method::GET, "/version", &[("sec-websocket-protocol", protocols)], "").await;
+    assert_eq!(refused.code, 401, "also where a browser brings it");
 }
 
 #[tokio::test]
