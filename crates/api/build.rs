@@ -13,6 +13,8 @@ mod model;
 mod openapi;
 #[path = "build/proto.rs"]
 mod proto;
+#[path = "src/shape.rs"]
+mod shape;
 #[path = "build/sources.rs"]
 mod sources;
 
@@ -23,7 +25,7 @@ use std::path::PathBuf;
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    for path in ["build.rs", "build", "facts", "Cargo.toml"] {
+    for path in ["build.rs", "build", "facts", "src/shape.rs", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={path}");
     }
     let sources = sources::find(&root);

@@ -61,6 +61,22 @@ impl Causes {
         self.0.extend(others);
     }
 
+    /// Adds causes about fields of which nothing is said yet, nor of anything above them.
+    pub(crate) fn extend_where_silent(&mut self, others: Vec<Cause>) {
+        let said = self.0.len();
+        for cause in others {
+            let above = |known: &Cause| {
+                let rest = cause.field.strip_prefix(known.field.as_str());
+                rest.is_some_and(|rest| {
+                    known.field.is_empty() || matches!(rest.as_bytes().first(), None | Some(b'.' | b'['))
+                })
+            };
+            if !self.0[..said].iter().any(above) {
+                self.0.push(cause);
+            }
+        }
+    }
+
     pub(crate) fn push(&mut self, reason: &str, at: &At, message: String) {
         let cause = Cause { reason: reason.to_owned(), message, field: at.0.clone() };
         if !self.0.contains(&cause) {

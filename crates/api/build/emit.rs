@@ -7,9 +7,9 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use serde_json::json;
 
 use crate::model::{Field, List, Markers, Model, Shape, Type};
+use crate::shape::{Declared, LIST_CODE, MAP_CODE, STRUCT_CODE, plain};
 
 /// The table, and the texts it points into by offset (each closed by a zero byte; offset 0 is the empty text).
 pub fn emit(model: &Model) -> (Vec<u8>, Vec<u8>) {
@@ -136,25 +136,12 @@ impl Writer<'_> {
 
     fn shape(&mut self, shape: &Shape) {
         let code = match shape {
-            Shape::String => 0,
-            Shape::Bool => 1,
-            Shape::Int32 => 2,
-            Shape::Int64 => 3,
-            Shape::Double => 4,
-            Shape::Bytes => 5,
-            Shape::Quantity => 6,
-            Shape::IntOrString => 7,
-            Shape::Time => 8,
-            Shape::MicroTime => 9,
-            Shape::Duration => 10,
-            Shape::FieldsV1 => 11,
-            Shape::RawExtension => 12,
-            Shape::Any => 13,
-            Shape::Struct(_) => 14,
-            Shape::List(_) => 15,
-            Shape::Map(_) => 16,
+            Shape::Struct(_) => STRUCT_CODE,
+            Shape::List(_) => LIST_CODE,
+            Shape::Map(_) => MAP_CODE,
+            shape => plain().iter().position(|other| other == shape).expect("all plain shapes are listed"),
         };
-        self.number(code);
+        self.number(code as u64);
         match shape {
             Shape::Struct(name) => {
                 let id = *self.ids.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the description"));
@@ -168,20 +155,10 @@ impl Writer<'_> {
 
 /// Rules as a JSON object, or nothing.
 fn rules(markers: &Markers) -> String {
-    let mut rules = serde_json::Map::new();
-    if let Some(max) = markers.items_max {
-        rules.insert("maxItems".into(), json!(max));
+    if markers.rules == Declared::default() {
+        return String::new();
     }
-    if let Some(max) = markers.length_max {
-        rules.insert("maxLength".into(), json!(max));
-    }
-    if let Some(minimum) = markers.minimum {
-        rules.insert("minimum".into(), json!(minimum));
-    }
-    if let Some(values) = &markers.enumeration {
-        rules.insert("enum".into(), serde_json::from_str(values).expect("an enumeration is a JSON list"));
-    }
-    if rules.is_empty() { String::new() } else { serde_json::Value::Object(rules).to_string() }
+    serde_json::to_string(&markers.rules).expect("rules are plain data")
 }
 
 fn number(bytes: &mut Vec<u8>, mut value: u64) {

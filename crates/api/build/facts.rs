@@ -13,12 +13,12 @@ pub struct Facts {
 }
 
 /// The facts that exist; a misspelt one would be silently without effect.
-const WORDS: [&str; 10] =
-    ["pointer", "keep", "value", "number", "list", "patch", "default", "enum", "optional", "required"];
+const WORDS: [&str; 11] =
+    ["pointer", "keep", "value", "number", "list", "patch", "default", "enum", "filled", "optional", "required"];
 
 pub fn read(folder: &Path) -> Facts {
     let mut facts = Facts::default();
-    for name in ["shape.txt", "release.txt", "defaults.txt", "enums.txt"] {
+    for name in ["shape.txt", "release.txt", "defaults.txt", "enums.txt", "filled.txt"] {
         let text = fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             facts.add(line);

@@ -159,7 +159,7 @@ impl Join<'_> {
         let told = |fact: &str| self.facts.value(ty, fact, name);
         let number = told("number").map(|digits| digits.parse().expect("a number is decimal"));
         let number = number.or(wire.map(|wire| wire.number)).expect("told or read: checked by the caller");
-        let mut markers = wire.map_or(Markers::NONE, |wire| wire.markers.clone());
+        let mut markers = wire.map_or_else(Markers::default, |wire| wire.markers.clone());
         self.tell(ty, name, &mut markers);
         let mut shape = property.shape.clone();
         if shape == Shape::String && wire.is_some_and(|wire| wire.message.as_deref() == Some("Duration")) {
@@ -191,7 +191,14 @@ impl Join<'_> {
         if let Some(default) = told("default") {
             markers.default = Some(default.to_owned());
         }
-        markers.enumeration = told("enum").map(str::to_owned);
+        if let Some(values) = told("enum") {
+            markers.rules.enumeration = serde_json::from_str(values).expect("an enumeration is a JSON list");
+        }
+        if let Some(words) = told("filled") {
+            let words =
+                if words.is_empty() { String::new() } else { serde_json::from_str(words).expect("a JSON text") };
+            markers.rules.filled = Some(words);
+        }
         if let Some(merge_key) = told("patch") {
             markers.merge = true;
             merge_key.clone_into(&mut markers.merge_key);
@@ -237,6 +244,6 @@ fn plain(name: &str, number: u32, shape: Shape, text: &str) -> Field {
         inline: false,
         keeps_zero: false,
         text: text.to_owned(),
-        markers: Markers::NONE,
+        markers: Markers::default(),
     }
 }

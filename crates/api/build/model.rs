@@ -1,37 +1,13 @@
 //! What the table holds, before it is written: types and fields with everything known about them.
 
-/// JSON shape of a value, as the description gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
-    String,
-    Bool,
-    Int32,
-    Int64,
-    Double,
-    Bytes,
-    Quantity,
-    IntOrString,
-    Time,
-    MicroTime,
-    Duration,
-    FieldsV1,
-    RawExtension,
-    Any,
-    /// Full definition name.
-    Struct(String),
-    List(Box<Shape>),
-    Map(Box<Shape>),
-}
+use crate::shape::{Declared, FieldType, ListKind};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum List {
-    Atomic,
-    Set,
-    Map(Vec<String>),
-}
+/// A value's shape; structs go by full definition name.
+pub type Shape = FieldType<String>;
+pub type List = ListKind<String>;
 
 /// What comments, or facts of ours, say about a field beside its type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Markers {
     pub list: Option<List>,
     pub atomic: bool,
@@ -40,11 +16,7 @@ pub struct Markers {
     pub merge_key: String,
     /// JSON text.
     pub default: Option<String>,
-    pub items_max: Option<u64>,
-    pub length_max: Option<u64>,
-    pub minimum: Option<i64>,
-    /// JSON array text.
-    pub enumeration: Option<String>,
+    pub rules: Declared,
 }
 
 #[derive(Clone, Debug)]
@@ -70,23 +42,6 @@ pub struct Type {
 
 pub struct Model {
     pub types: Vec<Type>,
-}
-
-// === impl Markers ===
-
-impl Markers {
-    pub const NONE: Markers = Markers {
-        list: None,
-        atomic: false,
-        merge: false,
-        retain_keys: false,
-        merge_key: String::new(),
-        default: None,
-        items_max: None,
-        length_max: None,
-        minimum: None,
-        enumeration: None,
-    };
 }
 
 // === impl Model ===

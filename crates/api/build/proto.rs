@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::model::{List, Markers};
+use crate::shape::Declared;
 
 #[derive(Default)]
 pub struct Message {
@@ -105,9 +106,9 @@ fn field(attribute: &str, declaration: &str, comment: &[&str]) -> (String, Field
 
 /// The words of a comment without its markers, and the markers.
 fn read_comment(comment: &[&str]) -> (String, Markers) {
-    let mut markers = Markers::NONE;
+    let mut markers = Markers::default();
     let mut words: Vec<String> = Vec::new();
-    let mut keys = Vec::new();
+    let (mut keys, mut unique_keys) = (Vec::new(), Vec::new());
     let mut internal = false;
     for line in comment {
         // What follows a rule is for upstream's own developers, but for its markers.
@@ -132,15 +133,33 @@ fn read_comment(comment: &[&str]) -> (String, Markers) {
             ("mapType" | "structType", "atomic") => markers.atomic = true,
             // `ref(Constant)` names a constant of Go; those few are facts of ours.
             ("default", value) if !value.starts_with("ref(") => markers.default = Some(value.to_owned()),
-            ("k8s:maxItems", value) => markers.items_max = value.parse().ok(),
-            ("k8s:maxLength", value) => markers.length_max = value.parse().ok(),
-            ("k8s:minimum", value) => markers.minimum = value.parse().ok(),
-            _ => {}
+            ("k8s:listMapKey", key) => unique_keys.push(key.to_owned()),
+            (rule, value) => declared(rule, value, &mut markers.rules),
         }
     }
     // A map key without the list type is left over from elsewhere and means nothing.
     if let Some(List::Map(list)) = &mut markers.list {
         *list = keys;
     }
+    if let Some(unique) = &mut markers.rules.unique {
+        *unique = unique_keys;
+    }
     (words.join(" ").trim().to_owned(), markers)
+}
+
+/// Declarative validation. What upstream's markers say beyond this is a function of admission.
+fn declared(rule: &str, value: &str, rules: &mut Declared) {
+    match (rule, value) {
+        ("k8s:required", "") => rules.filled = Some(String::new()),
+        ("k8s:maxItems", value) => rules.items_max = value.parse().ok(),
+        ("k8s:maxLength", value) => rules.length_max = value.parse().ok(),
+        ("k8s:minimum", value) => rules.minimum = value.parse().ok(),
+        ("k8s:format", value) => value.clone_into(&mut rules.format),
+        ("k8s:unique", "set" | "map") | ("k8s:listType", "set" | "map") => rules.unique = Some(Vec::new()),
+        ("k8s:customUnique", "") => rules.unique = None,
+        ("k8s:immutable", "") => rules.immutable = true,
+        ("k8s:update", "NoModify") => rules.no_modify = true,
+        ("k8s:unionMember", "") => rules.union_member = true,
+        _ => {}
+    }
 }

@@ -10,6 +10,7 @@ pub mod codec;
 pub mod columns;
 pub mod convert;
 pub mod crd;
+pub mod csr;
 pub mod kind;
 pub mod meta;
 pub mod names;
@@ -20,6 +21,7 @@ pub mod quantity;
 pub mod registry;
 pub mod schema;
 pub mod selector;
+mod shape;
 pub mod snapshot;
 pub mod status;
 

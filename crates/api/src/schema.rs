@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::SmolStr;
 use bytes::Bytes;
 
-use crate::Tree;
+use crate::{Tree, shape};
 
 /// A type in its table. Cheap to clone; walking a document is walking schemas.
 #[derive(Clone)]
@@ -73,43 +73,9 @@ pub struct Field {
 }
 
 /// What a field or an element holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FieldType {
-    String,
-    Bool,
-    Int32,
-    Int64,
-    Double,
-    /// Base64 text in JSON.
-    Bytes,
-    Quantity,
-    IntOrString,
-    /// RFC 3339, seconds.
-    Time,
-    /// RFC 3339, microseconds.
-    MicroTime,
-    /// Go duration text.
-    Duration,
-    /// Managed fields' field set: an object whose keys start with `f:`, `k:`, `v:`, `i:` or are `.`.
-    FieldsV1,
-    /// `runtime.RawExtension`: any object.
-    RawExtension,
-    /// Any JSON value.
-    Any,
-    Struct(TypeId),
-    List(Box<FieldType>),
-    Map(Box<FieldType>),
-}
-
-/// How server-side apply merges a list (`x-kubernetes-list-type`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ListKind {
-    #[default]
-    Atomic,
-    Set,
-    /// Elements are objects told apart by these keys.
-    Map(Vec<SmolStr>),
-}
+pub type FieldType = shape::FieldType<TypeId>;
+/// How server-side apply merges a list.
+pub type ListKind = shape::ListKind<SmolStr>;
 
 /// Whether server-side apply merges an object field by field (`x-kubernetes-map-type`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,6 +112,15 @@ pub struct Rules {
     pub unique_items: bool,
     pub properties_min: Option<u64>,
     pub properties_max: Option<u64>,
+    /// An absent or empty value is refused, with these words (mostly none).
+    pub filled: Option<SmolStr>,
+    /// No two items are the same, or the same by these keys.
+    pub unique: Option<ListKind>,
+    pub immutable: bool,
+    /// May be set and taken away, never changed.
+    pub no_modify: bool,
+    /// Exactly one field of the type that has this is set.
+    pub union_member: bool,
     /// `allOf`, `anyOf`, `oneOf`, `not` and `x-kubernetes-validations`, kept as written; read by the validator.
     pub extra: Option<Box<Tree>>,
     /// Rules of the elements of a list or the values of a map.

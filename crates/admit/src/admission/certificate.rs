@@ -1,14 +1,12 @@
 //! CertificateApproval, CertificateSigning, CertificateSubjectRestriction.
 
 use api::{Status, Tree};
-use base64::Engine as _;
 
-use crate::authorize::{Attributes, authorize};
+use crate::authorize::{Attributes, MASTERS, authorize};
 use crate::context::Cx;
-use crate::doc;
+use crate::{doc, validate};
 
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
-const MASTERS: &[u8] = b"system:masters";
 
 pub(super) fn judge(cx: &Cx<'_>, tree: &Tree, old: Option<&Tree>) -> Result<(), Status> {
     let signer = doc::text(tree, "spec.signerName");
@@ -48,10 +46,8 @@ fn may(cx: &Cx<'_>, verb: &str, signer: &str) -> bool {
     })
 }
 
-/// The group's name stands in the request's subject as plain text.
+/// What cannot be read is for validation to refuse.
 fn asks_for_masters(tree: &Tree) -> bool {
-    let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
-    let pem = String::from_utf8(decode(doc::text(tree, "spec.request"))).unwrap_or_default();
-    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-    decode(body.trim()).windows(MASTERS.len()).any(|window| window == MASTERS)
+    let request = validate::certificate_request(doc::text(tree, "spec.request"));
+    request.is_ok_and(|request| request.organizations.iter().any(|name| name == MASTERS))
 }

@@ -57,7 +57,6 @@ pub(super) fn object(group: &str, kind: &str, tree: &Tree, old: Option<&Tree>, c
         ("scheduling.k8s.io", "PriorityClass") => priority(tree, old, causes),
         ("coordination.k8s.io", "Lease") => lease(tree, causes),
         ("apiextensions.k8s.io", _) => definition(tree, old, causes),
-        ("certificates.k8s.io", _) => certificate(tree, old, causes),
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
             webhooks(tree, causes);
         }
@@ -192,38 +191,6 @@ fn definition(tree: &Tree, old: Option<&Tree>, causes: &mut Causes) {
 
 fn plain(value: &Tree) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-fn certificate(tree: &Tree, old: Option<&Tree>, causes: &mut Causes) {
-    let at = At::of("spec");
-    let signer = doc::text(tree, "spec.signerName");
-    if signer.is_empty() {
-        causes.required(&at.child("signerName"), "");
-    } else if !signer.contains('/') {
-        causes.invalid_text(
-            &at.child("signerName"),
-            signer,
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-        );
-    }
-    if doc::text(tree, "spec.request").is_empty() {
-        causes.required(&at.child("request"), "");
-    }
-    if doc::items(tree, "spec.usages").is_empty() {
-        causes.required(&at.child("usages"), "usages must contain at least one value");
-    }
-    let has = |wanted: &str| doc::items(tree, "status.conditions").iter().any(|one| doc::text(one, "type") == wanted);
-    if has("Approved") && has("Denied") {
-        let conditions = doc::get(tree, "status.conditions");
-        causes.invalid(
-            &At::of("status.conditions"),
-            conditions,
-            "Approved and Denied conditions are mutually exclusive",
-        );
-    }
-    if old.is_some_and(|old| doc::get(old, "spec.request") != doc::get(tree, "spec.request")) {
-        causes.immutable(&at, doc::get(tree, "spec"));
-    }
 }
 
 fn webhooks(tree: &Tree, causes: &mut Causes) {

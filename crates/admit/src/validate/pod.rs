@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use api::Tree;
 use serde_json::json;
 
-use super::{container, pod_update};
+use super::{affinity, container, pod_update};
 use crate::causes::{At, Causes};
 use crate::context::Cx;
 use crate::{doc, names};
@@ -61,6 +61,7 @@ pub(super) fn spec_with(spec: &Tree, claims: &[&str], at: &At, causes: &mut Caus
         causes.invalid(&at, &json!(true), "ShareProcessNamespace and HostPID cannot both be enabled");
     }
     tolerations(spec, &at.child("tolerations"), causes);
+    affinity::check(spec, at, causes);
     spread(spec, &at.child("topologySpreadConstraints"), causes);
     aliases(spec, &at.child("hostAliases"), causes);
 }

@@ -2,6 +2,7 @@
 
 use api::Tree;
 
+use super::affinity;
 use super::pod::one_of;
 use crate::causes::{At, Causes};
 use crate::doc;
@@ -56,6 +57,11 @@ fn volume(tree: &Tree, old: Option<&Tree>, at: &At, causes: &mut Causes) {
                 .for_each(|(kind, _)| causes.forbidden(&at.child(kind), "may not specify more than 1 volume type"));
         }
     }
+    affinity::node_selector(
+        doc::get(spec, "nodeAffinity.required"),
+        &at.child("nodeAffinity").child("required"),
+        causes,
+    );
     let Some(old) = old else { return };
     if sources(spec) != sources(doc::get(old, "spec")) {
         causes

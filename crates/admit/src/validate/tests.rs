@@ -182,3 +182,141 @@ fn custom_resources_follow_their_schema() {
     let applied = world.apply(&boat(json!({"name": "b"})), "ann", true).unwrap().object;
     assert_eq!((&applied["metadata"]["generation"], &applied["spec"]["name"]), (&json!(2), &json!("b")));
 }
+
+#[test]
+fn what_the_description_declares_is_refused_in_upstreams_words() {
+    let pod = |extra: Tree| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        spec.as_object_mut().unwrap().append(&mut extra.as_object().unwrap().clone());
+        of("v1", "Pod", spec)
+    };
+    let node = |term: Tree| {
+        pod(json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}}))
+    };
+    let at = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
+    for (tree, wanted) in [
+        (
+            pod(json!({"volumes": [{"name": "v", "nfs": {"server": "s"}}, {"name": "w", "rbd": {"monitors": ["m"]}}]})),
+            "[spec.volumes[0].nfs.path: Required value, spec.volumes[1].rbd.image: Required value]".to_owned(),
+        ),
+        (
+            pod(json!({"securityContext": {"seccompProfile": {}}})),
+            "spec.securityContext.seccompProfile.type: Required value: type is required when seccompProfile is set".to_owned(),
+        ),
+        (
+            pod(json!({"securityContext": {"fsGroupChangePolicy": "Never"}})),
+            "spec.securityContext.fsGroupChangePolicy: Unsupported value: \"Never\": supported values: \"Always\", \"OnRootMismatch\"".to_owned(),
+        ),
+        (
+            node(json!({"nodeSelectorTerms": []})),
+            format!("{at}.nodeSelectorTerms: Required value: must have at least one node selector term"),
+        ),
+        (
+            node(json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "In"}]}]})),
+            format!("{at}.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"),
+        ),
+        (
+            node(json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]})),
+            format!("{at}.nodeSelectorTerms[0].matchExpressions[0].operator: Invalid value: \"Near\": not a valid selector operator"),
+        ),
+    ] {
+        check(tree, &format!("Pod \"x\" is invalid: {wanted}"));
+    }
+}
+
+#[test]
+fn lists_that_upstream_only_merges_by_key_may_repeat_a_key() {
+    let repeated = json!({"containers": [{"name": "c", "image": "i", "env": [{"name": "A"}, {"name": "A"}],
+        "ports": [{"containerPort": 1}, {"containerPort": 1}]}], "hostAliases": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}]});
+    world().create(&of("v1", "Pod", repeated)).unwrap();
+}
+
+#[test]
+fn declared_lists_unions_formats_and_changes() {
+    let slice = |devices: Tree| {
+        of(
+            "resource.k8s.io/v1",
+            "ResourceSlice",
+            json!({"driver": "a.b", "nodeName": "n", "devices": devices,
+            "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}),
+        )
+    };
+    let attribute = |value: Tree| slice(json!([{"name": "d", "attributes": {"x": value}}]));
+    check(
+        attribute(json!({})),
+        "ResourceSlice.resource.k8s.io \"x\" is invalid: spec.devices[0].attributes.x: Invalid value: \"\": must specify one of: `bool`, `int`, `string`, `version`",
+    );
+    check(
+        attribute(json!({"int": 1, "bool": true})),
+        "ResourceSlice.resource.k8s.io \"x\" is invalid: spec.devices[0].attributes.x: Invalid value: \"{bool, int}\": must specify exactly one of: `bool`, `int`, `string`, `version`",
+    );
+    let claim = |requests: Tree| of("resource.k8s.io/v1", "ResourceClaim", json!({"devices": {"requests": requests}}));
+    let request = |name: &str| json!({"name": name, "exactly": {"deviceClassName": "c"}});
+    check(
+        claim(json!([request("a"), request("a")])),
+        "ResourceClaim.resource.k8s.io \"x\" is invalid: spec.devices.requests[1]: Duplicate value: {\"name\":\"a\"}",
+    );
+    let world = world();
+    world.create(&claim(json!([request("a")]))).unwrap();
+    let changed =
+        world.patch(&claim(json!([])), PatchType::Merge, &json!({"spec": {"devices": {"requests": [request("b")]}}}));
+    assert!(changed.unwrap_err().message.ends_with("field is immutable"));
+    let many: Vec<Tree> = (0..33).map(|n| request(&format!("r{n}"))).collect();
+    check(
+        claim(json!(many)),
+        "ResourceClaim.resource.k8s.io \"x\" is invalid: spec.devices.requests: Too many: 33: must have at most 32 items",
+    );
+}
+
+#[test]
+fn statuses_are_judged_where_upstream_judges_them() {
+    let world = world();
+    let made = world.create(&deployment("b")).unwrap().object;
+    let status = |status: Tree| {
+        let verb =
+            crate::WriteVerb::Patch { patch: PatchType::Merge, body: crate::testing::body(&json!({"status": status})) };
+        let mut request = world.request(&made, "x", verb);
+        request.subresource = request.kind.subresource("status").cloned();
+        world.run(request)
+    };
+    assert_eq!(
+        status(json!({"replicas": 1, "readyReplicas": 2, "unavailableReplicas": -1})).unwrap_err().message,
+        "Deployment.apps \"x\" is invalid: [status.unavailableReplicas: Invalid value: -1: must be greater than or equal to 0, status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas]"
+    );
+    assert!(status(json!({"replicas": "1"})).is_err());
+    status(json!({"replicas": 2, "readyReplicas": 1})).unwrap();
+}
+
+#[test]
+fn certificate_requests_are_read() {
+    use base64::Engine as _;
+    let encode = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
+    let masters = encode(include_str!("../../../controllers/src/certificates/masters.csr.pem"));
+    let request = |request: &str, signer: &str| {
+        of(
+            "certificates.k8s.io/v1",
+            "CertificateSigningRequest",
+            json!({"request": request, "signerName": signer,
+            "usages": ["client auth"], "expirationSeconds": 60}),
+        )
+    };
+    let name = "CertificateSigningRequest.certificates.k8s.io \"x\" is invalid:";
+    check(
+        request(&encode("system:masters"), "example.com/s"),
+        &format!(
+            "{name} [spec.request: Invalid value: \"c3lzdGVtOm1hc3RlcnM=\": PEM block type must be CERTIFICATE REQUEST, spec.expirationSeconds: Invalid value: 60: may not specify a duration less than 600 seconds (10 minutes)]"
+        ),
+    );
+    let mut legacy = request(&masters, "kubernetes.io/legacy-unknown");
+    legacy["spec"]["expirationSeconds"] = json!(600);
+    check(
+        legacy.clone(),
+        &format!(
+            "{name} spec.signerName: Invalid value: \"kubernetes.io/legacy-unknown\": the legacy signerName is not allowed via this API version"
+        ),
+    );
+    legacy["spec"]["signerName"] = json!("kubernetes.io/kube-apiserver-client");
+    let refused = world().create(&legacy).unwrap_err();
+    assert_eq!(refused.code, 403);
+    assert!(refused.message.ends_with("signer with system:masters group is not allowed"), "{refused}");
+}

@@ -1,10 +1,9 @@
 //! Reads the table that `build/emit.rs` wrote. Trusts it: it was written by this very build.
 
 use base::SmolStr;
-use serde::Deserialize;
 
-use crate::Tree;
 use crate::schema::{Field, FieldType, ListKind, MapKind, PatchRule, Rules, Table, Type, TypeId};
+use crate::shape::{Declared, LIST_CODE, MAP_CODE, STRUCT_CODE, plain};
 
 /// Reads the whole table. Equal strings share their memory.
 pub fn table(bytes: &[u8]) -> Table {
@@ -19,16 +18,6 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     strings: Vec<SmolStr>,
-}
-
-/// Rules as the build writes them.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Written {
-    max_items: Option<u64>,
-    max_length: Option<u64>,
-    minimum: Option<f64>,
-    r#enum: Vec<Tree>,
 }
 
 impl Reader<'_> {
@@ -109,44 +98,40 @@ impl Reader<'_> {
 
     fn shape(&mut self) -> FieldType {
         match self.number() {
-            0 => FieldType::String,
-            1 => FieldType::Bool,
-            2 => FieldType::Int32,
-            3 => FieldType::Int64,
-            4 => FieldType::Double,
-            5 => FieldType::Bytes,
-            6 => FieldType::Quantity,
-            7 => FieldType::IntOrString,
-            8 => FieldType::Time,
-            9 => FieldType::MicroTime,
-            10 => FieldType::Duration,
-            11 => FieldType::FieldsV1,
-            12 => FieldType::RawExtension,
-            13 => FieldType::Any,
-            14 => FieldType::Struct(TypeId(self.small())),
-            15 => FieldType::List(Box::new(self.shape())),
-            16 => FieldType::Map(Box::new(self.shape())),
-            other => unreachable!("the build writes no shape {other}"),
+            STRUCT_CODE => FieldType::Struct(TypeId(self.small())),
+            LIST_CODE => FieldType::List(Box::new(self.shape())),
+            MAP_CODE => FieldType::Map(Box::new(self.shape())),
+            code => plain().into_iter().nth(code).expect("the build writes no other shape"),
         }
     }
 }
 
-/// Enumerations of a list are its elements'.
+/// Enumerations and formats of a list are its elements'.
 fn rules(text: &str, of_list: bool) -> Option<Box<Rules>> {
     if text.is_empty() {
         return None;
     }
-    let written: Written = serde_json::from_str(text).expect("the build writes JSON");
+    let declared: Declared = serde_json::from_str(text).expect("the build writes JSON");
+    let unique = declared.unique.map(|keys| match keys.as_slice() {
+        [] => ListKind::Set,
+        keys => ListKind::Map(keys.iter().map(SmolStr::from).collect()),
+    });
     let mut rules = Rules {
-        minimum: written.minimum,
-        length_max: written.max_length,
-        items_max: written.max_items,
-        enumeration: written.r#enum,
+        filled: declared.filled.map(SmolStr::from),
+        minimum: declared.minimum.map(|minimum| minimum as f64),
+        length_max: declared.length_max,
+        items_max: declared.items_max,
+        enumeration: declared.enumeration,
+        format: declared.format.into(),
+        unique,
+        immutable: declared.immutable,
+        no_modify: declared.no_modify,
+        union_member: declared.union_member,
         ..Rules::default()
     };
-    if of_list && !rules.enumeration.is_empty() {
-        let enumeration = std::mem::take(&mut rules.enumeration);
-        rules.items = Some(Box::new(Rules { enumeration, ..Rules::default() }));
+    if of_list && !(rules.enumeration.is_empty() && rules.format.is_empty()) {
+        let (enumeration, format) = (std::mem::take(&mut rules.enumeration), std::mem::take(&mut rules.format));
+        rules.items = Some(Box::new(Rules { enumeration, format, ..Rules::default() }));
     }
     Some(Box::new(rules))
 }

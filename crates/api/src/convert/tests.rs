@@ -1,3 +1,5 @@
+//! Documents there and back.
+
 use serde_json::{Value, json};
 
 use super::convert;

@@ -305,6 +305,7 @@ fn rules(node: &Tree) -> Option<Box<Rules>> {
         properties_max: count("maxProperties"),
         extra: (!extra.is_empty()).then(|| Box::new(Tree::Object(extra))),
         items: below.and_then(rules),
+        ..Rules::default()
     };
     (!rules.is_none()).then(|| Box::new(rules))
 }
