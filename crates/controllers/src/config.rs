@@ -7,6 +7,8 @@ use api::{Key, Registry};
 use base::SmolStr;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::certificates::Signer;
+
 /// Settings of the control plane. The default is what a cluster gets that says nothing.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -37,6 +39,8 @@ pub struct Ctx {
     pub started: Timestamp,
     /// Where pods' resource usage comes from; None where nothing measures it.
     pub usage: Option<Arc<dyn Usage>>,
+    /// Who signs approved certificate requests; None where nobody holds the authorities.
+    pub signer: Option<Arc<dyn Signer>>,
 }
 
 /// Measured usage of running pods.

@@ -98,6 +98,7 @@ pub fn all(config: &Config) -> Vec<Controller> {
         autoscale::controller(),
         quota::controller(),
         certificates::controller(),
+        certificates::signing(),
         clusterrole::controller(),
         gc::controller(),
         node::lifecycle::controller(),

@@ -72,6 +72,7 @@ impl World {
             registry: Arc::new(api::builtin::registry()),
             started: Timestamp::MIN,
             usage: None,
+            signer: None,
         };
         let mut world = World {
             now: start(),

@@ -30,6 +30,8 @@ pub struct Parts {
     pub registry: Arc<dyn Fn() -> Arc<Registry> + Send + Sync>,
     pub leading: watch::Receiver<bool>,
     pub host: String,
+    /// Signs approved certificate requests.
+    pub signer: Option<Arc<dyn controllers::certificates::Signer>>,
 }
 
 /// The names of all loops of the process, the scheduler's included.
@@ -51,7 +53,13 @@ pub fn build(parts: Parts, drain: &Drain) -> Controllers {
     }
     let config = Arc::new(parts.config);
     let started = parts.clock.now();
-    let context = Arc::new(ArcSwap::from_pointee(Ctx { config: config.clone(), registry, started, usage: None }));
+    let context = Arc::new(ArcSwap::from_pointee(Ctx {
+        config: config.clone(),
+        registry,
+        started,
+        usage: None,
+        signer: parts.signer,
+    }));
     kinds.keep(context.clone(), config);
     let mut driver = Driver::new(view, parts.client, parts.clock).led_by(parts.leading).on_host(&parts.host);
     for one in all {

@@ -15,11 +15,12 @@ pub mod names;
 mod node;
 mod nodeproxy;
 pub mod pid;
-mod roles;
 mod runtime;
 mod schedule;
 pub mod server;
+mod roles;
 mod signals;
+mod signer;
 mod world;
 
 use std::path::{Path, PathBuf};

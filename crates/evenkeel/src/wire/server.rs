@@ -24,7 +24,7 @@ use super::apiserver::{self as parts, Tls};
 use super::join::{ClusterSettings, Join};
 use super::node::{self, NodeTls};
 use super::signals::Signals;
-use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, roles, schedule};
+use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, roles, schedule, signer};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{
@@ -218,6 +218,7 @@ impl Setup {
             registry: registry.clone(),
             leading: leading.clone(),
             host: self.name.clone(),
+            signer: Some(Arc::new(signer::PkiSigner(self.pki.clone()))),
         };
         let controllers = controllers::build(loops, drain);
         let client = inprocess::client(server, "system:kube-scheduler", "kube-scheduler");
