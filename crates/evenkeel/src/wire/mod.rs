@@ -18,7 +18,6 @@ pub mod pid;
 mod runtime;
 mod schedule;
 pub mod server;
-mod roles;
 mod signals;
 mod signer;
 mod world;

@@ -24,7 +24,7 @@ use super::apiserver::{self as parts, Tls};
 use super::join::{ClusterSettings, Join};
 use super::node::{self, NodeTls};
 use super::signals::Signals;
-use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, roles, schedule, signer};
+use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, schedule, signer};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{
@@ -59,7 +59,6 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     let mut serving = JoinSet::new();
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
-    roles::write(&server).await.context("write the roles of the loops")?;
     let mut signals = Signals::new().context("receive signals")?;
     serving.spawn(serve(server.clone(), listener, tls.source(), api.clone()));
     setup.write_kubeconfig()?;
