@@ -26,9 +26,16 @@ pub struct Stream {
     pub revision: Revision,
     /// False until the first list is complete.
     pub synced: bool,
+    /// The revision of the first list. Only the view sets it.
+    pub began: Revision,
+    /// The uid of the child that each controller lost last, as far as this stream saw.
+    lost: OrdMap<SmolStr, SmolStr>,
     objects: OrdMap<Key, Arc<Object>>,
     indexes: Vec<(Index, OrdSet<(SmolStr, Key)>)>,
 }
+
+/// Controllers whose last lost child a stream remembers; beyond, it forgets all at once.
+const LOST_MAX: usize = 10_000;
 
 /// A declared index: a name and the words an object is found by.
 #[derive(Clone, Copy)]
@@ -134,7 +141,7 @@ impl Stream {
 
     /// Puts a new version in place of the old one. Only the view calls this.
     pub fn put(&mut self, object: Arc<Object>) {
-        self.remove(&object.key.clone());
+        self.take(&object.key);
         for (index, set) in &mut self.indexes {
             for word in (index.words)(&object) {
                 set.insert((word, object.key.clone()));
@@ -143,8 +150,25 @@ impl Stream {
         self.objects.insert(object.key.clone(), object);
     }
 
-    /// Takes an object out. Only the view calls this.
+    /// What changes whenever a child of this controller is seen to go, and else stays: names of children derive from it.
+    pub fn epoch(&self, controller_uid: &str) -> SmolStr {
+        self.lost.get(controller_uid).cloned().unwrap_or_else(|| base::format_smolstr!("{}", self.began))
+    }
+
+    /// Takes out an object that is gone. Only the view calls this.
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Object>> {
+        let old = self.take(key)?;
+        if let Some(controller) = old.header.controller() {
+            if self.lost.len() >= LOST_MAX {
+                self.lost = OrdMap::new();
+                self.began = self.revision;
+            }
+            self.lost.insert(controller.uid.clone(), old.header.uid.clone());
+        }
+        Some(old)
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Arc<Object>> {
         let old = self.objects.remove(key)?;
         for (index, set) in &mut self.indexes {
             for word in (index.words)(&old) {

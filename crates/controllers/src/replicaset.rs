@@ -80,7 +80,8 @@ fn plan<S: Resource>(snapshot: &Snapshot, key: &Key, now: Timestamp, selector: S
     if object.header.deletion.is_none() {
         let wanted = usize::try_from(int(&set, "/spec/replicas").unwrap_or(1)).unwrap_or_default();
         let changes = if active.len() < wanted {
-            grow::<S>(object, &set, &owned, wanted - active.len())
+            let salt = name::salt(&snapshot.of::<Pod>(), object, owned.iter().map(|pod| &*pod.object));
+            grow::<S>(object, &set, salt, wanted - active.len())
         } else {
             shrink::<S>(object, snapshot, &active, active.len() - wanted)
         };
@@ -95,8 +96,7 @@ fn plan<S: Resource>(snapshot: &Snapshot, key: &Key, now: Timestamp, selector: S
 }
 
 /// Creates the missing pods under derived names.
-fn grow<S: Resource>(object: &Object, set: &Tree, owned: &[PodRef], missing: usize) -> (Vec<Op>, Vec<Op>) {
-    let salt = name::salt(owned.iter().map(|pod| &*pod.object));
+fn grow<S: Resource>(object: &Object, set: &Tree, salt: u64, missing: usize) -> (Vec<Op>, Vec<Op>) {
     let template = set.pointer("/spec/template").cloned().unwrap_or_default();
     let base = format!("{}-", object.key.name);
     let names = (0..missing.min(BURST_PODS_MAX)).map(|n| name::child(&base, &object.header.uid, salt, &n.to_string()));
@@ -222,6 +222,19 @@ mod tests {
             world.apply(op);
         }
         assert_eq!(world.list("v1", "Pod").len(), 4);
+    }
+
+    #[test]
+    fn a_lone_pod_is_replaced_under_a_new_name() {
+        let mut world = World::new(&["replicaset"]);
+        world.put(set(1));
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..5 {
+            world.converge();
+            let name = world.list("v1", "Pod")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+            world.delete("v1", "Pod", &format!("a/{name}"), None);
+            assert!(seen.insert(name), "{seen:?}");
+        }
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl World {
             Arc::new(Object::parse(serde_json::to_vec(&tree).unwrap().into()).unwrap())
         });
         let stream = self.stream(gvr);
-        let old = stream.remove(key);
+        let old = stream.get(key).cloned();
         let gone = new.as_ref().is_some_and(|new| new.header.deletion.is_some() && new.header.finalizers.is_empty());
         let running_pod = gvr.resource == "pods"
             && new.as_ref().is_some_and(|new| {
@@ -181,8 +181,9 @@ impl World {
                     && !matches!(new.tree()["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
             });
         let new = new.filter(|_| !gone || running_pod);
-        if let Some(new) = &new {
-            self.stream(gvr).put(new.clone());
+        match &new {
+            Some(new) => self.stream(gvr).put(new.clone()),
+            None => drop(self.stream(gvr).remove(key)),
         }
         let snapshot = self.snapshot();
         for at in 0..self.controllers.len() {

@@ -148,6 +148,9 @@ impl Pump {
             match effect {
                 Effect::Replace { revision, objects } => {
                     let present: BTreeSet<_> = objects.iter().map(|object| object.key.clone()).collect();
+                    if !stream.synced {
+                        stream.began = revision;
+                    }
                     let gone: Vec<_> =
                         stream.iter().map(|o| o.key.clone()).filter(|key| !present.contains(key)).collect();
                     for key in gone {

@@ -8,7 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use api::snapshot::gvr_of;
-use api::{Gvr, Index, Key, Object, Op, Plan, Snapshot, Tree};
+use api::{Gvr, Index, Key, Object, Op, Plan, Snapshot, Stream, Tree};
 use base::SmolStr;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
@@ -80,6 +80,8 @@ struct Set<'a> {
     tolerated: Vec<SmolStr>,
     /// By node; oldest first.
     pods: BTreeMap<SmolStr, Vec<PodRef>>,
+    /// All pods there are.
+    stream: Stream,
     now: Timestamp,
 }
 
@@ -97,7 +99,8 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     let tree = object.tree();
     let selector = tree.pointer("/spec/selector").and_then(keys::label_selector);
     let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return Plan::NOTHING };
-    let claim = owner::claim::<DaemonSet, Pod>(object, &selector, &snapshot.of::<Pod>(), |_| true);
+    let stream = snapshot.of::<Pod>();
+    let claim = owner::claim::<DaemonSet, Pod>(object, &selector, &stream, |_| true);
     if !claim.ops.is_empty() {
         return Plan::step(claim.ops);
     }
@@ -119,7 +122,7 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     }
     pods.values_mut().for_each(|pods| pods.sort_by_key(|pod| (pod.object.header.created, pod.object.key.clone())));
     let min_ready = int(&tree, "/spec/minReadySeconds").unwrap_or_default();
-    Set { object, history, min_ready, wanted, tolerated, pods, tree, now }.plan()
+    Set { object, history, min_ready, wanted, tolerated, pods, stream, tree, now }.plan()
 }
 
 /// Whether a pod should be made on the node, and whether one that is there may stay.
@@ -220,7 +223,7 @@ impl Set<'_> {
         let (mut ops, mut events) = (vec![], vec![]);
         for node in &work.create {
             let there = self.pods.get(node).into_iter().flatten().map(|pod| &*pod.object);
-            let salt = name::salt(there);
+            let salt = name::salt(&self.stream, self.object, there);
             let pod_name = name::child(&format!("{}-", self.object.key.name), &self.object.header.uid, salt, node);
             ops.push(op::create::<Pod>(&self.object.key.namespace, self.pod(node, &pod_name)));
             events.push(op::event::<DaemonSet>(self.object, "SuccessfulCreate", format!("Created pod: {pod_name}")));

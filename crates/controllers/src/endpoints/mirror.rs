@@ -67,7 +67,7 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, _: Timestamp) -> Plan {
     let mut labels = object.header.labels.clone();
     labels.insert(SERVICE_NAME.into(), key.name.clone());
     labels.insert(MANAGED_BY.into(), MANAGER.into());
-    let shape = Shape { owner: &object, reference: owner::reference::<Endpoints>(&object), labels };
+    let shape = Shape { stream: &slices, owner: &object, reference: owner::reference::<Endpoints>(&object), labels };
     Plan::step(reconcile(&shape, wanted(&tree), &existing))
 }
 

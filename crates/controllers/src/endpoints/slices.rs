@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::snapshot::gvr_of;
-use api::{Gvr, Index, Key, Object, Op, Plan, Snapshot, Tree};
+use api::{Gvr, Index, Key, Object, Op, Plan, Snapshot, Stream, Tree};
 use base::{SmolStr, format_smolstr};
 use jiff::Timestamp;
 use k8s_openapi::Resource;
@@ -75,6 +75,8 @@ pub struct Wanted {
 
 /// What all slices of one owner share.
 pub struct Shape<'a> {
+    /// All slices there are.
+    pub stream: &'a Stream,
     pub owner: &'a Object,
     pub reference: Tree,
     pub labels: BTreeMap<SmolStr, SmolStr>,
@@ -96,7 +98,7 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, _: Timestamp) -> Plan {
     let mut labels = service_labels(object, &service);
     labels.insert(SERVICE_NAME.into(), key.name.clone());
     labels.insert(MANAGED_BY.into(), MANAGER.into());
-    let shape = Shape { owner: object, reference: owner::reference::<Service>(object), labels };
+    let shape = Shape { stream: &slices, owner: object, reference: owner::reference::<Service>(object), labels };
     let wanted = wanted(snapshot, key, &service);
     Plan::step(reconcile(&shape, wanted, &existing))
 }
@@ -168,7 +170,7 @@ fn identity(endpoint: &Tree) -> (SmolStr, SmolStr) {
 pub fn reconcile(shape: &Shape<'_>, wanted: BTreeMap<Group, Wanted>, existing: &[Arc<Object>]) -> Vec<Op> {
     let mut ops = vec![];
     let mut used: BTreeSet<&Key> = BTreeSet::new();
-    let salt = name::salt(existing.iter().map(|slice| &**slice));
+    let salt = name::salt(shape.stream, shape.owner, existing.iter().map(|slice| &**slice));
     let mut ordinal = 0;
     for ((family, _), mut group) in wanted {
         let mine: Vec<(&Arc<Object>, Tree)> = existing

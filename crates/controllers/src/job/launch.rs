@@ -64,7 +64,7 @@ impl Run<'_> {
     }
 
     fn make(&self, missing: i64, changes: &mut Vec<Op>, events: &mut Vec<Op>) -> Option<Timestamp> {
-        let salt = name::salt(self.pods.iter().map(|pod| &*pod.object));
+        let salt = name::salt(&self.stream, self.object, self.pods.iter().map(|pod| &*pod.object));
         let base = format!("{}-", self.object.key.name);
         for ordinal in 0..missing {
             let name = name::child(&base, &self.object.header.uid, salt, &ordinal.to_string());
@@ -98,7 +98,7 @@ impl Run<'_> {
             made += 1;
             let base = format!("{}-{index}-", self.object.key.name);
             let own = self.pods.iter().filter(|pod| index::of_pod(pod) == Some(index));
-            let salt = name::salt(own.map(|pod| &*pod.object));
+            let salt = name::salt(&self.stream, self.object, own.map(|pod| &*pod.object));
             let name = name::child(&base, &self.object.header.uid, salt, &index.to_string());
             let mut pod = self.pod(&name, &base);
             self.mark(&mut pod, index);

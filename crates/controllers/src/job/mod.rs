@@ -14,7 +14,7 @@ mod verdict;
 mod tests;
 
 use api::snapshot::gvr_of;
-use api::{Index, Key, LabelSelector, Object, Op, Plan, Snapshot, Tree};
+use api::{Index, Key, LabelSelector, Object, Op, Plan, Snapshot, Stream, Tree};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -58,6 +58,8 @@ struct Run<'a> {
     object: &'a Object,
     tree: Tree,
     pods: Vec<PodRef>,
+    /// All pods there are.
+    stream: Stream,
     indexed: bool,
     parallelism: i64,
     completions: Option<i64>,
@@ -70,7 +72,8 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     let jobs = snapshot.of::<Job>();
     let Some(object) = jobs.get(key) else { return release_orphans(snapshot, key) };
     let tree = object.tree();
-    let claim = owner::claim::<Job, Pod>(object, &selector(object, &tree), &snapshot.of::<Pod>(), |_| true);
+    let stream = snapshot.of::<Pod>();
+    let claim = owner::claim::<Job, Pod>(object, &selector(object, &tree), &stream, |_| true);
     if !claim.ops.is_empty() {
         return Plan::step(claim.ops);
     }
@@ -78,6 +81,7 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     let run = Run {
         object,
         pods: claim.owned.iter().filter_map(PodRef::of).collect(),
+        stream,
         indexed: text(&tree, "/spec/completionMode") == "Indexed",
         parallelism: int(&tree, "/spec/parallelism").unwrap_or(1),
         completions: int(&tree, "/spec/completions"),

@@ -1,6 +1,6 @@
 //! Derived names: the same owner, salt and ordinal give the same name, so a repeated creation meets itself.
 
-use api::{Object, Tree};
+use api::{Object, Stream, Tree};
 
 use super::value::canonical;
 
@@ -37,10 +37,13 @@ pub fn template_hash(template: &Tree, collision_count: Option<i64>) -> String {
     safe_encode(&fnv32(&bytes).to_string())
 }
 
-/// What makes a replaced child's name differ from its predecessor's: the uids of the children that exist. Unchanged as
-/// long as no child is seen to come or go, so a creation whose reply was lost derives the same name again.
-pub fn salt<'a>(children: impl Iterator<Item = &'a Object>) -> u64 {
-    children.map(|child| fnv64(&[child.header.uid.as_bytes()])).fold(0, |sum, hash| sum.wrapping_add(hash))
+/// What makes a replaced child's name differ from its predecessors': the uids of the children that exist, and of the one
+/// that went last, so that names also differ once all are gone. Unchanged as long as no child is seen to come or go: a
+/// creation whose reply was lost derives the same name again and meets itself. One stream shows its objects in order, so
+/// whoever sees a child go has seen all that were made before.
+pub fn salt<'a>(of: &Stream, owner: &Object, children: impl Iterator<Item = &'a Object>) -> u64 {
+    let epoch = fnv64(&[of.epoch(&owner.header.uid).as_bytes()]);
+    children.map(|child| fnv64(&[child.header.uid.as_bytes()])).fold(epoch, |sum, hash| sum.wrapping_add(hash))
 }
 
 /// `base` (which ends in a dash) and five characters.
