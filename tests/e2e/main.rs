@@ -7,6 +7,7 @@ mod drain;
 mod helm;
 mod kubectl;
 mod names;
+mod program;
 mod saas;
 mod streams;
 mod uniform;
@@ -17,6 +18,9 @@ use e2e::{Case, Cluster, Options, run_all};
 
 /// Cases mostly wait; four at once keep two cores busy without starving the node.
 const AT_ONCE: usize = 4;
+
+/// Each of these has a cluster of its own.
+const PROGRAMS_AT_ONCE: usize = 2;
 
 fn main() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::lane("e2e", 1))?;
@@ -38,5 +42,6 @@ fn main() -> anyhow::Result<()> {
     let story = |cluster: &Mutex<Cluster>| saas::story(&mut cluster.lock().expect("it is the only case"));
     let good = run_all(&alone, &[Case { name: "saas_story", run: story }], 1) && good;
     drop(alone);
+    let good = run_all(&(), &program::ALONE, PROGRAMS_AT_ONCE) && good;
     std::process::exit(i32::from(!good));
 }

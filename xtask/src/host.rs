@@ -9,7 +9,8 @@ pub const NODE_PACKAGES: [&str; 6] = ["containerd", "runc", "nftables", "iproute
 /// What building the images and the binary needs beside Rust.
 pub const BUILD_PACKAGES: [&str; 5] = ["gcc", "libc6-dev", "mmdebstrap", "busybox-static", "python3-pip"];
 /// What the tests run against beside that.
-pub const TEST_PACKAGES: [&str; 4] = ["etcd-server", "etcd-client", "procps", "mount"];
+pub const TEST_PACKAGES: [&str; 7] =
+    ["etcd-server", "etcd-client", "docker-registry", "skopeo", "systemd", "procps", "mount"];
 
 /// Installs the missing ones of these packages through apt.
 ///

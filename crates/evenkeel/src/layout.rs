@@ -45,6 +45,11 @@ impl Layout {
         self.data.join("server/db/state.db")
     }
 
+    /// What a restore has unpacked and not put in place yet.
+    pub fn restoring(&self) -> PathBuf {
+        self.data.join("server/restoring")
+    }
+
     pub fn encryption_keys(&self) -> PathBuf {
         self.data.join("server/cred/encryption.keys")
     }

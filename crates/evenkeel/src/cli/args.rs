@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use jiff::SignedDuration;
 
 use crate::config::CONFIG;
 use crate::layout::{DATA, Layout};
@@ -158,23 +159,36 @@ pub struct ServerArgs {
     /// Its mode, octal
     #[arg(long, default_value = "0600", value_name = "MODE")]
     pub write_kubeconfig_mode: String,
-    /// Components to leave out: local-storage, servicelb, dns, network-policy, proxy
+    /// What to leave out: local-storage, servicelb, dns, network, network-policy, proxy, or a file of server/manifests
     #[arg(long, value_name = "COMPONENT", value_delimiter = ',')]
     pub disable: Vec<String>,
     /// Run no node on this machine
     #[arg(long)]
     pub disable_agent: bool,
-    /// An etcd to keep the state in, instead of the data folder
-    #[arg(long, value_name = "URL")]
+    #[command(flatten)]
+    pub datastore: DatastoreArgs,
+    /// How long certificates last, as 365d, 12h or 30m; they renew themselves at two thirds of it
+    #[arg(long, default_value = "365d", value_name = "SPAN", value_parser = span)]
+    pub certificate_lifetime: SignedDuration,
+    /// Joining a server to others is not there yet; taken so that it is refused and not overlooked
+    #[arg(long, value_name = "URL", hide = true)]
+    pub server: Option<String>,
+}
+
+/// Where the state is, if not in the data folder.
+#[derive(Clone, Debug, Args)]
+pub struct DatastoreArgs {
+    /// An etcd to keep the state in, instead of the data folder: http(s)://HOST:2379,...
+    #[arg(long, value_name = "URL,...")]
     pub datastore_endpoint: Option<String>,
     /// CA of that etcd
     #[arg(long, value_name = "PATH")]
     pub datastore_cafile: Option<PathBuf>,
     /// Client certificate for that etcd
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "datastore_keyfile")]
     pub datastore_certfile: Option<PathBuf>,
     /// Key of that certificate
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "datastore_certfile")]
     pub datastore_keyfile: Option<PathBuf>,
 }
 
@@ -214,9 +228,9 @@ pub struct BackupArgs {
     /// File to write
     #[arg(long, short = 'f', value_name = "PATH", required_unless_present = "new_recipient")]
     pub file: Option<PathBuf>,
-    /// Seal the keys to this recipient
-    #[arg(long, value_name = "RECIPIENT", conflicts_with = "passphrase_file")]
-    pub recipient: Option<String>,
+    /// Seal the keys to this recipient; may be given several times, each can open them
+    #[arg(long, value_name = "RECIPIENT", value_delimiter = ',')]
+    pub recipient: Vec<String>,
     /// Seal the keys with the passphrase in this file
     #[arg(long, value_name = "PATH")]
     pub passphrase_file: Option<PathBuf>,
@@ -241,6 +255,8 @@ pub struct RestoreArgs {
     /// Only print what the bundle says of itself
     #[arg(long)]
     pub show: bool,
+    #[command(flatten)]
+    pub datastore: DatastoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -396,10 +412,41 @@ impl Common {
     }
 }
 
+/// The shortest life that leaves time to renew.
+const LIFETIME_MIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// `365d`, `12h`, `30m`.
+fn span(text: &str) -> Result<SignedDuration, String> {
+    let (count, unit) = text.char_indices().next_back().map_or((text, ""), |(at, _)| text.split_at(at));
+    let minutes: i64 = match unit {
+        "d" => 24 * 60,
+        "h" => 60,
+        "m" => 1,
+        _ => return Err("a span of time reads 365d, 12h or 30m".to_owned()),
+    };
+    let count: u32 = count.parse().map_err(|_| "a span of time reads 365d, 12h or 30m".to_owned())?;
+    let span = SignedDuration::from_mins(i64::from(count) * minutes);
+    // The authorities themselves last ten years.
+    if span < LIFETIME_MIN || span > SignedDuration::from_hours(24 * 3650) {
+        return Err("between 1m and 3650d".to_owned());
+    }
+    Ok(span)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Cli;
+    use super::{Cli, span};
     use clap::CommandFactory;
+    use jiff::SignedDuration;
+
+    #[test]
+    fn spans_have_a_unit_and_limits() {
+        assert_eq!(span("90d"), Ok(SignedDuration::from_hours(90 * 24)));
+        assert_eq!(span("1m"), Ok(SignedDuration::from_mins(1)));
+        for bad in ["", "d", "1", "0m", "1y", "-1d", "4000d", "1é"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use base::Clock;
 
 use super::args::BackupArgs;
-use super::bundle::{self, FORMAT, KEYS, MANIFEST, Manifest, SNAPSHOT};
+use super::bundle::{self, FORMAT, Manifest};
 use crate::layout::Layout;
-use crate::pki::{self, Access, Opener, hash_of_ca, seal_to, sha256_hex};
+use crate::pki::{self, Access, Opener, hash_of_ca};
 use crate::wire::{SystemClock, admin, keyring};
 
 pub async fn run(args: BackupArgs) -> Result<()> {
@@ -24,26 +23,32 @@ pub async fn run(args: BackupArgs) -> Result<()> {
         return Ok(());
     }
     let layout = args.common.layout();
-    let opener = opener(&args)?;
+    let openers = openers(&args)?;
     let path = args.file.as_deref().context("--file names the bundle")?;
     let snapshot = match store::DataLock::acquire(&layout.server()) {
         Ok(lock) => offline(&layout, &lock).await?,
         Err(store::LockError::Held { .. }) => admin::snapshot(&layout).await.context("ask the running server")?,
         Err(error) => return Err(error.into()),
     };
-    let manifest = write(&layout, path, &opener, &snapshot)?;
+    let manifest = write(&layout, path, openers, &snapshot)?;
     println!("wrote {}: {} objects at revision {}", path.display(), manifest.objects, manifest.revision);
-    println!("keys are sealed to {}", if args.recipient.is_some() { "the recipient" } else { "the passphrase" });
+    println!("the keys in it open with: {}", manifest.opens_with.join("; "));
     println!("not in it: {}", manifest.not_included.join("; "));
     Ok(())
 }
 
-fn opener(args: &BackupArgs) -> Result<Opener> {
-    match (&args.recipient, &args.passphrase_file) {
-        (Some(recipient), None) => Ok(Opener::recipient(recipient)?),
-        (None, Some(file)) => passphrase(file),
-        _ => bail!("say who can open the keys: --recipient (make one with --new-recipient) or --passphrase-file"),
+/// Who can open the keys, and how the manifest names them.
+fn openers(args: &BackupArgs) -> Result<(Vec<Opener>, Vec<String>)> {
+    let recipients: Result<Vec<Opener>, _> = args.recipient.iter().map(|text| Opener::recipient(text)).collect();
+    let (mut openers, mut names) = (recipients?, args.recipient.clone());
+    if let Some(file) = &args.passphrase_file {
+        openers.push(passphrase(file)?);
+        names.push("a passphrase".to_owned());
     }
+    if openers.is_empty() {
+        bail!("say who can open the keys: --recipient (make one with --new-recipient) or --passphrase-file");
+    }
+    Ok((openers, names))
 }
 
 pub fn passphrase(file: &Path) -> Result<Opener> {
@@ -62,7 +67,11 @@ pub struct Snapshot {
 
 async fn offline(layout: &Layout, _lock: &store::DataLock) -> Result<Snapshot> {
     let database = layout.database();
-    anyhow::ensure!(database.exists(), "there is no state below {}", layout.data.display());
+    anyhow::ensure!(
+        database.exists(),
+        "there is no state below {}; where it is in an etcd, the server must run",
+        layout.data.display()
+    );
     let engine = store::sqlite::open(&database).context("open the state")?;
     let store = store::Store::open(engine, keyring(layout)?, Arc::new(SystemClock)).await.context("read the state")?;
     let mut bytes = Vec::new();
@@ -70,10 +79,14 @@ async fn offline(layout: &Layout, _lock: &store::DataLock) -> Result<Snapshot> {
     Ok(Snapshot { revision: summary.revision.0, objects: summary.records, bytes })
 }
 
-fn write(layout: &Layout, path: &Path, opener: &Opener, snapshot: &Snapshot) -> Result<Manifest> {
-    let files = bundle::key_files(layout)?;
-    let keys = seal_to(opener, &bundle::pack(&layout.data, &files)?)?;
+fn write(
+    layout: &Layout,
+    path: &Path,
+    (openers, opens_with): (Vec<Opener>, Vec<String>),
+    snapshot: &Snapshot,
+) -> Result<Manifest> {
     let ca = pki::read(&layout.server_tls().join("server-ca.crt"))?.context("this machine has no authority")?;
+    let files = bundle::key_files(layout)?;
     let manifest = Manifest {
         format: FORMAT,
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -81,21 +94,26 @@ fn write(layout: &Layout, path: &Path, opener: &Opener, snapshot: &Snapshot) -> 
         cluster: hash_of_ca(&ca),
         revision: snapshot.revision,
         objects: snapshot.objects,
-        members: BTreeMap::from([
-            (SNAPSHOT.to_owned(), sha256_hex(&snapshot.bytes)),
-            (KEYS.to_owned(), sha256_hex(&keys)),
-        ]),
+        members: BTreeMap::new(),
+        opens_with,
+        included: INCLUDED.map(str::to_owned).to_vec(),
         keys: files.iter().map(|file| file.display().to_string()).collect(),
-        not_included: ["volumes of pods", "container images", "container logs", "the configuration file"]
-            .map(str::to_owned)
-            .to_vec(),
+        not_included: NOT_INCLUDED.map(str::to_owned).to_vec(),
     };
-    let mut builder = tar::Builder::new(Vec::new());
-    bundle::append(&mut builder, MANIFEST, 0o644, serde_json::to_string_pretty(&manifest)?.as_bytes())?;
-    bundle::append(&mut builder, SNAPSHOT, 0o600, &snapshot.bytes)?;
-    bundle::append(&mut builder, KEYS, 0o600, &keys)?;
-    let mut whole = builder.into_inner()?;
-    whole.flush()?;
+    let (manifest, whole) = bundle::seal(manifest, &openers, &layout.data, &files, &snapshot.bytes)?;
     pki::write(path, &whole, Access::Secret)?;
     Ok(manifest)
 }
+
+const INCLUDED: [&str; 3] = [
+    "every object of the cluster, Secrets encrypted",
+    "the authorities, the signing keys and the encryption keys",
+    "join tokens and the names of nodes",
+];
+const NOT_INCLUDED: [&str; 5] = [
+    "the content of volumes",
+    "container images",
+    "logs of containers and the audit log",
+    "the configuration file and registries.yaml",
+    "the files of server/manifests",
+];

@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::args::{CertificateArgs, CertificateCommand};
 use super::output::table;
-use crate::pki::certificates;
+use crate::pki::{certificates, due};
 use crate::wire::SystemClock;
 
 pub fn run(args: &CertificateArgs) -> Result<()> {
@@ -39,7 +39,7 @@ fn row(path: &Path, now: Timestamp) -> Result<Vec<String>> {
     let (_, certificate) = X509Certificate::from_der(&chain[0])?;
     let start = Timestamp::from_second(certificate.validity().not_before.timestamp())?;
     let end = Timestamp::from_second(certificate.validity().not_after.timestamp())?;
-    let renews = start + end.duration_since(start) * 2 / 3;
+    let renews = due(start, end);
     let authority = certificate.is_ca();
     let state = match (end <= now, authority, renews <= now) {
         (true, _, _) => "EXPIRED",
@@ -47,8 +47,8 @@ fn row(path: &Path, now: Timestamp) -> Result<Vec<String>> {
         (false, true, true) => "plan a new authority",
         (false, _, false) => "ok",
     };
-    let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
-    let renews = if authority { "-".to_owned() } else { day(renews) };
+    let minute = |at: Timestamp| at.strftime("%Y-%m-%d %H:%MZ").to_string();
+    let renews = if authority { "-".to_owned() } else { minute(renews) };
     let name = path.strip_prefix(path.ancestors().nth(3).unwrap_or(path)).unwrap_or(path).display().to_string();
-    Ok(vec![name, certificate.subject().to_string(), day(end), renews, state.to_owned()])
+    Ok(vec![name, certificate.subject().to_string(), minute(end), renews, state.to_owned()])
 }

@@ -15,15 +15,16 @@ mod status;
 mod stop;
 mod token;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches};
 use tracing::warn;
 
-pub use args::{AgentArgs, Cli, Command, NodeArgs, ServerArgs};
+pub use args::{AgentArgs, Cli, Command, DatastoreArgs, NodeArgs, ServerArgs};
 
-use crate::config::{self, Merged};
+use crate::config::{self, Flags, Merged};
 use crate::wire;
 
 /// Parses the command line, together with the environment and the files where the command runs the program.
@@ -42,19 +43,28 @@ fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<
     let Some(sub) = command.find_subcommand(name).filter(|sub| !matches!(sub.get_name(), "kubectl" | "names")) else {
         return Ok(Merged { args: words, warnings: Vec::new() });
     };
-    let args =
-        sub.get_arguments().filter_map(|arg| Some((arg.get_long()?.to_owned(), arg.get_action().takes_values())));
-    let mut flags: BTreeMap<String, bool> = args.collect();
+    let mut flags = Flags { own: flags_of(sub), others: all_flags(&command) };
     let user = &words[2..];
     let path = flag(user, "config").or_else(|| flag_in(environment)).unwrap_or_else(|| config::CONFIG.to_owned());
-    let runs = matches!(name, "server" | "agent" | "check-config");
     let mut files = config::read_files(path.as_ref())?;
-    if !runs {
-        // Other commands share a few settings with the program; what they do not have is not their business.
-        files.retain(|key, _| flags.contains_key(key) && key != "server" && key != "token");
-        flags.remove("server");
+    if !matches!(name, "server" | "agent" | "check-config") {
+        // Other commands share a few settings with the program; what they do not have is not their business. Two words
+        // mean something else there.
+        files.retain(|key, _| flags.own.contains_key(key) && key != "server" && key != "token");
+        flags.own.remove("server");
     }
-    Ok(config::merge(&words[..2], user, environment, &files, &flags))
+    Ok(config::merge(&words[..2], user, environment, &files, &flags)?)
+}
+
+/// The long flags of a command, and whether each takes a value.
+fn flags_of(command: &clap::Command) -> BTreeMap<String, bool> {
+    let flag = |arg: &clap::Arg| Some((arg.get_long()?.to_owned(), arg.get_action().takes_values()));
+    command.get_arguments().filter_map(flag).collect()
+}
+
+fn all_flags(command: &clap::Command) -> BTreeSet<String> {
+    let below = command.get_subcommands().flat_map(all_flags);
+    flags_of(command).into_keys().chain(below).collect()
 }
 
 fn flag(words: &[String], name: &str) -> Option<String> {
@@ -77,16 +87,16 @@ fn flag_in(environment: &BTreeMap<String, String>) -> Option<String> {
         .find_map(|name| environment.get(*name).cloned())
 }
 
-/// Runs a parsed command to its end.
-pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<()> {
+/// Runs a parsed command to its end. An error is exit code 1; commands that judge have a code for "needs attention".
+pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
     for warning in warnings {
         warn!("{warning}");
     }
     match cli.command {
+        Command::Status(args) => return status::run(args).await,
+        Command::CheckConfig(args) => return Ok(check::run(&args)),
         Command::Server(args) => wire::server::run(args).await,
         Command::Agent(args) => wire::agent::run(args).await,
-        Command::Status(args) => status::run(args).await,
-        Command::CheckConfig(args) => check::run(&args),
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(args).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args),
@@ -108,4 +118,10 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<()> {
         Command::Install(args) => install::install(&args),
         Command::Uninstall(args) => install::uninstall(args).await,
     }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// Nothing failed, and yet somebody should look.
+fn attention() -> ExitCode {
+    ExitCode::from(2)
 }

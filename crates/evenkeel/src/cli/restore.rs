@@ -1,47 +1,147 @@
 //! `evenkeel restore`: a bundle into an empty data folder. The cluster goes on with its keys, and its revisions never go
 //! backwards.
+//!
+//! The keys are unpacked beside their place and put there at the end. Until then their folder marks the restore as not
+//! ended: no server starts from half of one, and running it again takes over.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::args::RestoreArgs;
+use super::args::{DatastoreArgs, RestoreArgs};
 use super::backup::passphrase;
-use super::bundle::{self, KEYS, SNAPSHOT};
-use crate::pki::{self, Access, Opener, open_with};
+use super::bundle::Bundle;
+use crate::layout::Layout;
+use crate::pki::{self, Access, Opener};
+use crate::wire;
 
 pub async fn run(args: RestoreArgs) -> Result<()> {
-    let (manifest, members) = bundle::open(&args.file)?;
+    let bundle = Bundle::read(&args.file)?;
     if args.show {
-        println!("{}", serde_json::to_string_pretty(&manifest)?);
+        println!("{}", serde_json::to_string_pretty(&bundle.manifest)?);
         return Ok(());
     }
-    let opener = match (&args.secret_file, &args.passphrase_file) {
-        (Some(file), None) => {
-            let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            Opener::secret(&text)?
-        }
-        (None, Some(file)) => passphrase(file)?,
-        _ => bail!("say what opens the keys: --secret-file or --passphrase-file"),
-    };
+    // What does not open is told before anything is looked at or made.
+    let keys = bundle.keys(&opener(&args)?).with_context(|| args.file.display().to_string())?;
     let layout = args.common.layout();
+    ensure_empty(&layout)?;
     let _lock = store::DataLock::acquire(&layout.server()).context("stop the server first")?;
-    for taken in [layout.database(), layout.server_tls()] {
-        ensure!(!taken.exists(), "{} is there already; restore into an empty folder", taken.display());
-    }
-    // Keys first: when they do not open, nothing was written.
-    let keys = open_with(&opener, &members[Path::new(KEYS)]).context("open the sealed keys")?;
+    let staging = layout.restoring();
+    clear(&layout)?;
+    fs::create_dir_all(&staging).with_context(|| format!("create {}", staging.display()))?;
+    let summary = match unpack(&bundle, &keys, &layout, &args.datastore).await {
+        Ok(summary) => summary,
+        Err(failure) => {
+            // The folder is as empty as before.
+            clear(&layout)?;
+            return Err(failure);
+        }
+    };
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
-    let engine = store::sqlite::open(&layout.database()).context("make the state")?;
-    let summary = store::import(&*engine, members[Path::new(SNAPSHOT)].as_slice()).await.context("fill the state")?;
-    drop(engine);
-    for (name, content) in bundle::unpack(keys.as_slice()).context("read the sealed keys")? {
-        let access = if name.extension().is_some_and(|end| end == "crt") { Access::Public } else { Access::Secret };
-        pki::write(&layout.data.join(&name), &content, access)?;
-    }
+    put(&staging, &layout.data).context("put the files in place")?;
+    fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
     println!("restored {} objects; the next write comes after revision {}", summary.records, summary.revision);
     println!("start with: evenkeel server --data-dir {}", layout.data.display());
-    println!("not restored: {}", manifest.not_included.join("; "));
+    println!("not restored: {}", bundle.manifest.not_included.join("; "));
     Ok(())
+}
+
+fn opener(args: &RestoreArgs) -> Result<Opener> {
+    match (&args.secret_file, &args.passphrase_file) {
+        (Some(file), None) => {
+            let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            Ok(Opener::secret(&text)?)
+        }
+        (None, Some(file)) => passphrase(file),
+        _ => bail!("say what opens the keys: --secret-file or --passphrase-file"),
+    }
+}
+
+/// A state or an authority in the folder is somebody's cluster, unless a restore left it.
+fn ensure_empty(layout: &Layout) -> Result<()> {
+    if layout.restoring().exists() {
+        return Ok(());
+    }
+    for taken in [layout.database(), layout.server_tls(), layout.agent_tls()] {
+        ensure!(!taken.exists(), "{} is there already; restore into an empty folder", taken.display());
+    }
+    Ok(())
+}
+
+/// Removes what a restore that did not end has left.
+fn clear(layout: &Layout) -> Result<()> {
+    let staging = layout.restoring();
+    if !staging.exists() {
+        return Ok(());
+    }
+    let database = layout.database();
+    // The marker goes last.
+    for folder in database.parent().into_iter().chain([staging.as_path()]).filter(|folder| folder.exists()) {
+        fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// The keys, beside their place, and the state, into its file or the etcd that was named.
+async fn unpack(
+    bundle: &Bundle,
+    keys: &BTreeMap<PathBuf, Vec<u8>>,
+    layout: &Layout,
+    datastore: &DatastoreArgs,
+) -> Result<store::Summary> {
+    for (name, content) in keys {
+        let access = if name.extension().is_some_and(|end| end == "crt") { Access::Public } else { Access::Secret };
+        pki::write(&layout.restoring().join(name), content, access)?;
+    }
+    let engine = wire::engine(datastore, layout).await?;
+    store::import(&*engine, bundle.snapshot.as_slice()).await.context("fill the state")
+}
+
+/// Moves every file below one folder to the same place below another.
+fn put(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
+        let source = entry?.path();
+        let target = to.join(source.file_name().unwrap_or_default());
+        if source.is_dir() {
+            put(&source, &target)?;
+        } else {
+            fs::rename(&source, &target).with_context(|| format!("move to {}", target.display()))?;
+        }
+    }
+    fs::File::open(to).and_then(|folder| folder.sync_all()).with_context(|| format!("sync {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ensure_empty, put};
+    use crate::layout::Layout;
+    use std::fs;
+
+    #[test]
+    fn files_are_put_where_they_belong() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir_all(from.join("server/tls")).unwrap();
+        fs::create_dir_all(to.join("server/tls")).unwrap();
+        fs::write(from.join("server/tls/a.crt"), "new").unwrap();
+        fs::write(to.join("server/tls/a.crt"), "half").unwrap();
+        fs::write(to.join("server/lock"), "").unwrap();
+        put(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(to.join("server/tls/a.crt")).unwrap(), "new");
+        assert!(to.join("server/lock").exists() && !from.join("server/tls/a.crt").exists());
+    }
+
+    #[test]
+    fn a_folder_with_a_cluster_is_refused_and_half_a_restore_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        ensure_empty(&layout).unwrap();
+        fs::create_dir_all(layout.server_tls()).unwrap();
+        assert!(ensure_empty(&layout).unwrap_err().to_string().contains("is there already"));
+        fs::create_dir_all(layout.restoring()).unwrap();
+        ensure_empty(&layout).unwrap();
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use api::{Gvr, Tree};
@@ -35,7 +36,7 @@ struct Trouble {
     advice: String,
 }
 
-pub async fn run(args: StatusArgs) -> Result<()> {
+pub async fn run(args: StatusArgs) -> Result<ExitCode> {
     let layout = args.common.layout();
     let path: PathBuf = args.kubeconfig.unwrap_or_else(|| layout.kubeconfig());
     let (process, names) = (pid::running(&layout), names::serving(&layout));
@@ -53,8 +54,7 @@ pub async fn run(args: StatusArgs) -> Result<()> {
     } else {
         print!("{}", report.text());
     }
-    anyhow::ensure!(healthy, "{} things need attention", report.troubles.len());
-    Ok(())
+    Ok(if healthy { ExitCode::SUCCESS } else { super::attention() })
 }
 
 async fn cluster(report: &mut Report, client: &Client) {

@@ -8,7 +8,15 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 /// Keys with their values, in the order of the files: a later file replaces a key, or adds to it with `key+`.
-pub type Values = BTreeMap<String, Vec<String>>;
+pub type Values = BTreeMap<String, Setting>;
+
+/// What the files say of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    pub words: Vec<String>,
+    /// `file:line` of the key, for messages.
+    pub origin: String,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -20,6 +28,8 @@ pub enum ConfigError {
     },
     #[error("{path}: {why}")]
     Content { path: PathBuf, why: String },
+    #[error("{origin}: there is no setting {key:?}; `evenkeel {command} --help` lists them")]
+    Unknown { origin: String, key: String, command: String },
 }
 
 /// Reads a file and its folder of additions (`config.yaml` and `config.yaml.d/*.yaml`). Missing ones are empty.
@@ -55,15 +65,31 @@ fn add(values: &mut Values, path: &Path, text: &str) -> Result<(), ConfigError> 
         return Err(content("a configuration is a list of `flag: value`".to_owned()));
     };
     for (key, value) in entries {
-        let words = words(value).ok_or_else(|| content(format!("{key}: a value, or a list of values")))?;
+        let origin = format!("{}:{}", path.display(), line_of(text, key));
+        let wrong = || ConfigError::Content {
+            path: origin.clone().into(),
+            why: format!("{key}: a value, or a list of values"),
+        };
+        let words = words(value).ok_or_else(wrong)?;
         match key.strip_suffix('+') {
-            Some(key) => values.entry(key.to_owned()).or_default().extend(words),
-            None => {
-                values.insert(key.clone(), words);
+            Some(key) => {
+                let setting = values.entry(key.to_owned()).or_default();
+                setting.words.extend(words);
+                setting.origin = origin;
             }
+            None => drop(values.insert(key.clone(), Setting { words, origin })),
         }
     }
     Ok(())
+}
+
+/// The line, counted from 1, that a key of the outermost mapping is on.
+fn line_of(text: &str, key: &str) -> usize {
+    let starts = |line: &str| {
+        let rest = line.trim_start_matches(['"', '\'', '{', ' ']).strip_prefix(key);
+        rest.is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ']).starts_with(':'))
+    };
+    text.lines().position(starts).map_or(1, |index| index + 1)
 }
 
 fn words(value: &Value) -> Option<Vec<String>> {
@@ -91,10 +117,12 @@ mod tests {
         std::fs::write(more.join("10.yaml"), "tls-san+: b\nnode-label: [y=2]\n").unwrap();
         std::fs::write(more.join("note.txt"), "not: read").unwrap();
         let values = read_files(&path).unwrap();
-        assert_eq!(values["tls-san"], ["a", "b"]);
-        assert_eq!(values["node-label"], ["y=2"]);
-        assert_eq!(values["https-listen-port"], ["7443"]);
-        assert_eq!(values["debug"], ["true"]);
+        assert_eq!(values["tls-san"].words, ["a", "b"]);
+        assert_eq!(values["node-label"].words, ["y=2"]);
+        assert_eq!(values["https-listen-port"].words, ["7443"]);
+        assert_eq!(values["debug"].words, ["true"]);
+        assert_eq!(values["debug"].origin, format!("{}:4", path.display()));
+        assert_eq!(values["tls-san"].origin, format!("{}:1", more.join("10.yaml").display()));
         assert!(read_files(&folder.path().join("none.yaml")).unwrap().is_empty());
     }
 
@@ -102,8 +130,13 @@ mod tests {
     fn the_file_with_the_mistake_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.yaml");
-        std::fs::write(&path, "token:\n  nested: true\n").unwrap();
-        let text = read_files(&path).unwrap_err().to_string();
-        assert!(text.contains("config.yaml") && text.contains("token"), "{text}");
+        let check = |content: &str, wanted: &str| {
+            std::fs::write(&path, content).unwrap();
+            let text = read_files(&path).unwrap_err().to_string();
+            assert!(text.contains(wanted), "{text}");
+        };
+        check("# mine\ntoken:\n  nested: true\n", "config.yaml:2: token: a value");
+        check("- a\n", "config.yaml: a configuration is a list of");
+        check("debug: true\n  bad\n- x: [\n", "line 3");
     }
 }

@@ -2,8 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::file::Values;
+use super::file::{ConfigError, Values};
 use super::k3s;
+
+/// The flags of a command line, by their long names.
+#[derive(Debug, Default)]
+pub struct Flags {
+    /// Those of the command, and whether each takes a value.
+    pub own: BTreeMap<String, bool>,
+    /// Those that only other commands have: one file serves all commands.
+    pub others: BTreeSet<String>,
+}
 
 /// The command line to parse, and what to tell the operator about it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -12,35 +21,37 @@ pub struct Merged {
     pub warnings: Vec<String>,
 }
 
-/// `flags` maps every flag the command has to whether it takes a value, short forms excepted.
-///
 /// For each flag the command line wins over the environment, and that over the files: a list is replaced, not joined.
+///
+/// # Errors
+/// For a key of a file that no command has and that k3s does not know either: a setting that was misspelt would silently
+/// not be in force.
 pub fn merge(
     command: &[String],
     user: &[String],
     environment: &BTreeMap<String, String>,
     files: &Values,
-    flags: &BTreeMap<String, bool>,
-) -> Merged {
+    flags: &Flags,
+) -> Result<Merged, ConfigError> {
     let mut warnings = BTreeSet::new();
     let (user, given) = clean(user, &mut warnings);
     let mut lower: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (key, values) in files {
-        let key = key.trim_start_matches('-');
-        match flags.get_key_value(key) {
-            Some((flag, _)) => {
-                lower.insert(flag, values.clone());
-            }
+    for (key, setting) in files {
+        let origin = &setting.origin;
+        match flags.own.get_key_value(key) {
+            Some((flag, _)) => drop(lower.insert(flag, setting.words.clone())),
             None if k3s::ignored(key).is_some() => {
-                warnings.insert(format!("{key}: a k3s setting without a meaning here; ignored"));
+                warnings.insert(format!("{origin}: {key} is a k3s setting without a meaning here; ignored"));
             }
+            None if flags.others.contains(key) => {}
             None => {
-                warnings.insert(format!("{key}: no such setting; ignored"));
+                let command = command.last().cloned().unwrap_or_default();
+                return Err(ConfigError::Unknown { origin: origin.clone(), key: key.clone(), command });
             }
         }
     }
     for (name, value) in environment {
-        if let Some((flag, _)) = flag_of_variable(name).and_then(|flag| flags.get_key_value(&flag)) {
+        if let Some((flag, _)) = flag_of_variable(name).and_then(|flag| flags.own.get_key_value(&flag)) {
             lower.insert(flag, value.split(',').map(str::to_owned).collect());
         }
     }
@@ -49,7 +60,7 @@ pub fn merge(
         if given.contains(flag) {
             continue;
         }
-        let takes_value = flags[flag];
+        let takes_value = flags.own[flag];
         for value in values {
             match (takes_value, value.as_str()) {
                 (true, value) => args.push(format!("--{flag}={value}")),
@@ -59,7 +70,7 @@ pub fn merge(
         }
     }
     args.extend(user);
-    Merged { args, warnings: warnings.into_iter().collect() }
+    Ok(Merged { args, warnings: warnings.into_iter().collect() })
 }
 
 /// Takes out flags of k3s that mean nothing here; also gives the names of the flags that are left.
@@ -104,19 +115,27 @@ fn flag_of_variable(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::merge;
+    use super::{Flags, Merged, merge};
+    use crate::config::file::ConfigError;
+    use crate::config::file::Setting;
     use std::collections::BTreeMap;
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
-    fn check(user: &str, environment: &[(&str, &str)], files: &[(&str, &str)], args: &str, warnings: usize) {
-        let flags = [("data-dir", true), ("tls-san", true), ("token", true), ("debug", false), ("node-name", true)];
-        let flags = flags.map(|(name, value)| (name.to_owned(), value)).into();
+    fn merged(user: &str, environment: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Merged, ConfigError> {
+        let own = [("data-dir", true), ("tls-san", true), ("token", true), ("debug", false), ("node-name", true)];
+        let own = own.map(|(name, value)| (name.to_owned(), value)).into();
+        let flags = Flags { own, others: ["recipient".to_owned()].into() };
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let files: BTreeMap<_, _> = files.iter().map(|(key, list)| ((*key).to_owned(), words(list))).collect();
-        let merged = merge(&words("evenkeel server"), &words(user), &environment, &files, &flags);
+        let setting = |list: &str| Setting { words: words(list), origin: "config.yaml:7".to_owned() };
+        let files: BTreeMap<_, _> = files.iter().map(|(key, list)| ((*key).to_owned(), setting(list))).collect();
+        merge(&words("evenkeel server"), &words(user), &environment, &files, &flags)
+    }
+
+    fn check(user: &str, environment: &[(&str, &str)], files: &[(&str, &str)], args: &str, warnings: usize) {
+        let merged = merged(user, environment, files).unwrap();
         assert_eq!(merged.args.join(" "), format!("evenkeel server {args}").trim_end());
         assert_eq!(merged.warnings.len(), warnings, "{:?}", merged.warnings);
     }
@@ -134,7 +153,14 @@ mod tests {
     #[test]
     fn flags_of_k3s_warn_once_and_never_fail() {
         check("--flannel-backend vxlan --flannel-backend=none --docker --debug", &[], &[], "--debug", 2);
-        check("", &[], &[("cluster-init", "true"), ("no-such-key", "1")], "", 2);
+        check("", &[], &[("cluster-init", "true")], "", 1);
         check("-- --docker", &[], &[], "-- --docker", 0);
+    }
+
+    #[test]
+    fn a_key_that_nobody_knows_is_an_error_with_its_place() {
+        check("", &[], &[("recipient", "another command's")], "", 0);
+        let text = merged("", &[], &[("tls-sna", "a")]).unwrap_err().to_string();
+        assert!(text.starts_with("config.yaml:7: there is no setting \"tls-sna\"; `evenkeel server --help`"), "{text}");
     }
 }

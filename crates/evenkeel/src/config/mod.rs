@@ -8,7 +8,7 @@ mod k3s;
 mod merge;
 
 pub use file::read_files;
-pub use merge::{Merged, merge};
+pub use merge::{Flags, Merged, merge};
 
 /// The file read when no other is named.
 pub const CONFIG: &str = "/etc/evenkeel/config.yaml";

@@ -12,8 +12,10 @@ use super::leaf::{Profile, set_validity};
 use super::{PkiError, random};
 
 const LIFE: SignedDuration = SignedDuration::from_hours(24 * 3650);
-/// Certificates are valid from a little before now: clocks of machines differ.
+/// Certificates are valid from a little before now, for clocks of machines differ; short-lived ones from less before, or
+/// they would be due as soon as they are made.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
+const SLACK_PART: i32 = 10;
 
 /// A CA that can sign.
 pub struct Authority {
@@ -53,7 +55,7 @@ impl Authority {
         now: Timestamp,
     ) -> Result<rcgen::Certificate, PkiError> {
         let mut params = profile.params()?;
-        set_validity(&mut params, now - SLACK, now + profile.life);
+        set_validity(&mut params, now - SLACK.min(profile.life / SLACK_PART), now + profile.life);
         params.serial_number = Some(serial()?);
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(key, &self.issuer)?)

@@ -52,6 +52,11 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError>
 // === impl NodeIdentity ===
 
 impl NodeIdentity {
+    /// When the first of its certificates is to be issued again.
+    pub fn due(&self) -> Timestamp {
+        self.client.due().min(self.serving.due())
+    }
+
     /// On a server's own machine the authorities are at hand: the node's certificates are signed directly, for exactly
     /// the same names as over the join endpoint.
     pub fn of_server(
@@ -62,9 +67,9 @@ impl NodeIdentity {
         now: Timestamp,
     ) -> Result<(NodeIdentity, Renewal), PkiError> {
         let folder = layout.agent_tls();
-        let profile = Profile::node_client(node);
+        let profile = Profile::node_client(node).lasting(pki.leaf_life);
         let (client, first) = Leaf::load_or_issue(&folder, "node-client", &pki.client, &profile, now)?;
-        let profile = Profile::kubelet_serving(node, addresses.clone());
+        let profile = Profile::kubelet_serving(node, addresses.clone()).lasting(pki.leaf_life);
         let (serving, second) = Leaf::load_or_issue(&folder, "kubelet-serving", &pki.server, &profile, now)?;
         let renewal = if (first, second) == (Renewal::Kept, Renewal::Kept) { Renewal::Kept } else { Renewal::Issued };
         let (server_ca_pem, client_ca_pem) = (pki.server.pem.clone(), pki.client.pem.clone());

@@ -14,7 +14,8 @@ use super::PkiError;
 use super::authority::Authority;
 use super::files::{Access, read, write};
 
-const LIFE: SignedDuration = SignedDuration::from_hours(24 * 365);
+/// How long leaves last unless the operator says otherwise.
+pub const LEAF_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
@@ -60,7 +61,7 @@ impl Profile {
             names: BTreeSet::new(),
             addresses: BTreeSet::new(),
             usage: Usage::Client,
-            life: LIFE,
+            life: LEAF_LIFE,
         }
     }
 
@@ -77,6 +78,11 @@ impl Profile {
         let names = BTreeSet::from([node.to_owned(), "localhost".to_owned()]);
         let organizations = vec!["system:nodes".to_owned()];
         Profile { organizations, ..Profile::server(&format!("system:node:{node}"), names, addresses) }
+    }
+
+    #[must_use]
+    pub fn lasting(self, life: SignedDuration) -> Profile {
+        Profile { life, ..self }
     }
 
     pub(super) fn params(&self) -> Result<CertificateParams, PkiError> {
@@ -115,6 +121,8 @@ impl Leaf {
         if let Some(leaf) = Leaf::load(folder, name)?
             && leaf.fits(authority, profile)
             && !leaf.is_due(now)
+            // A shorter life that was asked for meanwhile holds from now on.
+            && leaf.not_after <= now + profile.life
         {
             return Ok((leaf, Renewal::Kept));
         }
@@ -161,8 +169,12 @@ impl Leaf {
 
     /// True from two thirds of its life on, and for clocks before its beginning.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        let life = self.not_after.duration_since(self.not_before);
-        now < self.not_before || self.not_before + life * 2 / 3 <= now
+        now < self.not_before || self.due() <= now
+    }
+
+    /// When it is to be issued again.
+    pub fn due(&self) -> Timestamp {
+        due(self.not_before, self.not_after)
     }
 
     /// True where this authority signed it for this profile.
@@ -187,6 +199,11 @@ impl Leaf {
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()
     }
+}
+
+/// Two thirds of a certificate's life.
+pub fn due(not_before: Timestamp, not_after: Timestamp) -> Timestamp {
+    not_before + not_after.duration_since(not_before) * 2 / 3
 }
 
 fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf) {

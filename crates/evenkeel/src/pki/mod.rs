@@ -18,7 +18,7 @@ pub use files::{Access, read, write};
 pub use identity::{NodeIdentity, certificates, client_config};
 pub use join::{NodePasswords, Role, TokenStore, TokenText, hash_of_ca};
 pub use kubeconfig::Kubeconfig;
-pub use leaf::{Leaf, Profile, Usage};
+pub use leaf::{Leaf, Profile, Usage, due};
 pub use seal::{Opener, open_with, recipient, seal_to};
 pub use server::{ServerNames, ServerPki};
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::KeyPair;
 
 use super::PkiError;
@@ -34,6 +34,8 @@ pub struct ServerPki {
     pub request_header: Authority,
     /// Private keys of service-account tokens in PEM, newest first.
     pub signing_keys: Vec<String>,
+    /// How long the leaves last that are issued.
+    pub leaf_life: SignedDuration,
     folder: PathBuf,
 }
 
@@ -64,19 +66,21 @@ impl ServerNames {
 // === impl ServerPki ===
 
 impl ServerPki {
-    pub fn load_or_make(layout: &Layout, now: Timestamp) -> Result<ServerPki, PkiError> {
+    pub fn load_or_make(layout: &Layout, leaf_life: SignedDuration, now: Timestamp) -> Result<ServerPki, PkiError> {
         let folder = layout.server_tls();
         Ok(ServerPki {
             server: Authority::load_or_make(&folder, "server-ca", now)?,
             client: Authority::load_or_make(&folder, "client-ca", now)?,
             request_header: Authority::load_or_make(&folder, "request-header-ca", now)?,
             signing_keys: signing_keys(&folder.join("service-account"))?,
+            leaf_life,
             folder,
         })
     }
 
     pub fn serving(&self, names: &ServerNames, now: Timestamp) -> Result<(Leaf, Renewal), PkiError> {
-        let profile = Profile::server("kube-apiserver", names.names.clone(), names.addresses.clone());
+        let profile =
+            Profile::server("kube-apiserver", names.names.clone(), names.addresses.clone()).lasting(self.leaf_life);
         Leaf::load_or_issue(&self.folder, "serving", &self.server, &profile, now)
     }
 
@@ -91,7 +95,8 @@ impl ServerPki {
     }
 
     fn client_leaf(&self, name: &str, profile: &Profile, now: Timestamp) -> Result<(Leaf, Renewal), PkiError> {
-        Leaf::load_or_issue(&self.folder, name, &self.client, profile, now)
+        let profile = profile.clone().lasting(self.leaf_life);
+        Leaf::load_or_issue(&self.folder, name, &self.client, &profile, now)
     }
 }
 
@@ -120,6 +125,7 @@ fn signing_keys(folder: &std::path::Path) -> Result<Vec<String>, PkiError> {
 mod tests {
     use super::{ServerNames, ServerPki};
     use crate::layout::Layout;
+    use crate::pki::leaf::LEAF_LIFE;
     use crate::pki::leaf::Renewal;
     use crate::pki::{Leaf, Profile};
     use jiff::{SignedDuration, Timestamp};
@@ -138,8 +144,8 @@ mod tests {
     fn found_again_on_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
-        let first = ServerPki::load_or_make(&layout, now()).unwrap();
-        let again = ServerPki::load_or_make(&layout, now()).unwrap();
+        let first = ServerPki::load_or_make(&layout, LEAF_LIFE, now()).unwrap();
+        let again = ServerPki::load_or_make(&layout, LEAF_LIFE, now()).unwrap();
         assert_eq!(first.server.pem, again.server.pem);
         assert_eq!(first.signing_keys, again.signing_keys);
         assert_ne!(first.server.pem, first.client.pem, "authorities are separate");
@@ -158,7 +164,7 @@ mod tests {
     #[test]
     fn a_leaf_is_issued_again_for_new_names_and_at_two_thirds_of_its_life() {
         let folder = tempfile::tempdir().unwrap();
-        let pki = ServerPki::load_or_make(&Layout::new(folder.path()), now()).unwrap();
+        let pki = ServerPki::load_or_make(&Layout::new(folder.path()), LEAF_LIFE, now()).unwrap();
         pki.serving(&names(&[]), now()).unwrap();
         assert_eq!(pki.serving(&names(&["api.example.org", "198.51.100.1"]), now()).unwrap().1, Renewal::Issued);
         let days = |days: i64| now() + SignedDuration::from_hours(24 * days);
@@ -167,12 +173,34 @@ mod tests {
         assert_eq!(pki.serving(&extra, days(245)).unwrap().1, Renewal::Issued);
     }
 
+    /// Also for the shortest life: a leaf is not due at once, is issued again before its end, and then holds anew.
+    #[test]
+    fn leaves_of_every_life_overlap_their_successors() {
+        for life in [SignedDuration::from_mins(1), SignedDuration::from_hours(1), LEAF_LIFE] {
+            let folder = tempfile::tempdir().unwrap();
+            let pki = ServerPki::load_or_make(&Layout::new(folder.path()), life, now()).unwrap();
+            let (first, _) = pki.admin(now()).unwrap();
+            assert!(now() + life / 2 < first.due() && first.due() < now() + life * 3 / 4, "{life}: {}", first.due());
+            assert_eq!(pki.admin(first.due() - SignedDuration::from_secs(1)).unwrap().1, Renewal::Kept);
+            let (second, outcome) = pki.admin(first.due()).unwrap();
+            assert_eq!(outcome, Renewal::Issued);
+            assert!(
+                second.not_before <= first.due() && first.not_after < second.not_after && first.due() < second.due()
+            );
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        ServerPki::load_or_make(&layout, LEAF_LIFE, now()).unwrap().admin(now()).unwrap();
+        let shorter = ServerPki::load_or_make(&layout, LEAF_LIFE / 2, now()).unwrap();
+        assert_eq!(shorter.admin(now()).unwrap().1, Renewal::Issued, "a shorter life holds at once");
+    }
+
     #[test]
     fn a_damaged_or_foreign_leaf_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let other = tempfile::tempdir().unwrap();
-        let pki = ServerPki::load_or_make(&Layout::new(folder.path()), now()).unwrap();
-        let foreign = ServerPki::load_or_make(&Layout::new(other.path()), now()).unwrap();
+        let pki = ServerPki::load_or_make(&Layout::new(folder.path()), LEAF_LIFE, now()).unwrap();
+        let foreign = ServerPki::load_or_make(&Layout::new(other.path()), LEAF_LIFE, now()).unwrap();
         let profile = Profile::client("system:admin", &["system:masters"]);
         let tls = Layout::new(folder.path()).server_tls();
         Leaf::load_or_issue(&tls, "admin", &foreign.client, &profile, now()).unwrap();
@@ -180,7 +208,10 @@ mod tests {
         std::fs::write(tls.join("admin.crt"), "garbage").unwrap();
         assert_eq!(pki.admin(now()).unwrap().1, Renewal::Issued, "damaged");
         std::fs::remove_file(tls.join("client-ca.key")).unwrap();
-        assert!(ServerPki::load_or_make(&Layout::new(folder.path()), now()).is_err(), "never a second authority");
+        assert!(
+            ServerPki::load_or_make(&Layout::new(folder.path()), LEAF_LIFE, now()).is_err(),
+            "never a second authority"
+        );
     }
 
     fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {

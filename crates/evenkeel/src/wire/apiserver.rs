@@ -10,6 +10,7 @@ use apiserver::{Audit, AuditConfig, Config, Deps, HealthCheck, NoTokens, Server,
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use base::Clock;
+use jiff::Timestamp;
 use reconcile::Health;
 use tokio::sync::watch;
 
@@ -17,7 +18,7 @@ use super::join::Join;
 use super::nodeproxy::Proxy;
 use super::{SystemClock, SystemRng};
 use crate::KUBERNETES_VERSION;
-use crate::cli::ServerArgs;
+use crate::cli::{DatastoreArgs, ServerArgs};
 use crate::layout::Layout;
 use crate::pki::{Leaf, ServerNames, ServerPki, certificates, client_config};
 
@@ -54,13 +55,14 @@ impl Tls {
         Ok(Proxy::new(self.kubelets.clone())?)
     }
 
-    /// Issues again what is due; connections from then on use it.
-    pub fn renew(&self, clock: &dyn Clock) -> Result<()> {
+    /// Issues again what is due; connections from then on use it. Answers when the first of them is due next.
+    pub fn renew(&self, clock: &dyn Clock) -> Result<Timestamp> {
         let now = clock.now();
-        self.serving.store(server_config(&self.pki, &self.pki.serving(&self.names, now)?.0)?);
+        let (serving, _) = self.pki.serving(&self.names, now)?;
+        self.serving.store(server_config(&self.pki, &serving)?);
         let (kubelet, _) = self.pki.kubelet_client(now)?;
         self.kubelets.store(client_config(&self.pki.server.pem, Some(&kubelet), false)?);
-        Ok(())
+        Ok(serving.due().min(kubelet.due()))
     }
 }
 
@@ -70,7 +72,7 @@ fn server_config(pki: &ServerPki, leaf: &Leaf) -> Result<Arc<rustls::ServerConfi
 }
 
 /// Opens the engine: the file in the data folder, or the etcd that was named.
-pub async fn engine(args: &ServerArgs, layout: &Layout) -> Result<Arc<dyn store::Engine>> {
+pub async fn engine(args: &DatastoreArgs, layout: &Layout) -> Result<Arc<dyn store::Engine>> {
     match &args.datastore_endpoint {
         None => {
             let path = layout.database();
@@ -78,7 +80,7 @@ pub async fn engine(args: &ServerArgs, layout: &Layout) -> Result<Arc<dyn store:
             std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
             store::sqlite::open(&path).with_context(|| format!("open {}", path.display()))
         }
-        Some(endpoint) => super::etcd::connect(args, endpoint),
+        Some(endpoints) => super::etcd::connect(args, endpoints).await,
     }
 }
 

@@ -105,9 +105,9 @@ impl Join {
         let now = self.clock.now();
         let addresses: BTreeSet<IpAddr> = wanted.addresses.iter().copied().take(ADDRESSES_MAX).collect();
         let node = &wanted.node_name;
-        let profile = Profile::node_client(node);
+        let profile = Profile::node_client(node).lasting(self.pki.leaf_life);
         let client_certificate = self.pki.client.issue_for_request(&profile, &wanted.client_request, now)?;
-        let profile = Profile::kubelet_serving(node, addresses);
+        let profile = Profile::kubelet_serving(node, addresses).lasting(self.pki.leaf_life);
         let serving_certificate = self.pki.server.issue_for_request(&profile, &wanted.serving_request, now)?;
         info!(%node, "certificates issued");
         let (client_ca, cluster) = (self.pki.client.pem.clone(), self.settings.clone());
@@ -219,7 +219,7 @@ mod tests {
         let layout = Layout::new(folder);
         layout.make().unwrap();
         let clock = Arc::new(SystemClock);
-        let pki = Arc::new(ServerPki::load_or_make(&layout, clock.now()).unwrap());
+        let pki = Arc::new(ServerPki::load_or_make(&layout, jiff::SignedDuration::from_hours(1), clock.now()).unwrap());
         let engine = store::sqlite::open(&layout.database()).unwrap();
         let store = store::Store::open(engine, store::Keyring::plain(), clock.clone()).await.unwrap();
         let settings = ClusterSettings {

@@ -29,6 +29,7 @@ use anyhow::{Context, Result};
 use crate::layout::Layout;
 use crate::pki::{self, Access};
 
+pub use apiserver::engine;
 pub use world::{SystemClock, SystemRng};
 
 /// Name of this instance's things on the machine: the plain one for the default data folder, else one of its own.

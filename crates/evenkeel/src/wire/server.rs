@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use api::Registry;
 use base::{Chain, Clock};
-use jiff::SignedDuration;
-use reconcile::{Health, Leader, LeaderConfig};
+use jiff::{SignedDuration, Timestamp};
+use reconcile::{Health, Leader, LeaderConfig, Recorder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,10 +31,14 @@ use crate::pki::{
     self, Access, Kubeconfig, NodeIdentity, Role, ServerNames, ServerPki, TokenStore, TokenText, hash_of_ca,
 };
 
-/// How often certificates are looked at.
+/// Certificates are looked at this often at least: the clock may have been set, a file restored.
 const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 /// Everything has this long to drain before the process ends anyway.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// The kinds that are served now.
+type Kinds = Arc<dyn Fn() -> Arc<Registry> + Send + Sync>;
 
 /// A server that is about to run: what its parts share.
 struct Setup {
@@ -48,8 +52,12 @@ struct Setup {
 }
 
 pub async fn run(args: ServerArgs) -> Result<()> {
+    if let Some(other) = &args.server {
+        bail!("several servers as one cluster are not there yet; for a node: evenkeel agent --server {other}");
+    }
     let layout = args.common.layout();
     let _lock = store::DataLock::acquire(&layout.server()).context("is this server running already?")?;
+    ensure!(!layout.restoring().exists(), "a restore into {} did not end; run it again", layout.data.display());
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     let setup = Setup::prepare(args, layout)?;
     pid::note(&setup.layout)?;
@@ -91,15 +99,19 @@ async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiser
     server.serve(listener, tls, async move { drain.cancelled().await }).await;
 }
 
-/// Issues again what is due, without a restart.
+/// Issues again what is due, without a restart. Connections that are open keep what they were made with.
 async fn renew(setup: Setup, tls: Tls, node: Option<NodeTls>, drain: Drain) {
-    while drain.run_until_cancelled(tokio::time::sleep(RENEWAL_LOOK)).await.is_some() {
-        let renewed = tls.renew(&SystemClock).and_then(|()| setup.write_kubeconfig()).and_then(|()| match &node {
-            Some(node) => node.renew(&setup.node_identity()?),
-            None => Ok(()),
-        });
-        if let Err(failure) = renewed {
-            error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
+    loop {
+        let pause = match setup.renew(&tls, node.as_ref()) {
+            // A moment late, so that it is surely due.
+            Ok(due) => until(due, SystemClock.now()) + Duration::from_secs(1),
+            Err(failure) => {
+                error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
+                RENEWAL_RETRY
+            }
+        };
+        if drain.run_until_cancelled(tokio::time::sleep(pause.min(RENEWAL_LOOK))).await.is_none() {
+            return;
         }
     }
 }
@@ -125,7 +137,10 @@ impl Setup {
         let mut own = addresses.clone();
         own.extend(args.node.node_external_ip.iter().copied().chain(args.advertise_address).chain([args.bind_address]));
         let names = ServerNames::new(&args.cluster_domain, service_address, &own, &name, &args.tls_san);
-        let pki = Arc::new(ServerPki::load_or_make(&layout, SystemClock.now()).context("prepare the authorities")?);
+        let pki = Arc::new(
+            ServerPki::load_or_make(&layout, args.certificate_lifetime, SystemClock.now())
+                .context("prepare the authorities")?,
+        );
         let setup = Setup { args, layout, name, addresses, pki, names, cluster };
         setup.prepare_token()?;
         Ok(setup)
@@ -162,7 +177,7 @@ impl Setup {
     /// Opens the state and puts the API server together.
     async fn open(&self) -> Result<(::apiserver::Server, Tls, watch::Sender<Health>)> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let engine = parts::engine(&self.args, &self.layout).await?;
+        let engine = parts::engine(&self.args.datastore, &self.layout).await?;
         let store =
             store::Store::open(engine, keyring(&self.layout)?, clock.clone()).await.context("read the state")?;
         let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
@@ -206,7 +221,7 @@ impl Setup {
         let config = LeaderConfig::new("kube-controller-manager", &identity);
         let (leader, leading) = Leader::new(config, client.clone(), clock.clone());
         tasks.spawn(leader.run(drain.clone()));
-        let registry: Arc<dyn Fn() -> Arc<Registry> + Send + Sync> = {
+        let registry: Kinds = {
             let server = server.clone();
             Arc::new(move || server.registry())
         };
@@ -226,14 +241,23 @@ impl Setup {
         tasks.spawn(controllers.driver.run(drain.clone()));
         tasks.spawn(controllers.kinds.run(drain.clone()));
         tasks.spawn(scheduler.run(drain.clone()));
-        let client = inprocess::administrator(server, "evenkeel-manifests");
-        tasks.spawn(manifests::Manifests::new(&self.layout, client, registry).run(drain.clone()));
+        self.start_manifests(server, registry, tasks, drain);
         // Readers of health outlive this function.
         let drain = drain.clone();
         tasks.spawn(async move {
             drain.cancelled().await;
             drop(health);
         });
+    }
+
+    fn start_manifests(&self, server: &::apiserver::Server, registry: Kinds, tasks: &mut JoinSet<()>, drain: &Drain) {
+        let client = inprocess::administrator(server, "evenkeel-manifests");
+        let (recorder, events) = Recorder::new(client.clone(), Arc::new(SystemClock), &self.name);
+        let events = events.for_component("evenkeel");
+        let manifests =
+            manifests::Manifests::new(&self.layout, &self.args.disable, client, registry, events, &self.name);
+        tasks.spawn(recorder.run(drain.clone()));
+        tasks.spawn(manifests.run(drain.clone()));
     }
 
     fn controllers_config(&self) -> ::controllers::Config {
@@ -304,7 +328,19 @@ impl Setup {
         self.args.write_kubeconfig.clone().unwrap_or_else(|| self.layout.kubeconfig())
     }
 
-    fn write_kubeconfig(&self) -> Result<()> {
+    /// Issues what is due of everything this process shows to others; answers when the first of it is due next.
+    fn renew(&self, tls: &Tls, node: Option<&NodeTls>) -> Result<Timestamp> {
+        let mut due = tls.renew(&SystemClock)?.min(self.write_kubeconfig()?);
+        if let Some(node) = node {
+            let identity = self.node_identity()?;
+            node.renew(&identity)?;
+            due = due.min(identity.due());
+        }
+        Ok(due)
+    }
+
+    /// Answers when the certificate in it is due.
+    fn write_kubeconfig(&self) -> Result<Timestamp> {
         let text = self.args.write_kubeconfig_mode.trim_start_matches("0o");
         let mode = u32::from_str_radix(text, 8).context("--write-kubeconfig-mode is octal: 0600")?;
         let (admin, _) = self.pki.admin(SystemClock.now())?;
@@ -315,13 +351,18 @@ impl Setup {
                 pki::write(&path, text.as_bytes(), Access::Mode(mode))?;
             }
         }
-        Ok(())
+        Ok(admin.due())
     }
 
     /// Where this program's own commands look, whatever was asked for.
     fn own_kubeconfig(&self) -> PathBuf {
         self.layout.kubeconfig()
     }
+}
+
+/// The time that is left; none when it is past.
+fn until(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(now)).unwrap_or_default()
 }
 
 /// `EAFNOSUPPORT`.

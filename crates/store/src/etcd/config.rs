@@ -39,7 +39,7 @@ pub enum ConnectError {
     NoEndpoint,
     #[error("etcd endpoint {text:?} is not a URL of the form http(s)://host:port")]
     Endpoint { text: String },
-    #[error("etcd endpoint {text:?} needs TLS, and no client certificate is given")]
+    #[error("etcd endpoint {text:?} needs TLS, and no CA is given to know it by")]
     NoTls { text: String },
 }
 
@@ -48,22 +48,18 @@ pub enum ConnectError {
 #[error("connect to etcd")]
 pub(super) struct NotConnected(#[source] io::Error);
 
-struct Peer {
+pub(super) struct Peer {
     host: String,
     port: u16,
     tls: Option<TlsProvider>,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One channel over all endpoints: every connection goes to the first that answers, starting at the last good one.
 pub(super) fn channel(config: &Config) -> Result<Channel, ConnectError> {
-    let peers = config.endpoints.iter().map(|text| peer(text, config)).collect::<Result<Vec<Peer>, _>>()?;
-    if peers.is_empty() {
-        return Err(ConnectError::NoEndpoint);
-    }
-    let peers = Arc::new(peers);
+    let peers = Arc::new(peers(config)?);
     let last_good = Arc::new(AtomicUsize::new(0));
     let connector = tower::service_fn(move |_: Uri| {
         let (peers, last_good) = (peers.clone(), last_good.clone());
@@ -80,6 +76,11 @@ pub(super) fn channel(config: &Config) -> Result<Channel, ConnectError> {
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
+pub(super) fn peers(config: &Config) -> Result<Vec<Peer>, ConnectError> {
+    let peers = config.endpoints.iter().map(|text| peer(text, config)).collect::<Result<Vec<Peer>, _>>()?;
+    if peers.is_empty() { Err(ConnectError::NoEndpoint) } else { Ok(peers) }
+}
+
 fn peer(text: &str, config: &Config) -> Result<Peer, ConnectError> {
     let wrong = || ConnectError::Endpoint { text: text.to_owned() };
     let uri: Uri = text.parse().map_err(|_| wrong())?;
@@ -93,7 +94,7 @@ fn peer(text: &str, config: &Config) -> Result<Peer, ConnectError> {
     Ok(Peer { host: host.trim_matches(['[', ']']).to_owned(), port, tls })
 }
 
-async fn first_that_answers(peers: &[Peer], last_good: &AtomicUsize) -> io::Result<Box<dyn Stream>> {
+pub(super) async fn first_that_answers(peers: &[Peer], last_good: &AtomicUsize) -> io::Result<Box<dyn Stream>> {
     let start = last_good.load(Ordering::Relaxed);
     let mut error = None;
     for offset in 0..peers.len() {

@@ -7,6 +7,7 @@
 
 mod config;
 mod keys;
+mod reach;
 mod tail;
 mod wire;
 
@@ -23,6 +24,8 @@ use tonic::{Code, Status};
 use crate::engine::{CommitId, Engine, EngineError, Load, Row, Tail, TailError, WriteError};
 
 pub use config::{Config, ConnectError, TlsProvider};
+pub use reach::{ReachError, reach};
+
 use keys::Keys;
 use wire::request_op::Request as Op;
 use wire::response_op::Response as Answer;
