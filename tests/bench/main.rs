@@ -19,7 +19,8 @@ fn main() -> anyhow::Result<()> {
     note(&mut figures, "ready_ms", json!(cluster.ready_after.as_millis() as u64));
     // `wait --all` fails where there is no node yet.
     eventually("the node is ready", Duration::from_secs(60), || {
-        let ready = cluster.kubectl().ok("get nodes -o jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}")?;
+        let ready =
+            cluster.kubectl().ok("get nodes -o jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}")?;
         ensure!(ready == "True", "the node's Ready condition is {ready:?}");
         Ok(())
     })?;

@@ -24,6 +24,6 @@ pub mod spec;
 mod stream;
 mod volumes;
 
-pub use cgroup::Cgroups;
 pub use agent::{Agent, AgentError};
+pub use cgroup::Cgroups;
 pub use config::{Config, Ports};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::process;
 
 /// The crates in the order a request travels, with the edges each may have. `*` is everything.
-const EDGES: [(&str, &str); 16] = [
+const EDGES: [(&str, &str); 17] = [
     ("base", ""),
     ("api", "base"),
     ("admit", "base api"),
@@ -21,6 +21,7 @@ const EDGES: [(&str, &str); 16] = [
     ("node", "base api view reconcile"),
     ("container", "base"),
     ("net", "base api view reconcile"),
+    ("keeper", "base"),
     ("evenkeel", "*"),
     ("e2e", ""),
     ("fuzz", "api"),
@@ -28,7 +29,7 @@ const EDGES: [(&str, &str); 16] = [
 ];
 
 /// Crates whose closure must not contain an async runtime: they decide, they do not perform.
-const PURE: [&str; 5] = ["base", "api", "admit", "controllers", "schedule"];
+const PURE: [&str; 6] = ["base", "api", "admit", "controllers", "schedule", "keeper"];
 const RUNTIMES: [&str; 3] = ["tokio", "hyper", "async-std"];
 
 pub fn check() -> anyhow::Result<Vec<String>> {

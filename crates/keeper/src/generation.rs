@@ -1,0 +1,143 @@
+//! What the cluster shall be: immutable, numbered, each the child of the one before.
+
+use std::collections::BTreeMap;
+
+use base::SmolStr;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// Nodes of one cluster. A rack of small machines, not a data centre.
+pub const NODES_MAX: usize = 64;
+
+/// The name of a node, as the API knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeName(pub SmolStr);
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Server,
+    Agent,
+}
+
+/// The program a node runs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    pub version: SmolStr,
+    /// Of the program itself: two builds of one version are not the same.
+    pub program: Digest,
+}
+
+/// What one node shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeTarget {
+    pub role: Role,
+    pub release: Release,
+}
+
+/// A fully resolved blueprint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Generation {
+    /// The cluster it is for; a file for another cluster never becomes a target here.
+    pub cluster: SmolStr,
+    pub number: u64,
+    pub parent: Digest,
+    /// Format of what is stored. Raised only when a run is finalised: until then the previous release can read it.
+    pub level: u32,
+    pub nodes: BTreeMap<NodeName, NodeTarget>,
+}
+
+/// Why a generation cannot become the target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    #[error("this is for cluster {proposed:?}, but this cluster is {current:?}")]
+    AnotherCluster { proposed: SmolStr, current: SmolStr },
+    /// Somebody else's change came first: look at it, then plan again.
+    #[error("generation {proposed} does not follow generation {current}, which became the target meanwhile")]
+    Overtaken { proposed: u64, current: u64 },
+    #[error("a generation names at least one server")]
+    NoServer,
+    #[error("{count} nodes are more than the {NODES_MAX} of one cluster")]
+    TooMany { count: usize },
+}
+
+// === impl Generation ===
+
+impl Generation {
+    pub fn digest(&self) -> Digest {
+        Digest::of(self)
+    }
+
+    /// Checks that this may become the target after `current`: only a child of the target may, so of two people who
+    /// change the same cluster at once one is told.
+    ///
+    /// # Errors
+    /// Says what is wrong with it; nothing is changed.
+    pub fn follows(&self, current: Option<&Generation>) -> Result<(), ProposeError> {
+        if !self.nodes.values().any(|node| node.role == Role::Server) {
+            return Err(ProposeError::NoServer);
+        }
+        if NODES_MAX < self.nodes.len() {
+            return Err(ProposeError::TooMany { count: self.nodes.len() });
+        }
+        let (number, parent) = match current {
+            Some(current) if current.cluster != self.cluster => {
+                let (proposed, current) = (self.cluster.clone(), current.cluster.clone());
+                return Err(ProposeError::AnotherCluster { proposed, current });
+            }
+            Some(current) => (current.number, current.digest()),
+            None => (0, Digest::none()),
+        };
+        if self.number != number + 1 || self.parent != parent {
+            return Err(ProposeError::Overtaken { proposed: self.number, current: number });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generation(number: u64, parent: Digest) -> Generation {
+        let release = Release { version: "0.1.0".into(), program: Digest::of_bytes(b"program") };
+        let target = NodeTarget { role: Role::Server, release };
+        let nodes = BTreeMap::from([(NodeName("a".into()), target)]);
+        Generation { cluster: "shop".into(), number, parent, level: 1, nodes }
+    }
+
+    #[test]
+    fn of_two_children_one_becomes_the_target() {
+        let first = generation(1, Digest::none());
+        assert_eq!(first.follows(None), Ok(()));
+        let (anna, mut ben) = (generation(2, first.digest()), generation(2, first.digest()));
+        ben.level = 2;
+        assert_eq!(anna.follows(Some(&first)), Ok(()));
+        assert_eq!(ben.follows(Some(&anna)), Err(ProposeError::Overtaken { proposed: 2, current: 2 }));
+        // The number alone does not make a child.
+        let stranger = generation(3, first.digest());
+        assert_eq!(stranger.follows(Some(&anna)), Err(ProposeError::Overtaken { proposed: 3, current: 2 }));
+    }
+
+    #[test]
+    fn a_file_for_another_cluster_is_refused() {
+        let first = generation(1, Digest::none());
+        let mut other = generation(2, first.digest());
+        other.cluster = "staging".into();
+        let told = other.follows(Some(&first)).unwrap_err().to_string();
+        assert_eq!(told, "this is for cluster \"staging\", but this cluster is \"shop\"");
+    }
+
+    #[test]
+    fn a_cluster_has_a_server() {
+        let mut empty = generation(1, Digest::none());
+        empty.nodes.clear();
+        assert_eq!(empty.follows(None), Err(ProposeError::NoServer));
+    }
+}

@@ -1,0 +1,25 @@
+//! The cluster's own life: what it shall be, how it gets there, and how it comes back.
+//!
+//! A [`Generation`] says what every node shall run. A [`Plan`] is the ordered way there from what was observed, so
+//! specific that its execution has no choices left. A [`Run`] carries a plan out and writes every intention and every
+//! result into a [`Journal`] before anything depends on them, so that anybody can take a run over at any moment.
+//!
+//! Everything here is pure: a run takes inputs and gives effects; who performs them, and where the journal is durable,
+//! is the business of ports.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+mod digest;
+mod fence;
+mod generation;
+mod inventory;
+mod journal;
+mod plan;
+mod run;
+
+pub use digest::Digest;
+pub use fence::{Fence, Order, StaleOrder, Token};
+pub use generation::{Generation, NodeName, NodeTarget, ProposeError, Release, Role};
+pub use inventory::{Inventory, Observed};
+pub use journal::{Draft, Entry, Journal, JournalError, Phase};
+pub use plan::{Action, Plan, PlanError, Step, StepId};
+pub use run::{Attention, Effect, Input, Outcome, Run};
