@@ -25,8 +25,10 @@ pub use crate::sys::{Identity, Process};
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time a child gets to end before it is killed.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Size at which a log is put aside when its child is started; one old file is kept.
+/// Size at which a log is put aside; one old file is kept.
 pub const LOG_BYTES_MAX: u64 = 32 << 20;
+/// How often the log of a running child is looked at.
+pub const LOG_LOOK: Duration = Duration::from_secs(600);
 
 /// How a child is started. Paths are absolute.
 #[derive(Clone, Debug)]

@@ -25,6 +25,8 @@ pub(super) struct Running {
     pub adopted: bool,
     /// It should be replaced, which did not come about.
     pub outdated: bool,
+    /// Its output.
+    pub log: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +101,7 @@ pub(super) async fn ensure<K: Kind>(kind: &K) -> Result<Running, StartError> {
     let Some(found) = found else { return fresh(kind, &spec).await };
     let same = found.edition == spec.edition && spec.files.iter().all(|(path, text)| holds(path, text));
     if same && ready(kind, &spec, &found, None).await.is_ok() {
-        return Ok(Running { known: found, child: None, adopted: true, outdated: false });
+        return Ok(Running { known: found, child: None, adopted: true, outdated: false, log: spec.log });
     }
     tracing::info!(pid = found.process.identity.pid, same_settings = same, "replacing {name}");
     if !same && kind.replacement() == Replacement::Beside {
@@ -116,7 +118,7 @@ async fn fresh<K: Kind>(kind: &K, spec: &Spec) -> Result<Running, StartError> {
     let known = Known { process, edition: spec.edition.clone() };
     remember(&kind.record(), spec, &known, None)?;
     ready(kind, spec, &known, None).await?;
-    Ok(Running { known, child: Some(child), adopted: false, outdated: false })
+    Ok(Running { known, child: Some(child), adopted: false, outdated: false, log: spec.log.clone() })
 }
 
 /// Starts a child beside the old one, which ends when the new one is well, and stays where it does not get well.
@@ -134,14 +136,14 @@ async fn beside<K: Kind>(kind: &K, spec: &Spec, old: Known) -> Result<Running, S
             remember(&record, spec, &new, Some(&old))?;
             end(name, &old.process).await.map_err(replace)?;
             remember(&record, spec, &new, None)?;
-            Ok(Running { known: new, child: Some(child), adopted: false, outdated: false })
+            Ok(Running { known: new, child: Some(child), adopted: false, outdated: false, log: spec.log.clone() })
         }
         Err(error) => {
             tracing::warn!(err = %base::Chain(&error), "{name} was not replaced, the old one stays");
             end(name, &new.process).await.map_err(replace)?;
             let _ = child.wait();
             remember(&record, spec, &old, None)?;
-            Ok(Running { known: old, child: None, adopted: true, outdated: true })
+            Ok(Running { known: old, child: None, adopted: true, outdated: true, log: spec.log.clone() })
         }
     }
 }
@@ -237,10 +239,17 @@ fn spawn(name: &'static str, spec: &Spec) -> Result<(Process, Child), StartError
     }
 }
 
-fn open_log(path: &Path) -> io::Result<File> {
+/// Puts a log aside that grew too large, also under a child that writes to it: it appends, so it goes on at the start.
+pub(super) fn bound_log(path: &Path) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|meta| LOG_BYTES_MAX < meta.len()) {
-        fs::rename(path, path.with_extension("log.1"))?;
+        fs::copy(path, path.with_extension("log.1"))?;
+        File::options().write(true).open(path)?.set_len(0)?;
     }
+    Ok(())
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    bound_log(path)?;
     OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }
 
@@ -298,4 +307,25 @@ fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().rev().take(TAIL_LINES).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_put_aside_under_the_child_that_writes_it() {
+        use std::io::Write as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("child.log");
+        let mut log = open_log(&path).unwrap();
+        log.set_len(LOG_BYTES_MAX).unwrap();
+        bound_log(&path).unwrap();
+        assert!(!folder.path().join("child.log.1").exists(), "it is not too large yet");
+        log.write_all(b"one\n").unwrap();
+        bound_log(&path).unwrap();
+        log.write_all(b"two\n").unwrap();
+        assert_eq!(tail(&path), "two");
+        assert_eq!(fs::metadata(folder.path().join("child.log.1")).unwrap().len(), LOG_BYTES_MAX + 4);
+    }
 }

@@ -1,13 +1,14 @@
 //! Keeps a child running: waits for its end, starts it again with growing pauses, publishes how it is.
 
+use std::path::Path;
 use std::time::Duration;
 
 use base::Chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Kind;
 use super::process::{self, Running, StartError};
+use super::{Kind, LOG_LOOK};
 
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -89,10 +90,20 @@ impl<K: Kind> Supervised<K> {
         tokio::select! {
             () = running.known.process.ended() => {}
             () = again => return,
+            () = self.bound_log(&running.log) => {}
         }
         let Some(mut running) = self.running.take() else { return };
         let exit = running.child.as_mut().and_then(|child| child.wait().ok());
         tracing::warn!(pid = running.known.process.identity.pid, exit = ?exit, "{} ended", self.kind.name());
+    }
+
+    async fn bound_log(&self, log: &Path) {
+        loop {
+            tokio::time::sleep(LOG_LOOK).await;
+            if let Err(error) = process::bound_log(log) {
+                tracing::warn!(log = %log.display(), err = %error, "the log of {} grows", self.kind.name());
+            }
+        }
     }
 
     async fn restart(&mut self) {
