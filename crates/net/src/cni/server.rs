@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ use crate::sys;
 /// Verbs served at once; more wait in the socket's queue.
 const VERBS_MAX: usize = 64;
 const READ_BYTES: usize = 16 << 10;
+const RETRY: Duration = Duration::from_millis(250);
 
 /// Serves plugins. The only writer of the pool.
 pub struct Server {
@@ -78,7 +80,15 @@ impl Server {
             tokio::select! { biased;
                 () = drain.cancelled() => break,
                 accepted = listener.accept() => {
-                    let (stream, _) = accepted?;
+                    let stream = match accepted {
+                        Ok((stream, _)) => stream,
+                        // Too many open files, or a plugin that went away: the next one may be luckier.
+                        Err(error) => {
+                            tracing::warn!(err = %error, "the CNI socket");
+                            drain.run_until_cancelled(tokio::time::sleep(RETRY)).await;
+                            continue;
+                        }
+                    };
                     let server = self.clone();
                     verbs.spawn(async move {
                         let _slot = slot;
