@@ -1,7 +1,7 @@
 //! `evenkeel names`: the process itself. It knows the API server, the node's certificate and the sockets it is given.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -41,8 +41,9 @@ pub async fn run(path: &Path) -> Result<()> {
 fn tls(settings: &Settings) -> Result<TlsConfig> {
     let (ca, folder) = (settings.server_ca_pem.clone(), settings.tls.clone());
     let load = move || -> Result<Arc<rustls::ClientConfig>, PkiError> {
-        let leaf = Leaf::load(&folder, CERTIFICATE)?;
-        client_config(&ca, leaf.as_ref(), true)
+        let missing = || PkiError::Content { path: folder.join(CERTIFICATE), why: "no certificate".to_owned() };
+        let leaf = Leaf::load(&folder, CERTIFICATE)?.ok_or_else(missing)?;
+        client_config(&ca, Some(&leaf), true)
     };
     let file = settings.tls.join(format!("{CERTIFICATE}.crt"));
     let first = (changed(&file), load()?);
@@ -60,6 +61,45 @@ fn tls(settings: &Settings) -> Result<TlsConfig> {
     }))
 }
 
-fn changed(file: &PathBuf) -> Option<SystemTime> {
+fn changed(file: &Path) -> Option<SystemTime> {
     fs::metadata(file).and_then(|meta| meta.modified()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use base::Clock;
+    use rcgen::KeyPair;
+
+    use super::{CERTIFICATE, Settings, tls};
+    use crate::layout::Layout;
+    use crate::pki::{Leaf, NodeIdentity, Profile, ServerPki};
+    use crate::wire::SystemClock;
+
+    #[test]
+    fn a_renewed_certificate_is_used_and_a_damaged_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (layout, now) = (Layout::new(folder.path()), SystemClock.now());
+        let authorities = ServerPki::load_or_make(&layout, now).unwrap();
+        NodeIdentity::of_server(&layout, &authorities, "n", &BTreeSet::new(), now).unwrap();
+        let settings = Settings {
+            server: "https://127.0.0.1:6443".to_owned(),
+            server_ca_pem: authorities.server.pem.clone(),
+            tls: layout.agent_tls(),
+            dns: net::Config::new("n", folder.path()).dns.unwrap(),
+            ranges: Vec::new(),
+        };
+        let current = tls(&settings).unwrap();
+        let first = current();
+        assert!(Arc::ptr_eq(&first, &current()));
+        let key = KeyPair::generate().unwrap();
+        let pem = authorities.client.issue(&Profile::node_client("n"), &key, now).unwrap().pem();
+        Leaf::store(&settings.tls, CERTIFICATE, &pem, &key.serialize_pem()).unwrap();
+        let second = current();
+        assert!(!Arc::ptr_eq(&first, &second));
+        std::fs::write(settings.tls.join("node-client.crt"), "half of it").unwrap();
+        assert!(Arc::ptr_eq(&second, &current()));
+    }
 }
