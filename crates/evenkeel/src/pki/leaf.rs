@@ -177,6 +177,11 @@ impl Leaf {
         due(self.not_before, self.not_after)
     }
 
+    /// True while others accept it.
+    pub fn serves(&self, now: Timestamp) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+
     /// True where this authority signed it for this profile.
     fn fits(&self, authority: &Authority, profile: &Profile) -> bool {
         let Some(first) = self.chain.first() else { return false };

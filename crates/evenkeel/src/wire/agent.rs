@@ -102,9 +102,12 @@ async fn renew(member: Member, tls: NodeTls, drain: Drain) {
 // === impl Member ===
 
 impl Member {
-    /// The certificates on disk while they serve; else new ones from the server, for which the first time takes a token.
+    /// The certificates on disk until they are due; else new ones from the server, for which the first time takes a
+    /// token. Those that are due serve while the server does not answer: a node starts without it.
     async fn identity(&self) -> Result<(NodeIdentity, ClusterSettings)> {
-        if let Some(kept) = self.kept()? {
+        let mut kept = self.kept()?;
+        let now = SystemClock.now();
+        if let Some(kept) = kept.take_if(|(kept, _)| !kept.client.is_due(now) && !kept.serving.is_due(now)) {
             return Ok(kept);
         }
         let mut failures = 0;
@@ -113,6 +116,10 @@ impl Member {
                 Ok(joined) => return Ok(joined),
                 Err(Attempt::Final(failure)) => return Err(failure),
                 Err(Attempt::Again(failure)) => {
+                    if let Some(kept) = kept {
+                        warn!(error = %Chain(failure.as_ref()), "certificates are due, but the server does not answer");
+                        return Ok(kept);
+                    }
                     failures += 1;
                     let pause = RETRY.pause(failures, &SystemRng);
                     warn!(error = %Chain(failure.as_ref()), "the server does not let us join yet");
@@ -122,6 +129,7 @@ impl Member {
         }
     }
 
+    /// What an earlier join left, where it still serves this cluster.
     fn kept(&self) -> Result<Option<(NodeIdentity, ClusterSettings)>> {
         let folder = self.layout.agent_tls();
         let now = SystemClock.now();
@@ -139,7 +147,7 @@ impl Member {
         };
         // A token for another cluster means that this machine is to move.
         let moved = self.token.as_ref().is_some_and(|token| !token.trusts(&server_ca_pem));
-        if moved || client.is_due(now) || serving.is_due(now) {
+        if moved || !client.serves(now) || !serving.serves(now) {
             return Ok(None);
         }
         let Ok(cluster) = serde_json::from_str(&cluster) else { return Ok(None) };
@@ -279,4 +287,44 @@ fn unverified() -> Result<view::TlsConfig> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let config = Arc::new(config);
     Ok(Arc::new(move || config.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use base::Clock;
+    use jiff::SignedDuration;
+    use view::Endpoint;
+
+    use super::Member;
+    use crate::layout::Layout;
+    use crate::pki::{self, Access, NodeIdentity, ServerPki};
+    use crate::wire::SystemClock;
+    use crate::wire::join::ClusterSettings;
+
+    #[tokio::test]
+    async fn certificates_that_are_due_serve_while_the_server_is_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let then = SystemClock.now() - SignedDuration::from_hours(24 * 300);
+        let authorities = ServerPki::load_or_make(&layout, then).unwrap();
+        let (issued, _) = NodeIdentity::of_server(&layout, &authorities, "n", &BTreeSet::new(), then).unwrap();
+        assert!(issued.client.is_due(SystemClock.now()));
+        let write = |path: std::path::PathBuf, text: &str| pki::write(&path, text.as_bytes(), Access::Public).unwrap();
+        write(layout.agent_tls().join("server-ca.crt"), &issued.server_ca_pem);
+        write(layout.agent_tls().join("client-ca.crt"), &issued.client_ca_pem);
+        let cluster = ClusterSettings {
+            cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
+        };
+        write(layout.agent().join("cluster.json"), &serde_json::to_string(&cluster).unwrap());
+        // Nobody listens there.
+        let endpoint = Endpoint::new("127.0.0.1", 1);
+        let member = Member { layout, name: "n".to_owned(), addresses: Vec::new(), endpoint, token: None };
+        let (identity, _) = member.identity().await.unwrap();
+        assert_eq!(identity.client.pem, issued.client.pem);
+    }
 }
