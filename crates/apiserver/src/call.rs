@@ -64,7 +64,7 @@ impl Server {
         }
         let tokens = self.shared.tokens();
         let others = self.shared.deps.tokens.as_ref();
-        let certificate = peer.certificate.as_ref();
+        let certificate = peer.certificate.at(self.shared.deps.clock.now());
         let user = authn::authenticate(&head.headers, certificate, &tokens, others).await;
         match user {
             Ok(user) => self.process(user, peer.address, head, body).await,

@@ -19,25 +19,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tracing::{Instrument, debug, info_span, warn};
 
-use admit::User;
-
 use crate::Server;
-use crate::authn::user_of_certificate;
+use crate::authn::Presented;
 use crate::limits::{
     CONNECTIONS_MAX, DRAIN_TIMEOUT, H2_CONNECTION_WINDOW_BYTES, H2_PENDING_RESETS_MAX, H2_SEND_BUFFER_BYTES_MAX,
     H2_STREAM_WINDOW_BYTES, H2_STREAMS_MAX, HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, HEADER_READ_TIMEOUT,
     KEEP_ALIVE_INTERVAL,
 };
+use crate::tls::Serving;
 
 /// Gives the TLS settings for the next connection, so that a renewed certificate needs no restart.
-pub type TlsSource = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
+pub type TlsSource = Arc<dyn Fn() -> Arc<Serving> + Send + Sync>;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub address: Option<SocketAddr>,
-    /// The user of the verified client certificate.
-    pub certificate: Option<User>,
+    pub certificate: Presented,
 }
 
 impl Server {
@@ -55,7 +53,7 @@ impl Server {
                     None => continue,
                 },
             };
-            let connection = Connection { server: self.clone(), config: tls(), address, _seat: seat };
+            let connection = Connection { server: self.clone(), tls: tls(), address, _seat: seat };
             let span = info_span!("connection", peer = %address);
             tokio::spawn(connection.run(stream, graceful.watcher()).instrument(span));
         }
@@ -88,7 +86,7 @@ async fn accept<E>(
 /// One accepted connection; holds its seat until it is closed.
 struct Connection {
     server: Server,
-    config: Arc<rustls::ServerConfig>,
+    tls: Arc<Serving>,
     address: SocketAddr,
     _seat: OwnedSemaphorePermit,
 }
@@ -96,14 +94,15 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: TcpStream, watcher: Watcher) {
         let _ = stream.set_nodelay(true);
-        let acceptor = TlsAcceptor::from(self.config.clone());
+        let acceptor = TlsAcceptor::from(self.tls.config.clone());
         let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return debug!(%error, "TLS handshake"),
             Err(_) => return debug!("TLS handshake timed out"),
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let certificate = certificates.first().and_then(|leaf| user_of_certificate(leaf));
+        let now = self.server.shared.deps.clock.now();
+        let certificate = Presented::of(certificates, self.tls.clients.as_ref(), now);
         let peer = Peer { address: Some(self.address), certificate };
         let seen = Arc::new(AtomicBool::new(false));
         let service = {

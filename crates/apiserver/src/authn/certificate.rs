@@ -1,15 +1,64 @@
 //! The user that a client certificate names: its common name, and its organisations as groups.
-//!
-//! The TLS layer has verified the chain against the client CA before this is asked.
 
 use admit::User;
 use base::SmolStr;
+use jiff::Timestamp;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::with_authenticated;
 
+/// What a connection's client certificate, whose key the handshake has proven, is worth.
+#[derive(Clone, Debug)]
+pub(crate) enum Presented {
+    /// None was shown, or one that names nobody.
+    Nothing,
+    /// Signed by the client CA; holds until then.
+    Holds { user: User, until: Timestamp },
+    /// Foreign, expired, or for another purpose.
+    Fails,
+}
+
+/// A certificate that was shown and does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadCertificate;
+
+// === impl Presented ===
+
+impl Presented {
+    pub(crate) fn of(chain: &[CertificateDer<'_>], clients: &dyn ClientCertVerifier, now: Timestamp) -> Presented {
+        let Some((leaf, rest)) = chain.split_first() else { return Presented::Nothing };
+        let seconds = u64::try_from(now.as_second()).unwrap_or_default();
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let expiries: Option<Vec<Timestamp>> = chain.iter().map(expiry).collect();
+        let until = expiries.and_then(|all| all.into_iter().min());
+        match (clients.verify_client_cert(leaf, rest, time), until) {
+            (Ok(_), Some(until)) => match user_of(leaf) {
+                Some(user) => Presented::Holds { user, until },
+                None => Presented::Nothing,
+            },
+            _ => Presented::Fails,
+        }
+    }
+
+    /// The user at a time.
+    pub(crate) fn at(&self, now: Timestamp) -> Option<Result<&User, BadCertificate>> {
+        match self {
+            Presented::Nothing => None,
+            Presented::Holds { user, until } if now <= *until => Some(Ok(user)),
+            Presented::Holds { .. } | Presented::Fails => Some(Err(BadCertificate)),
+        }
+    }
+}
+
+fn expiry(der: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
 /// `None` for a certificate without a common name.
-pub fn user_of(der: &[u8]) -> Option<User> {
+fn user_of(der: &[u8]) -> Option<User> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().find_map(|name| name.as_str().ok()).filter(|name| !name.is_empty())?;

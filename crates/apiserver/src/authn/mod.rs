@@ -8,7 +8,8 @@ mod impersonate;
 mod keys;
 mod token;
 
-pub use certificate::user_of as user_of_certificate;
+pub use certificate::BadCertificate;
+pub(crate) use certificate::Presented;
 pub use impersonate::{Claim, impersonated};
 pub use keys::{KeyError, TokenKeys};
 pub use token::{Binding, Claims as TokenClaims, TokenReviewer};
@@ -47,17 +48,17 @@ impl TokenAuthenticator for NoTokens {
     }
 }
 
-/// The user of a request, before impersonation. `certificate` is the user of the verified client certificate, if any.
+/// The user of a request, before impersonation. `certificate` is the user of the client certificate, if one was shown.
 ///
 /// # Errors
-/// 401 for a bad token.
+/// 401 for a bad token, and for a bad certificate without a good token.
 pub async fn authenticate(
     headers: &HeaderMap,
-    certificate: Option<&User>,
+    certificate: Option<Result<&User, BadCertificate>>,
     tokens: &TokenReviewer<'_>,
     others: &dyn TokenAuthenticator,
 ) -> Result<User, Status> {
-    if let Some(user) = certificate {
+    if let Some(Ok(user)) = certificate {
         return Ok(user.clone());
     }
     if let Some(token) = bearer(headers) {
@@ -68,6 +69,9 @@ pub async fn authenticate(
             return Ok(with_authenticated(user));
         }
         return others.authenticate(&token).await.map(with_authenticated).ok_or_else(unauthorized);
+    }
+    if certificate.is_some() {
+        return Err(unauthorized());
     }
     Ok(User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() })
 }

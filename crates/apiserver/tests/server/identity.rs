@@ -2,6 +2,7 @@
 
 use http::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::{Ca, Cluster};
 
@@ -44,20 +45,31 @@ async fn nobody_known_may_what_rbac_says() {
 }
 
 #[tokio::test]
-async fn a_foreign_certificate_ends_the_handshake() {
+async fn certificates_that_do_not_hold_are_refused_per_request() {
     let cluster = Cluster::start().await;
     let foreign = Ca::new("client-ca").leaf("system:admin", "system:masters", false);
-    let stream = cluster.tls(Some(foreign), b"h2").await;
-    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, http_body_util::Full<bytes::Bytes>>(
-        hyper_util::rt::TokioExecutor::new(),
-        hyper_util::rt::TokioIo::new(stream),
-    )
-    .await
-    .unwrap();
-    let connection = tokio::spawn(connection);
-    let request = http::Request::builder().uri("https://127.0.0.1/version").body(Default::default()).unwrap();
-    assert!(sender.send_request(request).await.is_err());
-    let _ = connection.await;
+    let expired = cluster.client_ca.expired_leaf("system:admin", "system:masters");
+    let serving = cluster.client_ca.leaf("system:admin", "system:masters", true);
+    for (what, leaf) in [("foreign", foreign), ("expired", expired), ("for servers", serving)] {
+        let client = cluster.client(Some(leaf)).await;
+        for path in [PODS, "/version"] {
+            let refused = client.get(path).await;
+            assert_eq!(refused.code, 401, "{what} {path}");
+            assert_eq!(refused.json()["reason"], "Unauthorized", "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_ends_the_handshake() {
+    let cluster = Cluster::start().await;
+    let (certificate, _) = cluster.client_ca.leaf("system:admin", "system:masters", false);
+    let (_, other) = Ca::new("other").leaf("eve", "", false);
+    let mut stream = cluster.tls(Some((certificate, other)), b"http/1.1").await;
+    let _ = stream.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut answer = Vec::new();
+    assert!(stream.read_to_end(&mut answer).await.is_err(), "the server hangs up with an alert");
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use apiserver::tls::Serving;
 use apiserver::{Audit, AuditConfig, Config, Deps, HealthCheck, NoTokens, Server, TlsSource, TokenKeys};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -30,7 +31,7 @@ const AUDIT_FILES_MAX: u32 = 4;
 pub struct Tls {
     pki: Arc<ServerPki>,
     names: ServerNames,
-    serving: Arc<ArcSwap<rustls::ServerConfig>>,
+    serving: Arc<ArcSwap<Serving>>,
     kubelets: Arc<ArcSwap<rustls::ClientConfig>>,
 }
 
@@ -41,7 +42,7 @@ impl Tls {
         let now = clock.now();
         let (serving, _) = pki.serving(&names, now).context("serving certificate")?;
         let (kubelet, _) = pki.kubelet_client(now).context("kubelet client certificate")?;
-        let serving = Arc::new(ArcSwap::new(server_config(&pki, &serving)?));
+        let serving = Arc::new(ArcSwap::new(self::serving(&pki, &serving)?));
         let kubelets = Arc::new(ArcSwap::new(client_config(&pki.server.pem, Some(&kubelet), false)?));
         Ok(Tls { pki, names, serving, kubelets })
     }
@@ -58,17 +59,17 @@ impl Tls {
     /// Issues again what is due; connections from then on use it. Answers when the first of them is due next.
     pub fn renew(&self, clock: &dyn Clock) -> Result<Timestamp> {
         let now = clock.now();
-        let (serving, _) = self.pki.serving(&self.names, now)?;
-        self.serving.store(server_config(&self.pki, &serving)?);
+        let (leaf, _) = self.pki.serving(&self.names, now)?;
+        self.serving.store(serving(&self.pki, &leaf)?);
         let (kubelet, _) = self.pki.kubelet_client(now)?;
         self.kubelets.store(client_config(&self.pki.server.pem, Some(&kubelet), false)?);
-        Ok(serving.due().min(kubelet.due()))
+        Ok(leaf.due().min(kubelet.due()))
     }
 }
 
-fn server_config(pki: &ServerPki, leaf: &Leaf) -> Result<Arc<rustls::ServerConfig>> {
+fn serving(pki: &ServerPki, leaf: &Leaf) -> Result<Arc<Serving>> {
     let cas = certificates(&pki.client.pem)?;
-    Ok(apiserver::tls::server_config(leaf.chain.clone(), leaf.key(), &cas)?)
+    Ok(apiserver::tls::serving(leaf.chain.clone(), leaf.key(), &cas)?)
 }
 
 /// Opens the engine: the file in the data folder, or the etcd that was named.
