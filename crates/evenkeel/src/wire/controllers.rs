@@ -29,7 +29,6 @@ pub struct Parts {
     pub config: Config,
     pub registry: Arc<dyn Fn() -> Arc<Registry> + Send + Sync>,
     pub leading: watch::Receiver<bool>,
-    pub host: String,
     /// Signs approved certificate requests.
     pub signer: Option<Arc<dyn controllers::certificates::Signer>>,
 }
@@ -61,7 +60,7 @@ pub fn build(parts: Parts, drain: &Drain) -> Controllers {
         signer: parts.signer,
     }));
     kinds.keep(context.clone(), config);
-    let mut driver = Driver::new(view, parts.client, parts.clock).led_by(parts.leading).on_host(&parts.host);
+    let mut driver = Driver::new(view, parts.client, parts.clock).led_by(parts.leading);
     for one in all {
         driver = driver.add(looped(one, context.clone()));
     }

@@ -231,7 +231,6 @@ impl Setup {
             config: self.controllers_config(),
             registry: registry.clone(),
             leading: leading.clone(),
-            host: self.name.clone(),
             signer: Some(Arc::new(signer::PkiSigner(self.pki.clone()))),
         };
         let controllers = controllers::build(loops, drain);
