@@ -14,6 +14,8 @@ pub(super) enum JsonPatchError {
     Shape { message: String },
     #[error("{message}")]
     Fails { message: String },
+    #[error("{message}")]
+    TooLarge { message: String },
 }
 
 pub(super) fn apply(current: &Tree, patch: &Tree) -> Result<Tree, JsonPatchError> {
@@ -21,7 +23,8 @@ pub(super) fn apply(current: &Tree, patch: &Tree) -> Result<Tree, JsonPatchError
     let operations = patch.as_array().ok_or_else(|| shape("error decoding patch: not a list of operations".into()))?;
     if operations.len() > OPERATIONS_MAX {
         let have = operations.len();
-        return Err(shape(format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {have}")));
+        let message = format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {have}");
+        return Err(JsonPatchError::TooLarge { message });
     }
     check_values(operations)?;
     let patch: Patch =

@@ -10,10 +10,13 @@ use crate::context::bad_request;
 /// JSON patch (RFC 6902).
 ///
 /// # Errors
-/// 400 for what is no patch, 422 for a patch that does not apply.
+/// 400 for what is no patch, 413 for one of too many operations, 422 for a patch that does not apply.
 pub(crate) fn json(current: &Tree, patch: &Tree) -> Result<Tree, Status> {
     json::apply(current, patch).map_err(|error| match error {
         json::JsonPatchError::Shape { message } => bad_request(message),
+        json::JsonPatchError::TooLarge { message } => {
+            Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {message}"))
+        }
         json::JsonPatchError::Fails { message } => {
             let mut status =
                 Status::new(Reason::Invalid, "the server rejected our request due to an error in our request");

@@ -7,4 +7,5 @@ mod inputs;
 mod kinds;
 mod kit;
 mod objects;
+mod refusals;
 mod watches;
