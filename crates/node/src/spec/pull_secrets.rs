@@ -18,7 +18,7 @@ pub fn for_image(image: &str, secrets: &[BTreeMap<String, Vec<u8>>]) -> Vec<Regi
     for (server, entry) in secrets.iter().flat_map(entries) {
         let server_name = normalise(&server);
         if matches(&server_name, &registry, &whole)
-            && let Some(auth) = credentials(&server, &entry)
+            && let Some(auth) = credentials(&entry)
         {
             found.push((server_name.len(), auth));
         }
@@ -52,13 +52,14 @@ fn matches(server: &str, registry: &str, whole: &str) -> bool {
     host_fits && (path.is_empty() || image_path.starts_with(path))
 }
 
-fn credentials(server: &str, entry: &Value) -> Option<RegistryAuth> {
+fn credentials(entry: &Value) -> Option<RegistryAuth> {
     let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut auth = RegistryAuth {
         username: text("username"),
         password: text("password"),
         auth: String::new(),
-        server_address: server.to_owned(),
+        // As upstream: the runtime takes an address for a URL and leaves the credential unused where its host differs.
+        server_address: String::new(),
         identity_token: text("identitytoken"),
         registry_token: text("registrytoken"),
     };
