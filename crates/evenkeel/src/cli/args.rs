@@ -283,9 +283,9 @@ pub struct TokenArgs {
 pub enum TokenCommand {
     /// Make a token and print it once
     Create {
-        /// Hours that it lasts; 0 for ever
-        #[arg(long, default_value_t = 24)]
-        ttl_hours: i64,
+        /// How long it lasts, as 24h or 30m; 0 for ever
+        #[arg(long, default_value = "24h", value_name = "SPAN", value_parser = span_or_ever)]
+        ttl: SignedDuration,
         /// agent or server
         #[arg(long, default_value = "agent")]
         role: String,
@@ -431,6 +431,11 @@ fn span(text: &str) -> Result<SignedDuration, String> {
         return Err("between 1m and 3650d".to_owned());
     }
     Ok(span)
+}
+
+/// As [`span`], and `0` for a thing without an end.
+fn span_or_ever(text: &str) -> Result<SignedDuration, String> {
+    if text == "0" { Ok(SignedDuration::ZERO) } else { span(text) }
 }
 
 #[cfg(test)]

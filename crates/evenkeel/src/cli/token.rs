@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, bail};
 use base::Clock;
-use jiff::SignedDuration;
 
 use super::args::{TokenArgs, TokenCommand};
 use super::output::table;
@@ -14,7 +13,7 @@ pub fn run(args: &TokenArgs) -> Result<()> {
     let store = TokenStore::new(layout.join_tokens());
     let now = SystemClock.now();
     match &args.command {
-        TokenCommand::Create { ttl_hours, role, description } => {
+        TokenCommand::Create { ttl, role, description } => {
             let role = match role.as_str() {
                 "agent" => Role::Agent,
                 "server" => Role::Server,
@@ -22,7 +21,7 @@ pub fn run(args: &TokenArgs) -> Result<()> {
             };
             let ca = read(&layout.server_tls().join("server-ca.crt"))?;
             let ca = ca.context("this machine is no server, or has not been started yet")?;
-            let life = (*ttl_hours > 0).then(|| SignedDuration::from_hours(*ttl_hours));
+            let life = ttl.is_positive().then_some(*ttl);
             let (_, text) = store.create(role, None, life, description, &ca, now)?;
             println!("{}", text.reveal());
         }

@@ -261,7 +261,9 @@ impl Manifests {
 /// The objects of a file: its documents, a `List` standing for its items, an empty document for none.
 fn documents(content: &[u8]) -> Result<Vec<Tree>> {
     let text = std::str::from_utf8(content).context("not UTF-8")?;
-    let documents: Vec<Tree> = serde_saphyr::from_multiple(text).context("not YAML")?;
+    // The parser draws a picture below its first line; an event has one line.
+    let plain = |error: serde_saphyr::Error| anyhow::anyhow!("not YAML: {}", first_line(&error.to_string()));
+    let documents: Vec<Tree> = serde_saphyr::from_multiple(text).map_err(plain)?;
     Ok(documents.into_iter().flat_map(items).collect())
 }
 
@@ -273,6 +275,10 @@ fn items(document: Tree) -> Vec<Tree> {
         Some(items) if document["kind"] == "List" => items.clone(),
         _ => vec![document],
     }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 fn describe(object: &Tree) -> String {
@@ -295,5 +301,6 @@ mod tests {
         assert_eq!(kinds, ["A", "B", "C"]);
         assert!(documents(b"a: [").is_err() && documents(b"\xff").is_err());
         assert!(documents(b"").unwrap().is_empty());
+        assert!(documents(b"- {").unwrap_err().to_string().starts_with("not YAML: error: line 1"));
     }
 }
