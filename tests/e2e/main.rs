@@ -33,6 +33,7 @@ fn main() -> anyhow::Result<()> {
     let good = run_all(&cluster, &uniform::CASES, 1) && good;
     let good = run_all(&cluster, &[Case { name: "kubectl_cordon_drain", run: drain::cordon_drain }], 1) && good;
     let good = run_all(&cluster, &[Case { name: "cli_commands", run: commands::commands }], 1) && good;
+    let good = run_all(&cluster, &program::BESIDE, 1) && good;
     let good = run_all(&cluster, &[Case { name: "agent_joins_by_token", run: agent::joins }], 1) && good;
     let alone = Mutex::new(cluster);
     let stops = |cluster: &Mutex<Cluster>| commands::stops(&mut cluster.lock().expect("it is the only case"));

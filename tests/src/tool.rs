@@ -20,6 +20,8 @@ pub struct Tool {
 pub struct Transcript {
     pub line: String,
     pub success: bool,
+    /// Its exit code; -1 where a signal ended it.
+    pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
@@ -58,8 +60,8 @@ impl Tool {
         drop(stdin);
         let output = child.wait_with_output().with_context(|| format!("wait for {line}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let success = output.status.success();
-        Ok(Transcript { line, success, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+        let (success, code) = (output.status.success(), output.status.code().unwrap_or(-1));
+        Ok(Transcript { line, success, code, stdout: text(&output.stdout), stderr: text(&output.stderr) })
     }
 
     /// Starts and leaves running; all three standard streams are piped to the caller.

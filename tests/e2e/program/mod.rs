@@ -1,15 +1,29 @@
 //! The program around the cluster: its stores, its folders, its certificates, its bundles, its commands.
 
+mod backup;
+mod certificates;
 mod certs;
 mod daemon;
 mod etcd;
+mod machine;
+mod manifests;
 mod pods;
 mod registry;
 
-use e2e::Case;
+use e2e::{Case, Cluster};
+
+/// Cases beside a cluster that others use too.
+pub const BESIDE: [Case<Cluster>; 3] = [
+    Case { name: "program_check_config", run: machine::check_config },
+    Case { name: "program_configuration", run: machine::configuration },
+    Case { name: "program_install", run: machine::install },
+];
 
 /// Cases with clusters of their own.
-pub const ALONE: [Case<()>; 2] = [
+pub const ALONE: [Case<()>; 5] = [
     Case { name: "etcd_as_the_store", run: etcd::as_the_store },
     Case { name: "images_from_a_registry", run: registry::images },
+    Case { name: "manifests_are_applied_and_pruned", run: manifests::manifests },
+    Case { name: "backup_and_restore", run: backup::restored },
+    Case { name: "certificates_renew_themselves", run: certificates::renew },
 ];

@@ -1,0 +1,102 @@
+//! Certificates that last a minute: every one is issued again in time, while watches, logs and pods go on. An expired
+//! one and one of another authority are refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::{Cluster, Dialogue, Options, Tool, eventually};
+
+use super::certs::Authority;
+use super::pods::restarts;
+
+const LIFE: Duration = Duration::from_secs(60);
+
+const TALKER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: talker}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: talker
+    image: evenkeel.local/busybox:1
+    command: [sh, -c, "n=0; while true; do n=$((n+1)); echo said $n; sleep 1; done"]
+"#;
+
+pub fn renew(_: &()) -> anyhow::Result<()> {
+    let mut options = Options::lane("certificates", 12);
+    options.arguments = vec!["--certificate-lifetime=1m".to_owned()];
+    let cluster = Cluster::start(options)?;
+    let kubectl = cluster.kubectl();
+    crate::basics::node_is_ready(&cluster)?;
+    let first = shown(&cluster)?;
+    let old = cluster.data.join("old.kubeconfig");
+    fs::copy(cluster.kubeconfig(), &old)?;
+    let said = cluster.evenkeel()?.ok(&format!("certificate check --data-dir={}", cluster.data.display()))?;
+    ensure!(said.lines().filter(|line| line.ends_with("ok")).count() >= 8, "certificate check says\n{said}");
+    kubectl.ok_fed("apply -f -", TALKER)?;
+    kubectl.ok("wait pod/talker --for=condition=Ready --timeout=60s")?;
+    let mut watch = Dialogue::with(kubectl.spawn("get configmaps --watch -o name")?)?;
+    watch.expect("kube-root-ca.crt", LIFE)?;
+    let mut logs = Dialogue::with(kubectl.spawn("logs talker --follow --tail=1")?)?;
+    logs.expect("said ", LIFE)?;
+    let second = eventually("every certificate is another", LIFE * 2, || {
+        let now = shown(&cluster)?;
+        let same: Vec<&String> =
+            first.iter().filter(|(name, text)| now.get(*name) == Some(*text)).map(|one| one.0).collect();
+        ensure!(same.is_empty(), "{same:?} did not change");
+        Ok(now)
+    })?;
+    refused(&kubectl, &cluster, &old)?;
+    // The first ones have expired by now, and what began with them goes on.
+    kubectl.ok("create configmap seen")?;
+    watch.expect("configmap/seen", Duration::from_secs(10)).context("the watch that began before")?;
+    logs.expect("said ", Duration::from_secs(10)).context("the log that was followed before")?;
+    ensure!(restarts(&kubectl, "talker")? == "0");
+    kubectl.ok("exec talker -- true").context("the API server's way to the node")?;
+    kubectl.ok("delete pod talker --timeout=30s").context("the node's way to the API server")?;
+    ensure!(second.len() == first.len());
+    crate::basics::node_is_ready(&cluster)
+}
+
+/// What is shown to clients and kept for them: certificates by name.
+fn shown(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for port in [6443, 10250] {
+        let words = format!("s_client -connect {}:{port}", cluster.host.address);
+        let words: Vec<&str> = words.split(' ').collect();
+        // It ends badly where the server wants to see a certificate; what was shown is told all the same.
+        let said = Tool::new("openssl").call(&words, "")?.stdout;
+        let begin = said.find("-----BEGIN").with_context(|| format!("port {port} shows no certificate: {said}"))?;
+        let end = said.find("-----END").context("a certificate ends")?;
+        found.insert(format!("port {port}"), said[begin..end].to_owned());
+    }
+    for name in ["server/tls/admin.crt", "server/tls/kubelet-client.crt", "agent/tls/node-client.crt"] {
+        found.insert(name.to_owned(), fs::read_to_string(cluster.data.join(name))?);
+    }
+    found.insert("kubeconfig".to_owned(), fs::read_to_string(cluster.kubeconfig())?);
+    Ok(found)
+}
+
+fn refused(kubectl: &Tool, cluster: &Cluster, old: &std::path::Path) -> anyhow::Result<()> {
+    let old = format!("--kubeconfig={}", old.display());
+    eventually("the first certificate is refused once it has expired", LIFE * 2, || {
+        let said = kubectl.call(&[&old, "get", "namespaces"], "")?.failed()?;
+        ensure!(said.contains("Unauthorized") || said.contains("expired") || said.contains("certificate"), "{said}");
+        Ok(())
+    })?;
+    let foreign = Authority::make(&cluster.data.join("foreign"), "ca")?.issue("system:admin", "127.0.0.1")?;
+    // Its own kubeconfig would win over the flags.
+    let server = format!("--server=https://{}:6443", cluster.host.address);
+    let ca = format!("--certificate-authority={}", cluster.data.join("server/tls/server-ca.crt").display());
+    let (shown, key) =
+        (format!("--client-certificate={}", foreign.certificate), format!("--client-key={}", foreign.key));
+    let stranger = Tool { environment: Vec::new(), ..kubectl.clone() };
+    let words = ["--kubeconfig=/dev/null", &server, &ca, &shown, &key, "get", "namespaces"];
+    let said = stranger.call(&words, "")?.failed()?;
+    ensure!(said.contains("Unauthorized") || said.contains("certificate"), "a foreign certificate: {said}");
+    ensure!(!said.contains("Forbidden"), "a foreign certificate was believed: {said}");
+    Ok(())
+}
