@@ -94,8 +94,9 @@ struct Kubectl {
 
 impl Kubectl {
     fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let flag = format!("--kubeconfig={}", kubeconfig().display());
-        output(&self.program.display().to_string(), &[&[flag.as_str()], arguments].concat())
+        let flags = [format!("--kubeconfig={}", kubeconfig().display()), format!("--cache-dir={DATA}/kube-cache")];
+        let flags = flags.each_ref().map(String::as_str);
+        output(&self.program.display().to_string(), &[&flags, arguments].concat())
     }
 }
 

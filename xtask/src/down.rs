@@ -24,28 +24,34 @@ pub fn run() -> anyhow::Result<()> {
         return Ok(());
     }
     stop();
-    end_processes()?;
-    unmount()?;
+    // Each is tried, whatever became of the one before; what is left is told at the end.
+    let mut failures = Vec::new();
+    let mut tried = |outcome: anyhow::Result<()>| failures.extend(outcome.err());
+    tried(end_processes());
+    tried(unmount());
     for folder in cgroups() {
         remove_cgroup(&folder);
     }
     for link in links() {
-        run_program("ip", &["link", "delete", &link])?;
+        tried(run_program("ip", &["link", "delete", &link]));
     }
     for table in tables() {
-        run_program("nft", &["delete", "table", "inet", &table])?;
+        tried(run_program("nft", &[&["delete", "table"], table.split(' ').collect::<Vec<_>>().as_slice()].concat()));
     }
     match fs::remove_dir_all(DATA) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).context(format!("remove {DATA}"));
+            tried(Err(error).with_context(|| format!("remove {DATA}")));
         }
         _ => {}
+    }
+    for failure in failures {
+        eprintln!("   {failure:#}");
     }
     let left = left();
     if !left.is_empty() {
         bail!("left behind: {}", left.join(", "));
     }
-    println!("the demo is gone");
+    println!("the demo is gone; packages that it installed and net.ipv4.ip_forward stay as they are");
     Ok(())
 }
 
@@ -158,27 +164,33 @@ fn remove_cgroup(folder: &Path) {
     let _ = fs::remove_dir(folder);
 }
 
-/// The bridge and the pods' links of an instance are `ek` or `ekv` and four hex digits. Whose they are cannot be told
-/// from the name, so they count only while no Evenkeel at all runs here.
+/// The bridge and the pods' links of the demo: `ek` or `ekv` and four hex digits of its instance's name.
 fn links() -> Vec<String> {
-    if !processes(|line| line.contains("evenkeel server ") || line.contains("evenkeel agent ")).is_empty() {
-        return Vec::new();
-    }
+    let digits = format!("{:04x}", fnv(instance().as_bytes()) & 0xffff);
+    let (bridge, pods) = (format!("ek{digits}"), format!("ekv{digits}"));
     let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let named_by_us = |name: &String| {
-        let Some(rest) = name.strip_prefix("ek") else { return false };
-        let digits = rest.strip_prefix('v').unwrap_or(rest).as_bytes();
-        4 <= digits.len() && digits[..4].iter().all(u8::is_ascii_hexdigit)
-    };
-    names.filter(named_by_us).collect()
+    names.filter(|name| *name == bridge || name.starts_with(&pods)).collect()
 }
 
-/// The demo's nftables table, if it is there.
+/// FNV-1a, with which `evenkeel` names links.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// The demo's nftables tables, with their families, if they are there.
 fn tables() -> Vec<String> {
     let name = format!("evenkeel_{}", instance().replace('-', "_"));
-    let listed = output("nft", &["list", "tables", "inet"]).unwrap_or_default();
-    if listed.lines().any(|line| line.ends_with(&format!(" {name}"))) { vec![name] } else { Vec::new() }
+    let listed = output("nft", &["list", "tables"]).unwrap_or_default();
+    let tables = listed.lines().filter_map(|line| line.strip_prefix("table "));
+    tables.filter(|table| table.ends_with(&format!(" {name}"))).map(str::to_owned).collect()
+}
+
+/// What containerd's CNI library remembers of the demo's pods.
+fn results() -> Vec<String> {
+    let names = fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(&format!("{}-", instance()))).collect()
 }
 
 fn left() -> Vec<String> {
@@ -188,5 +200,6 @@ fn left() -> Vec<String> {
     let files = Path::new(DATA).exists().then(|| DATA.to_owned());
     let links = links().into_iter().map(|link| format!("link {link}"));
     let tables = tables().into_iter().map(|table| format!("nftables table {table}"));
-    processes.chain(mounts).chain(links).chain(tables).chain(cgroups).chain(files).collect()
+    let results = results().into_iter().map(|name| format!("/var/lib/cni/results/{name}"));
+    processes.chain(mounts).chain(links).chain(tables).chain(cgroups).chain(results).chain(files).collect()
 }

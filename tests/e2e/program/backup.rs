@@ -73,7 +73,7 @@ fn refused(evenkeel: &Tool, keep: &Keep, cluster: &Cluster, sealed: &[u8]) -> an
         (&newer, "two", "take a newer one"),
         (&text, "two", "not a bundle"),
         (&bundle, "stranger", "does not open it"),
-        (&bundle, "text", "the secret key is malformed"),
+        (&bundle, "text", "there is no secret key in it"),
     ];
     let before = listing(&cluster.data)?;
     let data = format!("--data-dir={}", cluster.data.display());

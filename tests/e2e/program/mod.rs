@@ -8,15 +8,17 @@ mod etcd;
 mod machine;
 mod manifests;
 mod pods;
+mod readme;
 mod registry;
 
 use e2e::{Case, Cluster};
 
 /// Cases beside a cluster that others use too.
-pub const BESIDE: [Case<Cluster>; 3] = [
+pub const BESIDE: [Case<Cluster>; 4] = [
     Case { name: "program_check_config", run: machine::check_config },
     Case { name: "program_configuration", run: machine::configuration },
     Case { name: "program_install", run: machine::install },
+    Case { name: "program_readme", run: readme::commands },
 ];
 
 /// Cases with clusters of their own.

@@ -33,7 +33,7 @@ pub fn read(path: &Path) -> Result<Option<String>, PkiError> {
 }
 
 fn write_inner(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     if !folder.exists() {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;

@@ -48,7 +48,7 @@ pub enum Opener {
 pub enum SealError {
     #[error("{0:?} is not a recipient: it starts with evk-recipient-")]
     Recipient(String),
-    #[error("the secret key is malformed: it starts with EVK-SECRET-")]
+    #[error("there is no secret key in it: one starts with EVK-SECRET-")]
     Secret,
     #[error("this is not a sealed file of this program")]
     Format,
@@ -226,8 +226,10 @@ impl Opener {
         unhex(text.trim(), PUBLIC).map(Opener::Key).ok_or_else(|| SealError::Recipient(text.to_owned()))
     }
 
+    /// The first secret key in a text: what [`recipient`] gave, also with the words around it.
     pub fn secret(text: &str) -> Result<Opener, SealError> {
-        unhex(text.trim(), SECRET).map(Opener::Key).ok_or(SealError::Secret)
+        let word = text.split_whitespace().find(|word| word.starts_with(SECRET));
+        word.and_then(|word| unhex(word, SECRET)).map(Opener::Key).ok_or(SealError::Secret)
     }
 }
 

@@ -10,6 +10,7 @@ mod host;
 mod inprocess;
 mod join;
 mod kinds;
+mod leftovers;
 mod manifests;
 pub mod names;
 mod node;
@@ -73,7 +74,8 @@ pub fn clean_cgroups(layout: &Layout) -> Result<()> {
     ::node::Cgroups::detect(&root).remove_root().with_context(|| format!("remove the cgroups {root}"))
 }
 
-/// Removes what the network of this instance made on the machine.
+/// Removes what the network of this instance made on the machine, and what its runtime left in shared places.
 pub async fn clean_network(layout: &Layout) -> Result<()> {
-    host::clean_network(layout).await
+    host::clean_network(layout).await?;
+    leftovers::remove(&instance(layout))
 }
