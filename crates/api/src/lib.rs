@@ -11,6 +11,7 @@ pub mod columns;
 pub mod convert;
 pub mod crd;
 pub mod csr;
+pub mod fit;
 pub mod kind;
 pub mod meta;
 pub mod names;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::fit::Labels;
 use api::snapshot::gvr_of;
 use api::{Gvr, Key, Object, Snapshot};
 use base::{Revision, SmolStr};
@@ -12,7 +13,6 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::queue::News;
 use crate::row::{NodeRow, PodRow};
-use crate::rules::Labels;
 
 /// How long a binding that nobody has seen counts.
 const ASSUMED_MAX: SignedDuration = SignedDuration::from_secs(30);

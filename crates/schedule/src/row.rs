@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::fit::{self, Amounts, HostPort, Labels, NodeTerm, Taint, Toleration, parse_selector};
 use api::{Key, Object};
 use base::SmolStr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
-use crate::amount::Amounts;
-use crate::rules::{Labels, NodeTerm, PodTerm, Spread, Taint, Toleration, parse_selector};
+use crate::rules::{PodTerm, Spread};
 
 /// A pod, bound or not.
 #[derive(Clone, Debug)]
@@ -31,8 +31,7 @@ pub struct PodRow {
     pub priority: i32,
     pub preempts: bool,
     pub requests: Amounts,
-    /// Host address, protocol, port.
-    pub ports: Vec<(SmolStr, SmolStr, i32)>,
+    pub ports: Vec<HostPort>,
     pub images: Vec<SmolStr>,
     pub tolerations: Vec<Toleration>,
     pub node_selector: Labels,
@@ -62,7 +61,7 @@ pub struct NodeRow {
     /// By uid: bound and assumed pods that have not ended.
     pub pods: BTreeMap<SmolStr, Arc<PodRow>>,
     pub used: Amounts,
-    /// As [`Amounts::for_score`] counts.
+    /// As [`for_score`] counts.
     pub used_for_score: (i64, i64),
 }
 
@@ -71,6 +70,7 @@ impl PodRow {
     pub fn parse(object: &Object) -> Option<PodRow> {
         // Not through the object's typed cell: a row replaces the typed view, it should not stay in memory.
         let pod: core::Pod = serde_json::from_slice(&object.bytes).ok()?;
+        let (requests, ports) = (fit::requests(&pod), fit::host_ports(&pod));
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let labels = object.header.labels.clone();
@@ -103,8 +103,8 @@ impl PodRow {
             started: status.start_time.as_ref().map(|time| time.0),
             priority: spec.priority.unwrap_or_default(),
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
-            requests: requests(&spec),
-            ports: ports(&spec),
+            requests,
+            ports,
             images: spec.containers.iter().map(|container| text(&container.image)).collect(),
             tolerations: spec.tolerations.iter().flatten().map(Toleration::parse).collect(),
             node_selector: spec.node_selector.iter().flatten().map(|(k, v)| (k.into(), v.into())).collect(),
@@ -132,48 +132,6 @@ impl PodRow {
     }
 }
 
-/// The largest of what the containers need together and what init containers need one after the other, beside the
-/// sidecars started before; plus overhead. Requests of the pod as a whole take precedence.
-fn requests(spec: &core::PodSpec) -> Amounts {
-    let of = |resources: Option<&core::ResourceRequirements>| {
-        Amounts::parse(resources.and_then(|all| all.requests.as_ref()))
-    };
-    let mut total = Amounts::default();
-    for container in &spec.containers {
-        total.add(&of(container.resources.as_ref()));
-    }
-    let mut sidecars = Amounts::default();
-    let mut start = Amounts::default();
-    for container in spec.init_containers.iter().flatten() {
-        let own = of(container.resources.as_ref());
-        let mut now = sidecars.clone();
-        now.add(&own);
-        start.raise_to(&now);
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars = now;
-        }
-    }
-    total.add(&sidecars);
-    total.raise_to(&start);
-    total.0.extend(of(spec.resources.as_ref()).0);
-    total.add(&Amounts::parse(spec.overhead.as_ref()));
-    total.0.insert("pods".into(), 1);
-    total
-}
-
-fn ports(spec: &core::PodSpec) -> Vec<(SmolStr, SmolStr, i32)> {
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let all = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    let hosted = all.filter_map(|port| Some((port, port.host_port.filter(|number| *number > 0)?)));
-    hosted
-        .map(|(port, number)| {
-            let address = port.host_ip.as_deref().filter(|address| !address.is_empty()).unwrap_or("0.0.0.0");
-            (address.into(), port.protocol.as_deref().unwrap_or("TCP").into(), number)
-        })
-        .collect()
-}
-
 fn claims(spec: &core::PodSpec, pod: &Key) -> Vec<SmolStr> {
     let one = |volume: &core::Volume| {
         if let Some(claim) = &volume.persistent_volume_claim {
@@ -184,16 +142,24 @@ fn claims(spec: &core::PodSpec, pod: &Key) -> Vec<SmolStr> {
     spec.volumes.iter().flatten().filter_map(one).collect()
 }
 
+/// What a pod asks for when it asks for nothing, in scores only: 100 m and 200 MiB.
+const CPU_DEFAULT: i64 = 100;
+const MEMORY_DEFAULT: i64 = 200 << 20;
+
+/// The amount as scores see it: pods that ask for nothing still take something.
+pub fn for_score(requests: &Amounts, name: &str) -> i64 {
+    match (name, requests.get(name)) {
+        ("cpu", 0) => CPU_DEFAULT,
+        ("memory", 0) => MEMORY_DEFAULT,
+        (_, amount) => amount,
+    }
+}
+
 impl NodeRow {
     pub fn parse(object: &Object) -> Option<NodeRow> {
         let node: core::Node = serde_json::from_slice(&object.bytes).ok()?;
         let spec = node.spec.unwrap_or_default();
         let status = node.status.unwrap_or_default();
-        let taint = |taint: &core::Taint| Taint {
-            key: taint.key.as_str().into(),
-            value: taint.value.as_deref().unwrap_or_default().into(),
-            effect: taint.effect.as_str().into(),
-        };
         let images = status.images.iter().flatten().flat_map(|image| {
             let size = image.size_bytes.unwrap_or_default();
             image.names.iter().flatten().map(move |name| (SmolStr::from(name), size))
@@ -201,7 +167,7 @@ impl NodeRow {
         Some(NodeRow {
             name: object.key.name.clone(),
             labels: object.header.labels.clone(),
-            taints: spec.taints.iter().flatten().map(taint).collect(),
+            taints: spec.taints.iter().flatten().map(Taint::parse).collect(),
             unschedulable: spec.unschedulable == Some(true),
             allocatable: Amounts::parse(status.allocatable.as_ref().or(status.capacity.as_ref())),
             images: images.collect(),
@@ -212,16 +178,16 @@ impl NodeRow {
     pub fn add(&mut self, pod: Arc<PodRow>) {
         self.remove(&pod.uid);
         self.used.add(&pod.requests);
-        self.used_for_score.0 += pod.requests.for_score("cpu");
-        self.used_for_score.1 += pod.requests.for_score("memory");
+        self.used_for_score.0 += for_score(&pod.requests, "cpu");
+        self.used_for_score.1 += for_score(&pod.requests, "memory");
         self.pods.insert(pod.uid.clone(), pod);
     }
 
     pub fn remove(&mut self, uid: &SmolStr) -> Option<Arc<PodRow>> {
         let pod = self.pods.remove(uid)?;
         self.used.subtract(&pod.requests);
-        self.used_for_score.0 -= pod.requests.for_score("cpu");
-        self.used_for_score.1 -= pod.requests.for_score("memory");
+        self.used_for_score.0 -= for_score(&pod.requests, "cpu");
+        self.used_for_score.1 -= for_score(&pod.requests, "memory");
         Some(pod)
     }
 }

@@ -2,50 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use api::fit::Labels;
 use api::{LabelSelector, Tree};
 use base::SmolStr;
 use k8s_openapi::api::core::v1 as core;
-
-pub type Labels = BTreeMap<SmolStr, SmolStr>;
-
-/// One alternative of a node selector: labels and fields (`metadata.name`).
-#[derive(Clone, Debug, Default)]
-pub struct NodeTerm {
-    labels: LabelSelector,
-    fields: LabelSelector,
-    /// A term without any requirement matches nothing.
-    empty: bool,
-}
-
-impl NodeTerm {
-    pub fn parse(term: &core::NodeSelectorTerm) -> NodeTerm {
-        let of = |list: Option<&Vec<core::NodeSelectorRequirement>>| {
-            let expressions = serde_json::to_value(list.cloned().unwrap_or_default()).unwrap_or_default();
-            LabelSelector::from_tree(&serde_json::json!({ "matchExpressions": expressions })).ok()
-        };
-        let labels = of(term.match_expressions.as_ref());
-        let fields = of(term.match_fields.as_ref());
-        match (labels, fields) {
-            (Some(labels), Some(fields)) => NodeTerm { empty: labels.is_empty() && fields.is_empty(), labels, fields },
-            // A term that cannot be read must not let a pod anywhere.
-            _ => NodeTerm { empty: true, ..NodeTerm::default() },
-        }
-    }
-
-    pub fn matches(&self, name: &SmolStr, labels: &Labels) -> bool {
-        let fields = BTreeMap::from([(SmolStr::new_static("metadata.name"), name.clone())]);
-        !self.empty && self.labels.matches(labels) && self.fields.matches(&fields)
-    }
-}
-
-/// Any term suffices; an absent selector matches every node.
-pub fn parse_selector(selector: Option<&core::NodeSelector>) -> Option<Vec<NodeTerm>> {
-    Some(selector?.node_selector_terms.iter().map(NodeTerm::parse).collect())
-}
-
-pub fn any_term(terms: Option<&Vec<NodeTerm>>, name: &SmolStr, labels: &Labels) -> bool {
-    terms.is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
-}
 
 /// A term of pod affinity or anti-affinity.
 #[derive(Clone, Debug)]
@@ -135,37 +95,4 @@ fn nothing() -> LabelSelector {
     let requirement = |operator| api::selector::Requirement { key: "-".into(), operator, values: vec![] };
     let both = [api::selector::Operator::Exists, api::selector::Operator::DoesNotExist];
     LabelSelector { requirements: both.into_iter().map(requirement).collect() }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taint {
-    pub key: SmolStr,
-    pub value: SmolStr,
-    pub effect: SmolStr,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Toleration {
-    key: SmolStr,
-    exists: bool,
-    value: SmolStr,
-    effect: SmolStr,
-}
-
-impl Toleration {
-    pub fn parse(toleration: &core::Toleration) -> Toleration {
-        let text = |part: &Option<String>| SmolStr::from(part.as_deref().unwrap_or_default());
-        Toleration {
-            key: text(&toleration.key),
-            exists: toleration.operator.as_deref() == Some("Exists"),
-            value: text(&toleration.value),
-            effect: text(&toleration.effect),
-        }
-    }
-
-    pub fn tolerates(&self, taint: &Taint) -> bool {
-        let effect = self.effect.is_empty() || self.effect == taint.effect;
-        let key = self.key.is_empty() && self.exists || self.key == taint.key;
-        effect && key && (self.exists || self.value == taint.value)
-    }
 }

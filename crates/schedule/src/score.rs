@@ -6,7 +6,7 @@ use base::SmolStr;
 
 use crate::cache::Cache;
 use crate::filter::{Placement, SpreadState, spread_defaults};
-use crate::row::{NodeRow, PodRow};
+use crate::row::{NodeRow, PodRow, for_score};
 use crate::rules::PodTerm;
 
 const MAX: i64 = 100;
@@ -41,8 +41,8 @@ fn tie(uid: &SmolStr, node: &SmolStr) -> u64 {
 /// (used with this pod, there is) for cpu and memory.
 fn shares(pod: &PodRow, node: &NodeRow) -> [(i64, i64); 2] {
     [
-        (node.used_for_score.0 + pod.requests.for_score("cpu"), node.allocatable.get("cpu")),
-        (node.used_for_score.1 + pod.requests.for_score("memory"), node.allocatable.get("memory")),
+        (node.used_for_score.0 + for_score(&pod.requests, "cpu"), node.allocatable.get("cpu")),
+        (node.used_for_score.1 + for_score(&pod.requests, "memory"), node.allocatable.get("memory")),
     ]
 }
 

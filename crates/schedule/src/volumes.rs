@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::fit::{NodeTerm, any_term, parse_selector};
 use api::snapshot::gvr_of;
 use api::{Key, Object, Op, PatchType, Preconditions, Snapshot};
 use base::SmolStr;
@@ -12,7 +13,7 @@ use serde_json::json;
 use crate::cache::Cache;
 use crate::message::Refusal;
 use crate::row::{NodeRow, PodRow};
-use crate::rules::{NodeTerm, any_term, parse_selector, selector};
+use crate::rules::selector;
 
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";

@@ -7,6 +7,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use api::fit::selected;
 use api::snapshot::gvr_of;
 use api::{Gvr, Index, Key, Object, Op, Plan, Snapshot, Stream, Tree};
 use base::SmolStr;
@@ -16,7 +17,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Toleration};
 use serde_json::json;
 
 use crate::kit::keys::{self, ORPHAN};
-use crate::kit::node::{selected, tolerates_all};
+use crate::kit::node::tolerates_all;
 use crate::kit::pod::{Available, PodRef, from_template};
 use crate::kit::revision::{HASH_LABEL, History};
 use crate::kit::value::int;
@@ -129,7 +130,7 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
 fn eligible(spec: &PodSpec, node: &Object) -> (bool, bool) {
     let Ok(typed) = node.typed::<Node>() else { return (false, false) };
     let named = spec.node_name.as_deref().is_none_or(|name| name.is_empty() || node.key.name == name);
-    if !named || !selected(spec, node) {
+    if !named || !selected(spec, &node.key.name, &node.header.labels) {
         return (false, false);
     }
     let mut tolerations = spec.tolerations.clone().unwrap_or_default();

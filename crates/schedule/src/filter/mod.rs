@@ -6,6 +6,7 @@ mod spread;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::fit::{Taint, any_term, clash};
 use base::SmolStr;
 
 pub use self::affinity::AffinityState;
@@ -14,7 +15,6 @@ use crate::cache::Cache;
 use crate::message::Refusal;
 use crate::queue::News;
 use crate::row::{NodeRow, PodRow};
-use crate::rules::{Taint, any_term};
 use crate::volumes::Volumes;
 
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
@@ -107,11 +107,6 @@ fn node_affinity(pod: &PodRow, node: &NodeRow) -> Result<(), Refusal> {
 }
 
 fn ports(pod: &PodRow, node: &NodeRow) -> Result<(), Refusal> {
-    let everywhere = |address: &str| address == "0.0.0.0" || address == "::";
-    let clash = |wanted: &(SmolStr, SmolStr, i32), taken: &(SmolStr, SmolStr, i32)| {
-        let address = wanted.0 == taken.0 || everywhere(&wanted.0) || everywhere(&taken.0);
-        address && wanted.1 == taken.1 && wanted.2 == taken.2
-    };
     let mut taken = node.pods.values().filter(|other| other.uid != pod.uid).flat_map(|other| &other.ports);
     if taken.any(|taken| pod.ports.iter().any(|wanted| clash(wanted, taken))) {
         return Err(Refusal::curable("node(s) didn't have free ports for the requested pod ports"));

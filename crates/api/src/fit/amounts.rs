@@ -1,13 +1,9 @@
-//! Amounts of resources, in the units the scheduler counts in.
+//! Amounts of resources, in the units that decisions about room are made in.
 
 use std::collections::BTreeMap;
 
 use base::SmolStr;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
-/// What a pod asks for when it asks for nothing, in scores only: 100 m and 200 MiB.
-const CPU_DEFAULT: i64 = 100;
-const MEMORY_DEFAULT: i64 = 200 << 20;
 
 /// Resource name -> amount: milli cores for `cpu`, bytes or pieces for the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +12,7 @@ pub struct Amounts(pub BTreeMap<SmolStr, i64>);
 impl Amounts {
     pub fn parse(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
         let one = |(name, quantity): (&String, &Quantity)| {
-            let parsed = api::Quantity::parse(&quantity.0).unwrap_or_default();
+            let parsed = crate::Quantity::parse(&quantity.0).unwrap_or_default();
             let amount = if name == "cpu" { parsed.milli_ceil() } else { parsed.value_ceil() };
             (SmolStr::from(name), amount)
         };
@@ -44,15 +40,6 @@ impl Amounts {
         for (name, amount) in &other.0 {
             let mine = self.0.entry(name.clone()).or_default();
             *mine = (*mine).max(*amount);
-        }
-    }
-
-    /// The amount as scores see it: pods that ask for nothing still take something.
-    pub fn for_score(&self, name: &str) -> i64 {
-        match (name, self.0.get(name).copied().unwrap_or_default()) {
-            ("cpu", 0) => CPU_DEFAULT,
-            ("memory", 0) => MEMORY_DEFAULT,
-            (_, amount) => amount,
         }
     }
 }
