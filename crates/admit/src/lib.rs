@@ -41,7 +41,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use admission::awaited_account;
+pub use admission::{awaited_account, node_may_set_label};
 pub use admitted::{Admitted, Batch, Change, Expect, Place, Write};
 pub use pipeline::{Outcome, admit};
 pub use ports::{Config, NoWebhooks, Operation, Ports, Reader, Review, Webhooks, storage_of};

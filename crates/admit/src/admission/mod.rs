@@ -13,6 +13,7 @@ mod storage;
 
 pub use account::awaited_account;
 use api::{Status, Tree};
+pub use node::node_may_set_label;
 
 use crate::Change;
 use crate::context::{Cx, Gathered};

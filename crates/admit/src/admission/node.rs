@@ -10,7 +10,33 @@ use crate::{WriteVerb, doc};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Labels that say where a node may run what; a node must not give itself any.
-const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io/";
+const RESTRICTED: &str = "node-restriction.kubernetes.io";
+/// Domains of the project's labels, of which a node sets only those that describe it.
+const RESERVED: [&str; 2] = ["kubernetes.io", "k8s.io"];
+const OWN_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+const OWN_LABELS: [&str; 11] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
+
+/// Whether a node may give itself this label.
+pub fn node_may_set_label(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let within = |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|sub| sub.ends_with('.'));
+    if within(RESTRICTED) {
+        return false;
+    }
+    !RESERVED.into_iter().any(within) || OWN_DOMAINS.into_iter().any(within) || OWN_LABELS.contains(&key)
+}
 
 pub(super) fn restrict(cx: &Cx<'_>, tree: Option<&Tree>, old: Option<&Tree>) -> Result<(), Status> {
     let Some(node) = node_identity(cx.user) else { return Ok(()) };
@@ -95,14 +121,16 @@ fn own_node(cx: &Cx<'_>, node: &str, tree: Option<&Tree>, old: Option<&Tree>) ->
         return refuse(cx, &format!("node {node:?} is not allowed to modify node {name:?}"));
     }
     let Some(tree) = tree else { return Ok(()) };
-    let labels = |tree: &Tree| -> BTreeSet<String> {
-        let labels = doc::entries(tree, "metadata.labels").filter(|(key, _)| key.contains(RESTRICTED_LABELS));
-        labels.map(|(key, value)| format!("{key}={value}")).collect()
+    let labels = |tree: &Tree| -> BTreeSet<(String, String)> {
+        let labels = doc::entries(tree, "metadata.labels").filter(|(key, _)| !node_may_set_label(key));
+        labels.map(|(key, value)| (key.to_string(), value.to_string())).collect()
     };
     let had = old.map(labels).unwrap_or_default();
-    if labels(tree) != had {
-        let changed: Vec<String> = labels(tree).symmetric_difference(&had).cloned().collect();
-        return refuse(cx, &format!("is not allowed to modify labels: {}", changed.join(", ")));
+    let changed: BTreeSet<String> = labels(tree).symmetric_difference(&had).map(|(key, _)| key.clone()).collect();
+    if !changed.is_empty() {
+        let changed = changed.into_iter().collect::<Vec<_>>().join(", ");
+        let doing = if old.is_some() { "modify labels" } else { "set the following labels" };
+        return refuse(cx, &format!("is not allowed to {doing}: {changed}"));
     }
     if let Some(old) = old.filter(|_| cx.sub().is_empty()) {
         if doc::get(tree, "spec.taints") != doc::get(old, "spec.taints") {

@@ -86,6 +86,25 @@ fn a_node_writes_only_itself() {
 }
 
 #[test]
+fn a_node_gives_itself_no_role() {
+    let mut world = world();
+    world.user = User { name: "system:node:n1".into(), groups: vec!["system:nodes".into()], ..User::default() };
+    let node =
+        |labels: api::Tree| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": labels}});
+    let refused = world.create(&node(json!({"node-role.kubernetes.io/control-plane": ""}))).unwrap_err().message;
+    assert!(
+        refused.contains("is not allowed to set the following labels: node-role.kubernetes.io/control-plane"),
+        "{refused}"
+    );
+    let fine =
+        json!({"kubernetes.io/os": "linux", "node.kubernetes.io/x": "y", "example.com/disk": "ssd", "plain": "z"});
+    let mut made = world.create(&node(fine)).unwrap().object;
+    made["metadata"]["labels"]["a.node-restriction.kubernetes.io/b"] = json!("c");
+    let refused = world.update(&made).unwrap_err().message;
+    assert!(refused.contains("is not allowed to modify labels: a.node-restriction.kubernetes.io/b"), "{refused}");
+}
+
+#[test]
 fn nobody_grants_what_they_lack() {
     let mut world = world();
     world.user = User { name: "bob".into(), ..User::default() };
