@@ -12,6 +12,7 @@ mod extend;
 mod format;
 mod network;
 mod pod;
+mod pod_resize;
 mod pod_update;
 mod raw;
 mod rbac;

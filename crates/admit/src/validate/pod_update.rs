@@ -3,7 +3,7 @@
 use api::Tree;
 use serde_json::json;
 
-use super::container;
+use super::pod_resize;
 use crate::causes::{At, Causes};
 use crate::doc;
 
@@ -13,12 +13,7 @@ pub(super) fn check(sub: &str, tree: &Tree, old: &Tree, causes: &mut Causes) {
     let at = At::of("spec");
     match sub {
         "ephemeralcontainers" => ephemeral(tree, old, causes),
-        "resize" => {
-            for (index, one) in doc::items(tree, "spec.containers").iter().enumerate() {
-                let at = at.child("containers").index(index).child("resources");
-                container::resources(doc::get(one, "resources"), &at, causes);
-            }
-        }
+        "resize" => pod_resize::check(tree, old, causes),
         _ => ordinary(tree, old, &at, causes),
     }
 }
