@@ -13,6 +13,7 @@ pub mod crd;
 pub mod csr;
 pub mod fit;
 pub mod kind;
+pub mod local_path;
 pub mod meta;
 pub mod names;
 pub mod object;

@@ -37,7 +37,6 @@ mod testing;
 
 pub use config::{Config, Ctx, Usage, UsageOf};
 pub use kinds::every_kind;
-pub use volumes::LOCAL_PATH_PROVISIONER;
 
 use api::{Gvr, Index, Key, Object, Plan, Snapshot};
 use jiff::Timestamp;
@@ -107,6 +106,7 @@ pub fn all(config: &Config) -> Vec<Controller> {
         volumes::volumes(),
         volumes::claim_protection(),
         volumes::volume_protection(),
+        volumes::reclaimer(),
     ];
     if !config.cluster_cidrs.is_empty() {
         all.push(node::cidr::controller());

@@ -1,5 +1,6 @@
 //! Volumes on a node's own disk: a folder under one path, made where the first pod of the claim goes.
 
+use api::local_path::{FINALIZER, PROVISIONED_BY, PROVISIONER, folder};
 use api::snapshot::gvr_of;
 use api::{Key, Object, Plan, Snapshot, Tree};
 use jiff::Timestamp;
@@ -7,13 +8,12 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 
-use super::{PROVISIONED_BY, SELECTED_NODE, class_of};
+use super::protection::VOLUME;
+use super::{SELECTED_NODE, class_of};
 use crate::kit::value::{annotation, text};
 use crate::kit::{keys, op};
 use crate::{Controller, Ctx, Watch};
 
-/// Named as the provisioner that users of small clusters know, so that their classes and claims carry over.
-pub const PROVISIONER: &str = "rancher.io/local-path";
 const CLASS: &str = "local-path";
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -102,14 +102,14 @@ fn plan(ctx: &Ctx, snapshot: &Snapshot, key: &Key, _: Timestamp) -> Plan {
 
 fn volume(claim: &Object, tree: &Tree, class: &Tree, node: &Object, name: &str, base: &str) -> Tree {
     let hostname = node.header.labels.get(HOSTNAME).unwrap_or(&node.key.name);
-    let path = format!("{base}/{name}_{}_{}", claim.key.namespace, claim.key.name);
+    let path = format!("{base}/{}", folder(name, &claim.key.namespace, &claim.key.name));
     let terms = json!([{"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": [hostname]}]}]);
     let part = |pointer: &str, fallback: Tree| tree.pointer(pointer).cloned().unwrap_or(fallback);
     json!({
         "apiVersion": "v1", "kind": "PersistentVolume",
         "metadata": {
             "name": name, "annotations": {PROVISIONED_BY: PROVISIONER, SELECTED_NODE: node.key.name},
-            "finalizers": ["kubernetes.io/pv-protection"],
+            "finalizers": [VOLUME, FINALIZER],
         },
         "spec": {
             "capacity": {"storage": part("/spec/resources/requests/storage", json!("0"))},

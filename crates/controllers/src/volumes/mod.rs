@@ -3,6 +3,7 @@
 mod binder;
 mod local_path;
 mod protection;
+mod reclaim;
 
 #[cfg(test)]
 mod tests;
@@ -16,11 +17,11 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use crate::kit::value::{annotation, text};
 
 pub use binder::{claims, volumes};
-pub use local_path::{PROVISIONER as LOCAL_PATH_PROVISIONER, classes, provisioner};
+pub use local_path::{classes, provisioner};
 pub use protection::{claim_protection, volume_protection};
+pub use reclaim::reclaimer;
 
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 

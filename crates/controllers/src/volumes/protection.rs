@@ -11,7 +11,8 @@ use crate::kit::{keys, op};
 use crate::{Controller, Ctx, Watch};
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
-const VOLUME: &str = "kubernetes.io/pv-protection";
+/// Stays on a volume while it is bound.
+pub(super) const VOLUME: &str = "kubernetes.io/pv-protection";
 
 pub fn claim_protection() -> Controller {
     Controller {

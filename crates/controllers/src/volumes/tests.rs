@@ -1,15 +1,17 @@
 //! Claims meet volumes: binding, provisioning, protection.
 
 use api::Tree;
+use api::local_path::{FINALIZER, PROVISIONED_BY, PROVISIONER, RECLAIM, RECLAIMED};
 use serde_json::json;
 
 use crate::testing::{World, gvr};
 
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "persistentvolumeclaim-binder",
     "persistentvolume-binder",
     "persistentvolumeclaim-protection",
     "persistentvolume-protection",
+    "local-path-reclaimer",
     "local-path-provisioner",
     "local-path-class",
 ];
@@ -55,6 +57,49 @@ fn a_claim_waits_for_its_pod_then_gets_a_folder() {
     world.edit("v1", "Pod", "a/p", json!({"status": {"phase": "Succeeded"}}));
     world.converge();
     assert!(world.get("v1", "PersistentVolumeClaim", "a/data").is_null());
+    // The volume goes after its folder, for which the node is asked; it may be away for long.
+    let folder = format!("pvc-{uid}_a_data");
+    let asked = |world: &World| world.get("v1", "Node", "n1")["metadata"]["annotations"][RECLAIM].clone();
+    assert_eq!(asked(&world), json!(folder));
+    assert_eq!(world.list("v1", "PersistentVolume").len(), 1);
+    world.edit("v1", "Node", "n1", json!({"metadata": {"annotations": {RECLAIMED: folder}}}));
+    world.converge();
+    assert!(world.list("v1", "PersistentVolume").is_empty());
+    assert!(asked(&world).is_null(), "nothing is left to ask");
+}
+
+/// A volume whose claim is gone and that somebody deletes.
+fn left_over(policy: &str) -> World {
+    let mut world = World::new(&ALL);
+    world.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}));
+    world.put(json!({
+        "apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": "v", "annotations": {"volume.kubernetes.io/selected-node": "n1", PROVISIONED_BY: PROVISIONER},
+                     "finalizers": ["kubernetes.io/pv-protection", FINALIZER]},
+        "spec": {"persistentVolumeReclaimPolicy": policy, "hostPath": {"path": "/s/pvc-1_a_b"},
+                 "claimRef": {"namespace": "a", "name": "b", "uid": "gone"}},
+        "status": {"phase": "Bound"},
+    }));
+    world.converge();
+    world
+}
+
+#[test]
+fn a_retained_volume_goes_without_its_folder() {
+    let mut world = left_over("Retain");
+    assert_eq!(world.list("v1", "PersistentVolume").len(), 1);
+    world.delete("v1", "PersistentVolume", "v", None);
+    world.converge();
+    assert!(world.list("v1", "PersistentVolume").is_empty());
+    assert!(world.get("v1", "Node", "n1")["metadata"]["annotations"].is_null());
+}
+
+#[test]
+fn a_node_that_left_the_cluster_holds_no_volume() {
+    let mut world = left_over("Delete");
+    assert_eq!(world.list("v1", "PersistentVolume").len(), 1);
+    world.delete("v1", "Node", "n1", None);
+    world.converge();
     assert!(world.list("v1", "PersistentVolume").is_empty());
 }
 
