@@ -7,6 +7,7 @@ mod drain;
 mod helm;
 mod kubectl;
 mod names;
+mod node;
 mod program;
 mod saas;
 mod streams;
@@ -25,7 +26,7 @@ const PROGRAMS_AT_ONCE: usize = 2;
 fn main() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::lane("e2e", 1))?;
     let cases = basics::CASES.into_iter().chain(kubectl::CASES).chain(streams::CASES);
-    let cases: Vec<Case<Cluster>> = cases.chain(helm::CASES).collect();
+    let cases: Vec<Case<Cluster>> = cases.chain(helm::CASES).chain(node::CASES).collect();
     let ready = [Case { name: "node_is_ready", run: basics::node_is_ready }];
     let good = run_all(&cluster, &ready, 1);
     let good = run_all(&cluster, &cases, AT_ONCE) && good;

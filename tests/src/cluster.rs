@@ -15,6 +15,9 @@ use crate::wait::eventually;
 /// How long a started server may take until it answers, in a debug build on a busy machine.
 const READY_BOUND: Duration = Duration::from_secs(60);
 
+/// A build machine's disk is often full by measures of a server: what is tested must not depend on it.
+const EVICTION: &str = "--eviction-hard=memory.available<100Mi,nodefs.available<500Mi,imagefs.available<500Mi";
+
 /// Choices of a cluster that differ between lanes.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -111,6 +114,7 @@ impl Cluster {
             format!("--node-name={}", self.host.name),
             format!("--node-ip={}", self.host.address),
             format!("--write-kubeconfig={}", self.kubeconfig().display()),
+            EVICTION.to_owned(),
         ];
         arguments.extend(self.options.arguments.iter().cloned());
         arguments
@@ -235,6 +239,7 @@ impl Agent {
             format!("--data-dir={}", data.display()),
             format!("--node-name={}", host.name),
             format!("--node-ip={}", host.address),
+            EVICTION.to_owned(),
         ];
         tool.leading.extend(arguments.map(Into::into));
         let mut command = Command::new(&tool.program);

@@ -2,11 +2,11 @@
 //!
 //! Containers outlive it: draining stops the tasks and leaves every pod as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use api::{Gvr, Object};
+use api::{Gvr, Key, Object};
 use base::{Chain, SmolStr};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core;
@@ -15,17 +15,24 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use view::{Client, View, Watched};
 
+use crate::admission;
 use crate::cgroup::Cgroups;
 use crate::config::{Config, Ports};
 use crate::context::Context;
+use crate::counts::Counts;
 use crate::events::Recorder;
 use crate::images::Images;
 use crate::limits;
 use crate::logs;
 use crate::machine;
 use crate::objects::Objects;
+use crate::pod::Outcome;
+use crate::pod::fsm::phase_is_final;
+use crate::pod::resize;
 use crate::pod::worker::{Command, PodView, Seen, Worker};
-use crate::register::Registrar;
+use crate::pressure::monitor::Monitor;
+use crate::reclaim::Reclaimer;
+use crate::register::{Registrar, nodes};
 use crate::runtime::{ContainerState, Runtime, RuntimeError, RuntimeEventKind, labels};
 use crate::server::Server;
 use crate::volumes::{VolumesContext, tokens::Tokens};
@@ -89,6 +96,11 @@ impl Pods {
         self.workers.read().expect("no holder of this lock panics").get(uid).map(|handle| handle.view.clone())
     }
 
+    /// Makes a pod leave; false where it is busy or gone.
+    pub fn evict(&self, uid: &str, outcome: Outcome) -> bool {
+        self.get(uid).is_some_and(|handle| handle.commands.try_send(Command::Evict(outcome)).is_ok())
+    }
+
     fn get(&self, uid: &str) -> Option<Handle> {
         self.workers.read().expect("no holder of this lock panics").get(uid).cloned()
     }
@@ -113,8 +125,13 @@ impl Agent {
         let look = Arc::new(Notify::new());
         let lister = Lister { context: context.clone(), pods: pods.clone(), look: look.clone() };
         tasks.spawn(lister.run(drain.clone()));
+        tasks.spawn(Monitor::new(context.clone(), pods.clone()).run(drain.clone()));
         tasks.spawn(rotate_logs(context.clone(), pods.clone(), drain.clone()));
-        let dispatcher = Dispatcher { context, pods, look, workers: JoinSet::new(), drain: drain.clone() };
+        if let Some(reclaimer) = Reclaimer::new(&context) {
+            tasks.spawn(reclaimer.run(drain.clone()));
+        }
+        let (workers, rejected, deferred) = (JoinSet::new(), BTreeSet::new(), BTreeMap::new());
+        let dispatcher = Dispatcher { context, pods, look, workers, rejected, deferred, drain: drain.clone() };
         tasks.spawn(dispatcher.run());
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -139,10 +156,12 @@ impl Agent {
             tokens: Tokens::default(),
             clock: ports.clock.clone(),
             pods_root,
+            local_path: config.local_path.clone(),
         };
         let events = Recorder::start(client.clone(), ports.clock.clone(), ports.rng.clone(), &config.node_name);
         let watched = vec![
             Watched::all(Gvr::new("", "v1", "services"), &[]),
+            Watched::all(nodes(), &[]).with_fields(&format!("metadata.name={}", config.node_name)),
             Watched::all(Gvr::new("", "v1", "pods"), &[]).with_fields(&format!("spec.nodeName={}", config.node_name)),
         ];
         Ok(Arc::new(Context {
@@ -151,6 +170,9 @@ impl Agent {
             images: Images::new(runtime.clone(), ports.clock.clone()),
             cgroups: Cgroups::detect(&config.cgroup_root),
             runtime_name: RwLock::new("containerd".to_owned()),
+            handlers: RwLock::default(),
+            counts: Counts::default(),
+            pressure: watch::Sender::default(),
             config,
             ports,
             client,
@@ -169,17 +191,26 @@ struct Dispatcher {
     pods: Pods,
     look: Arc<Notify>,
     workers: JoinSet<SmolStr>,
+    /// Pods that were not taken: they hold nothing.
+    rejected: BTreeSet<SmolStr>,
+    /// Records whose resources did not fit.
+    deferred: BTreeMap<SmolStr, Arc<core::Pod>>,
     drain: CancellationToken,
 }
 
 impl Dispatcher {
     async fn run(mut self) {
+        // Selectors are judged by the node's labels.
+        let known = self.context.view.wait_for(|snapshot| snapshot.stream(&nodes()).synced);
+        let _ = tokio::time::timeout(limits::OBJECT_WAIT, self.drain.run_until_cancelled(known)).await;
         let gvr = Gvr::new("", "v1", "pods");
         let mut changes = self.context.view.changes();
+        let mut resizes = tokio::time::interval(limits::RESIZE_LOOK_EVERY);
         loop {
             tokio::select! { biased;
                 () = self.drain.cancelled() => break,
                 Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => self.on_ended(ended),
+                _ = resizes.tick(), if !self.deferred.is_empty() => self.retry_resizes().await,
                 change = changes.next() => match change {
                     None => break,
                     Some(change) if change.gvr != gvr => {}
@@ -208,19 +239,100 @@ impl Dispatcher {
             }
         };
         let uid = object.header.uid.clone();
-        if self.pods.get(&uid).is_some() {
-            self.tell(&uid, Command::Spec(pod)).await;
+        if let Some(handle) = self.pods.get(&uid) {
+            let held = handle.view.borrow().pod.clone();
+            self.tell_spec(&uid, pod, &held).await;
             return;
         }
         let (commands, inbox) = mpsc::channel(limits::WORKER_QUEUE_MAX);
-        let (worker, view) = Worker::new(self.context.clone(), &pod, inbox, self.drain.clone());
+        let rejection = self.judge(&pod).await;
+        if rejection.is_some() {
+            self.rejected.insert(uid.clone());
+        }
+        let held = Arc::new(resize::adopted(&pod));
+        let (worker, view) = Worker::new(self.context.clone(), &held, rejection, inbox, self.drain.clone());
         let handle = Handle { commands, view };
         self.pods.workers.write().expect("no holder of this lock panics").insert(uid.clone(), handle);
+        let (named, first) = (uid.clone(), held.clone());
         self.workers.spawn(async move {
-            worker.run(pod).await;
-            uid
+            worker.run(first).await;
+            named
         });
         self.look.notify_one();
+        if resize::is_wanted(&pod, &held) {
+            self.tell_spec(&uid, pod, &held).await;
+        }
+    }
+
+    /// Passes a record on with the resources that are promised: what it asks for, where that fits.
+    async fn tell_spec(&mut self, uid: &SmolStr, record: Arc<core::Pod>, held: &core::Pod) {
+        self.deferred.remove(uid);
+        if !resize::is_wanted(&record, held) {
+            self.tell(uid, Command::Spec(record, None)).await;
+            return;
+        }
+        let room = self.context.room(self.context.node().as_deref(), self.others(&record));
+        match resize::judge(&record, &room) {
+            None => self.tell(uid, Command::Spec(record, None)).await,
+            Some(pending) => {
+                let promised = Arc::new(resize::overlay(&record, held));
+                self.deferred.insert(uid.clone(), record);
+                self.tell(uid, Command::Spec(promised, Some(pending))).await;
+            }
+        }
+    }
+
+    /// What did not fit may fit by now.
+    async fn retry_resizes(&mut self) {
+        for (uid, record) in self.deferred.clone() {
+            match self.pods.get(&uid) {
+                Some(handle) => {
+                    let held = handle.view.borrow().pod.clone();
+                    self.tell_spec(&uid, record, &held).await;
+                }
+                None => drop(self.deferred.remove(&uid)),
+            }
+        }
+    }
+
+    /// Whether a pod that comes can run here. One that was taken once is not judged again: it may run.
+    async fn judge(&self, pod: &core::Pod) -> Option<Outcome> {
+        let status = pod.status.as_ref();
+        let taken = status.is_some_and(|status| status.start_time.is_some());
+        if taken || pod.metadata.deletion_timestamp.is_some() || phase_is_final(pod) {
+            return None;
+        }
+        let others = self.others(pod);
+        let refusal = admission::judge(pod, &self.context.room(self.context.node().as_deref(), others.clone()))?;
+        if refusal.reason != admission::NODE_AFFINITY {
+            return Some(refusal);
+        }
+        // The labels may have changed a moment ago.
+        let key = Key::cluster(&self.context.config.node_name);
+        let newest = self.context.client.get(&nodes(), &key).await.ok()?;
+        let newest = Object::parse(newest.to_string().into()).ok();
+        admission::judge(pod, &self.context.room(newest.as_ref(), others))
+    }
+
+    /// Pods that hold their part of the node.
+    fn others(&self, pod: &core::Pod) -> Vec<Arc<core::Pod>> {
+        let stream = self.context.view.snapshot().stream(&Gvr::new("", "v1", "pods"));
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let holds = |object: &&Arc<Object>| {
+            let of = &object.header.uid;
+            let live = self.pods.get(of).map(|handle| !handle.view.borrow().over);
+            of != uid && !self.rejected.contains(of) && live != Some(false)
+        };
+        let others = stream.iter().filter(holds).filter_map(|object| object.typed::<core::Pod>().ok());
+        let started = |pod: &core::Pod| pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        let known = |pod: &core::Pod| self.pods.get(pod.metadata.uid.as_deref().unwrap_or_default()).is_some();
+        let others = others.filter(|pod| !phase_is_final(pod) && (started(pod) || known(pod)));
+        // Of those that run here what they were promised counts, not what they wish for.
+        let held = |pod: Arc<core::Pod>| {
+            let handle = self.pods.get(pod.metadata.uid.as_deref().unwrap_or_default());
+            handle.map_or(pod, |handle| handle.view.borrow().pod.clone())
+        };
+        others.map(held).collect()
     }
 
     /// A worker that does not keep up (it never waits for anything slow) holds the dispatcher only until it reads.
@@ -233,6 +345,7 @@ impl Dispatcher {
     fn on_ended(&mut self, ended: Result<SmolStr, tokio::task::JoinError>) {
         match ended {
             Ok(uid) => {
+                self.rejected.remove(&uid);
                 self.pods.workers.write().expect("no holder of this lock panics").remove(&uid);
             }
             Err(error) => tracing::error!(%error, "a pod's worker panicked"),

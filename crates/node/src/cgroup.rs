@@ -94,17 +94,47 @@ impl Cgroups {
                 }
             }
         }
-        if let Some(spec) = &pod.spec {
-            self.limit(&path, spec);
-        }
+        self.fit(pod);
         Ok(())
     }
 
-    fn limit(&self, path: &str, spec: &core::PodSpec) {
-        let (cpu, cpu_limit, memory_limit) = resources::of_pod(spec);
-        let shares = resources::shares(cpu);
-        let quota = cpu_limit.filter(|limit| *limit != 0).map(resources::quota);
-        let memory = memory_limit.filter(|limit| *limit != 0);
+    /// Sets what the pod as a whole may use.
+    pub fn fit(&self, pod: &core::Pod) {
+        if let Some(spec) = &pod.spec {
+            let (cpu, quota, memory) = whole(spec);
+            self.limit(&self.pod_parent(pod), resources::shares(cpu), quota, memory);
+        }
+    }
+
+    /// Room for containers that are about to get more: the larger of what is and what is to be.
+    pub fn grow(&self, pod: &core::Pod) {
+        let Some(spec) = &pod.spec else { return };
+        let path = self.pod_parent(pod);
+        let (cpu, quota, memory) = whole(spec);
+        let number = |file: &str| {
+            let mount = self.controller(file.split('.').next().unwrap_or_default())?;
+            let text = fs::read_to_string(below(mount, &path).join(file)).ok()?;
+            text.split_whitespace().next()?.parse::<i64>().ok()
+        };
+        let (quota_file, memory_file) = match &self.mounts {
+            Hierarchies::V1(_) => ("cpu.cfs_quota_us", "memory.limit_in_bytes"),
+            Hierarchies::V2(_) => ("cpu.max", "memory.max"),
+        };
+        // No number means no limit, which is room enough.
+        let larger = |file: &str, wanted: i64| number(file).filter(|have| 0 < *have).map(|have| have.max(wanted));
+        let quota = quota.and_then(|quota| larger(quota_file, quota));
+        let memory = memory.and_then(|memory| larger(memory_file, memory));
+        self.limit(&path, resources::shares(cpu), quota, memory);
+    }
+
+    fn controller(&self, name: &str) -> Option<&PathBuf> {
+        match &self.mounts {
+            Hierarchies::V1(mounts) => mounts.iter().find(|(have, _)| have == name).map(|(_, mount)| mount),
+            Hierarchies::V2(mount) => Some(mount),
+        }
+    }
+
+    fn limit(&self, path: &str, shares: i64, quota: Option<i64>, memory: Option<i64>) {
         match &self.mounts {
             Hierarchies::V1(mounts) => {
                 for (controller, mount) in mounts {
@@ -141,6 +171,14 @@ impl Cgroups {
         }
     }
 
+    /// Processes and threads of a pod; 0 where the machine does not count them.
+    pub fn processes(&self, uid: &str) -> i64 {
+        let mount = self.controller("pids");
+        let paths = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort].map(|qos| self.pod_path(qos, uid));
+        let counts = paths.iter().filter_map(|path| fs::read_to_string(below(mount?, path).join("pids.current")).ok());
+        counts.filter_map(|text| text.trim().parse::<i64>().ok()).sum()
+    }
+
     /// Removes what is left of a pod's cgroups, whatever its class was. Folders that still hold processes stay.
     pub fn remove(&self, uid: &str) -> io::Result<()> {
         for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
@@ -173,6 +211,13 @@ impl Cgroups {
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         names.filter_map(|name| name.strip_prefix("pod").map(str::to_owned)).collect()
     }
+}
+
+/// Milli cores asked for, quota and bytes of memory of a whole pod.
+fn whole(spec: &core::PodSpec) -> (i64, Option<i64>, Option<i64>) {
+    let (cpu, cpu_limit, memory_limit) = resources::of_pod(spec);
+    let quota = cpu_limit.filter(|limit| *limit != 0).map(resources::quota);
+    (cpu, quota, memory_limit.filter(|limit| *limit != 0))
 }
 
 fn below(mount: &Path, path: &str) -> PathBuf {

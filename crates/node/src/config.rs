@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use base::{Clock, Rng};
 
+use crate::pressure::{self, Threshold};
+
 /// Complete and parsed; building from it has no effects.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -32,6 +34,13 @@ pub struct Config {
     pub cgroup_root: String,
     pub resolv_conf: PathBuf,
     pub seccomp_dir: PathBuf,
+    /// Where `local-path` volumes lie; None keeps none here.
+    pub local_path: Option<PathBuf>,
+    /// What is kept free of memory, disk and processes: below it pods have to leave.
+    pub eviction_hard: Vec<Threshold>,
+    /// Images are removed when their disk is fuller than the first, until it is emptier than the second; in percent.
+    pub image_gc_high: u32,
+    pub image_gc_low: u32,
     /// `v1.36.0+evenkeel`.
     pub version: String,
     pub provider_id: String,
@@ -65,6 +74,10 @@ impl Config {
             reserved_memory_bytes: 0,
             cgroup_root: "/kubepods".to_owned(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            local_path: None,
+            eviction_hard: pressure::defaults(),
+            image_gc_high: 85,
+            image_gc_low: 80,
             version: format!("v1.36.0+evenkeel-{}", env!("CARGO_PKG_VERSION")),
             provider_id: String::new(),
         }

@@ -4,17 +4,24 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
-use api::{Gvr, Key};
+use api::fit::{Amounts, Taint};
+use api::{Gvr, Key, Object};
+use base::SmolStr;
 use k8s_openapi::api::core::v1 as core;
+use tokio::sync::watch;
 use view::{Client, View};
 
+use crate::admission::Room;
 use crate::cgroup::Cgroups;
 use crate::config::{Config, Ports};
+use crate::counts::Counts;
 use crate::events::Recorder;
 use crate::images::Images;
 use crate::objects::Objects;
 use crate::pod::status::Host;
-use crate::runtime::{DnsConfig, Runtime};
+use crate::pressure::Condition;
+use crate::register::nodes;
+use crate::runtime::{DnsConfig, Handler, Runtime};
 use crate::spec::SpecError;
 use crate::spec::env::{self, Facts};
 use crate::spec::{dns, names::PodName};
@@ -35,6 +42,11 @@ pub struct Context {
     pub machine: Machine,
     /// Name of the runtime for container ids; known once it answered.
     pub runtime_name: RwLock<String>,
+    /// What the runtime offers; known once it answered.
+    pub handlers: RwLock<Vec<Handler>>,
+    pub counts: Counts,
+    /// What the node runs short of.
+    pub pressure: watch::Sender<Vec<Condition>>,
 }
 
 /// What does not change while the agent runs.
@@ -45,12 +57,51 @@ pub struct Machine {
     pub allocatable_cpu_milli: i64,
     pub allocatable_memory_bytes: i64,
     pub storage_bytes: i64,
+    pub allocatable_storage_bytes: i64,
+    /// The kernel enforces AppArmor profiles.
+    pub apparmor: bool,
 }
 
 impl Context {
     pub fn host(&self) -> Host {
         let runtime = self.runtime_name.read().expect("no holder of this lock panics").clone();
         Host { ips: self.config.node_ips.iter().map(ToString::to_string).collect(), runtime }
+    }
+
+    /// This node's own object as the API last showed it.
+    pub fn node(&self) -> Option<Arc<Object>> {
+        self.view.snapshot().stream(&nodes()).get(&Key::cluster(&self.config.node_name)).cloned()
+    }
+
+    /// What this node has for pods: its own counts, and what others added to its object.
+    pub fn allocatable(&self, node: Option<&core::Node>) -> Amounts {
+        let status = node.and_then(|node| node.status.as_ref());
+        let mut all = Amounts::parse(status.and_then(|status| status.allocatable.as_ref()));
+        let own = [
+            ("cpu", self.machine.allocatable_cpu_milli),
+            ("memory", self.machine.allocatable_memory_bytes),
+            ("ephemeral-storage", self.machine.allocatable_storage_bytes),
+            ("pods", i64::from(self.config.max_pods)),
+        ];
+        all.0.extend(own.map(|(name, amount)| (SmolStr::new_static(name), amount)));
+        all
+    }
+
+    /// What a pod that comes finds here.
+    pub fn room(&self, node: Option<&Object>, others: Vec<Arc<core::Pod>>) -> Room {
+        let typed = node.and_then(|node| node.typed::<core::Node>().ok());
+        let taints = typed.as_ref().and_then(|node| node.spec.as_ref()?.taints.as_ref()).into_iter().flatten();
+        let features = typed.as_ref().and_then(|node| node.status.as_ref()?.features.as_ref());
+        Room {
+            node: SmolStr::from(self.config.node_name.as_str()),
+            labels: node.map(|node| node.header.labels.clone()).unwrap_or_default(),
+            taints: taints.map(Taint::parse).collect(),
+            allocatable: self.allocatable(typed.as_deref()),
+            others,
+            pressure: self.pressure.borrow().clone(),
+            apparmor: self.machine.apparmor,
+            strict_groups: features.and_then(|features| features.supplemental_groups_policy) == Some(true),
+        }
     }
 
     pub fn facts(&self, pod_ips: &[String]) -> Facts {
@@ -61,7 +112,7 @@ impl Context {
             pod_ips: pod_ips.to_vec(),
             allocatable_cpu_milli: self.machine.allocatable_cpu_milli,
             allocatable_memory_bytes: self.machine.allocatable_memory_bytes,
-            allocatable_storage_bytes: self.machine.storage_bytes,
+            allocatable_storage_bytes: self.machine.allocatable_storage_bytes,
         }
     }
 
@@ -98,6 +149,12 @@ impl Context {
         let found = self.client.get(&gvr, &Key::cluster(&class)).await;
         let found = found.map_err(|error| SpecError::new(format!("failed to get sandbox runtime: {error}")))?;
         Ok(found["handler"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Whether a runtime handler can make a whole tree of mounts read-only.
+    pub fn recursive_read_only(&self, handler: &str) -> bool {
+        let handlers = self.handlers.read().expect("no holder of this lock panics");
+        handlers.iter().any(|known| known.name == handler && known.recursive_read_only)
     }
 
     pub fn log_directory(&self, name: &PodName) -> PathBuf {

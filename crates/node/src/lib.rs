@@ -5,10 +5,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod admission;
 mod agent;
 mod cgroup;
+mod collect;
 mod config;
 mod context;
+mod counts;
 mod events;
 mod images;
 pub mod limits;
@@ -16,7 +19,9 @@ mod logs;
 mod machine;
 mod objects;
 pub mod pod;
+pub mod pressure;
 pub mod probes;
+mod reclaim;
 mod register;
 pub mod runtime;
 mod server;

@@ -65,6 +65,17 @@ pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// How long to wait for an object a pod refers to.
 pub const OBJECT_WAIT: Duration = Duration::from_secs(10);
 
+/// How often the machine is looked at for pressure and for limits of scratch space (`housekeeping-interval`).
+pub const PRESSURE_LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long an evicted pod may take before the next look.
+pub const EVICTION_WAIT: Duration = Duration::from_secs(30);
+/// How often resizes that did not fit are looked at again, and when one that the runtime refused is tried again.
+pub const RESIZE_LOOK_EVERY: Duration = Duration::from_secs(10);
+pub const RESIZE_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// How often images are collected, and how long an image is left alone after it came.
+pub const IMAGE_GC_EVERY: Duration = Duration::from_secs(300);
+pub const IMAGE_AGE_MIN: Duration = Duration::from_secs(120);
+
 const _: () = assert!(TERMINATION_LOG_BYTES_MAX <= TERMINATION_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEASE_EVERY.as_secs() * 4 <= LEASE_SECONDS as u64);
 const _: () = assert!(LOG_LINE_BYTES_MAX < FRAME_BYTES_MAX);

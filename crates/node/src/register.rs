@@ -12,15 +12,14 @@ use view::{ClientError, PatchRequest};
 
 use crate::context::Context;
 use crate::limits;
-use crate::machine::{self, Identity, Load};
+use crate::machine::{self, Identity};
 use crate::pod::slot::retry_delay;
 use crate::pod::status::seconds;
-use crate::runtime::{Image, RuntimeStatus};
+use crate::pressure::Condition;
+use crate::runtime::{Handler, Image, RuntimeStatus};
 
-/// Available memory, disk and pids below which a condition warns.
-const MEMORY_AVAILABLE_MIN: i64 = 100 << 20;
-const DISK_AVAILABLE_PERCENT_MIN: u64 = 5;
-const PIDS_FREE_MIN: u64 = 1000;
+/// What a machine is where no cloud says more; `--node-label` overrides it.
+const INSTANCE_TYPE: &str = "evenkeel";
 
 pub struct Registrar {
     context: Arc<Context>,
@@ -33,7 +32,7 @@ pub struct Registrar {
     ready_before: bool,
 }
 
-fn nodes() -> Gvr {
+pub fn nodes() -> Gvr {
     Gvr::new("", "v1", "nodes")
 }
 
@@ -58,6 +57,7 @@ impl Registrar {
             failures += 1;
         }
         self.context.events.node(&self.context.config.node_name, false, "Starting", "Starting kubelet.");
+        let mut pressure = self.context.pressure.subscribe();
         loop {
             let status = self.report().await;
             let lease = self.renew().await;
@@ -66,8 +66,10 @@ impl Registrar {
             }
             // Until it is ready a node looks more often: pods wait for it.
             let wait = if self.ready_before { limits::LEASE_EVERY } else { Duration::from_millis(500) };
-            if drain.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
-                return;
+            tokio::select! {
+                () = drain.cancelled() => return,
+                _ = pressure.changed() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -110,6 +112,8 @@ impl Registrar {
             ("kubernetes.io/arch", self.identity.arch),
             ("beta.kubernetes.io/os", "linux"),
             ("beta.kubernetes.io/arch", self.identity.arch),
+            ("node.kubernetes.io/instance-type", INSTANCE_TYPE),
+            ("beta.kubernetes.io/instance-type", INSTANCE_TYPE),
         ] {
             labels.insert(name.into(), json!(value));
         }
@@ -140,7 +144,6 @@ impl Registrar {
 
     async fn report(&mut self) -> Result<(), ClientError> {
         let now = self.context.ports.clock.now();
-        let load = machine::load(&self.context.config.data_dir);
         let runtime = self.context.runtime.status().await;
         let version = self.context.runtime.version().await.unwrap_or_default();
         if !version.name.is_empty() {
@@ -151,9 +154,11 @@ impl Registrar {
         }
         let runtime =
             runtime.unwrap_or_else(|error| RuntimeStatus { message: error.to_string(), ..RuntimeStatus::default() });
+        self.context.handlers.write().expect("no holder of this lock panics").clone_from(&runtime.handlers);
         let images = self.context.runtime.list_images().await.unwrap_or_default();
-        let facts = self.status(&load, &images, &format!("{}://{}", version.name, version.version));
-        let conditions = conditions(&runtime, &load, &self.conditions, now);
+        let facts = self.status(&runtime, &images, &format!("{}://{}", version.name, version.version));
+        let pressure = self.context.pressure.borrow().clone();
+        let conditions = conditions(&runtime, &pressure, &self.conditions, now);
         let ready = conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
         let compared = json!({"facts": facts, "conditions": conditions.iter().map(without_times).collect::<Vec<_>>()});
         let fresh = self.written.as_ref().is_some_and(|(written, at)| {
@@ -194,20 +199,33 @@ impl Registrar {
             let name = &self.context.config.node_name;
             self.context.events.node(name, warning, reason, &format!("Node {name} status is now: {reason}"));
         }
+        self.tell_pressure(&conditions);
         self.conditions = conditions;
         self.written = Some((compared, now));
         self.ready_before = ready;
         Ok(())
     }
 
-    fn status(&self, load: &Load, images: &[Image], runtime: &str) -> Tree {
+    /// Events for what a person would ask about; readiness has its own.
+    fn tell_pressure(&self, conditions: &[Tree]) {
+        let name = &self.context.config.node_name;
+        for condition in conditions.iter().filter(|condition| condition["type"] != "Ready") {
+            let before = self.conditions.iter().find(|before| before["type"] == condition["type"]);
+            let was = before.is_some_and(|before| before["status"] == "True");
+            if was != (condition["status"] == "True") {
+                let reason = condition["reason"].as_str().expect("a reason of ours");
+                self.context.events.node(name, false, reason, &format!("Node {name} status is now: {reason}"));
+            }
+        }
+    }
+
+    fn status(&self, status: &RuntimeStatus, images: &[Image], runtime: &str) -> Tree {
         let config = &self.context.config;
         let machine = &self.context.machine;
         let mut addresses: Vec<Tree> =
             config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
         addresses.push(json!({"type": "Hostname", "address": config.node_name}));
-        let allocatable_disk = load.disk_total_bytes / 10 * 9;
-        let quantities = |cpu: String, memory: i64, disk: u64| {
+        let quantities = |cpu: String, memory: i64, disk: i64| {
             json!({
                 "cpu": cpu, "memory": format!("{}Ki", memory / 1024), "pods": config.max_pods.to_string(),
                 "ephemeral-storage": format!("{}Ki", disk / 1024), "hugepages-1Gi": "0", "hugepages-2Mi": "0",
@@ -217,8 +235,8 @@ impl Registrar {
         let cpu = if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{milli}m") };
         let identity = &self.identity;
         json!({
-            "capacity": quantities(machine.cpus.to_string(), machine.memory_bytes, load.disk_total_bytes),
-            "allocatable": quantities(cpu, machine.allocatable_memory_bytes, allocatable_disk),
+            "capacity": quantities(machine.cpus.to_string(), machine.memory_bytes, machine.storage_bytes),
+            "allocatable": quantities(cpu, machine.allocatable_memory_bytes, machine.allocatable_storage_bytes),
             "addresses": addresses,
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.listen.port()}},
             "nodeInfo": {
@@ -228,7 +246,8 @@ impl Registrar {
                 "architecture": identity.arch, "swap": {"capacity": identity.swap_bytes},
             },
             "images": image_list(images),
-            "features": {"supplementalGroupsPolicy": false},
+            "runtimeHandlers": status.handlers.iter().map(handler).collect::<Vec<_>>(),
+            "features": {"supplementalGroupsPolicy": status.strict_groups},
         })
     }
 
@@ -275,6 +294,12 @@ impl Registrar {
     }
 }
 
+/// User namespaces are the node's work too, which it does not do yet, whatever the runtime could.
+fn handler(handler: &Handler) -> Tree {
+    let features = json!({"recursiveReadOnlyMounts": handler.recursive_read_only, "userNamespaces": false});
+    json!({"name": handler.name, "features": features})
+}
+
 /// The largest images with their names; upstream lists fifty.
 fn image_list(images: &[Image]) -> Tree {
     let mut images: Vec<&Image> = images.iter().collect();
@@ -289,44 +314,22 @@ fn image_list(images: &[Image]) -> Tree {
 
 const OURS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
-fn conditions(runtime: &RuntimeStatus, load: &Load, before: &[Tree], now: Timestamp) -> Vec<Tree> {
-    let memory = load.memory_available_bytes < MEMORY_AVAILABLE_MIN;
-    let percent = |part: u64, whole: u64| part.saturating_mul(100).checked_div(whole).unwrap_or(100);
-    let disk = percent(load.disk_available_bytes, load.disk_total_bytes) < DISK_AVAILABLE_PERCENT_MIN
-        || percent(load.inodes_free, load.inodes_total) < DISK_AVAILABLE_PERCENT_MIN;
-    let pids = load.pids_max.saturating_sub(load.pids) < PIDS_FREE_MIN;
+fn conditions(runtime: &RuntimeStatus, pressure: &[Condition], before: &[Tree], now: Timestamp) -> Vec<Tree> {
     let ready = runtime.runtime_ready && runtime.network_ready;
     let why = format!("container runtime network not ready: {}", runtime.message);
-    let rows = [
-        (
-            "MemoryPressure",
-            memory,
-            if memory { "KubeletHasInsufficientMemory" } else { "KubeletHasSufficientMemory" },
-            if memory {
-                "kubelet has insufficient memory available"
-            } else {
-                "kubelet has sufficient memory available"
-            },
-        ),
-        (
-            "DiskPressure",
-            disk,
-            if disk { "KubeletHasDiskPressure" } else { "KubeletHasNoDiskPressure" },
-            if disk { "kubelet has disk pressure" } else { "kubelet has no disk pressure" },
-        ),
-        (
-            "PIDPressure",
-            pids,
-            if pids { "KubeletHasInsufficientPID" } else { "KubeletHasSufficientPID" },
-            if pids { "kubelet has insufficient PID available" } else { "kubelet has sufficient PID available" },
-        ),
-        (
-            "Ready",
-            ready,
-            if ready { "KubeletReady" } else { "KubeletNotReady" },
-            if ready { "kubelet is posting ready status" } else { why.as_str() },
-        ),
-    ];
+    let mut rows: Vec<(&str, bool, &str, &str)> = Condition::ALL
+        .into_iter()
+        .map(|condition| {
+            let on = pressure.contains(&condition);
+            let (reason, message) = condition.words(on);
+            (condition.name(), on, reason, message)
+        })
+        .collect();
+    rows.push(if ready {
+        ("Ready", true, "KubeletReady", "kubelet is posting ready status")
+    } else {
+        ("Ready", false, "KubeletNotReady", why.as_str())
+    });
     let make = |(kind, on, reason, message): (&str, bool, &str, &str)| {
         let status = if on { "True" } else { "False" };
         let same = before.iter().find(|condition| condition["type"] == kind && condition["status"] == status);

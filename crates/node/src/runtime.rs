@@ -117,8 +117,16 @@ pub struct RuntimeStatus {
     pub network_ready: bool,
     /// Why not, in the runtime's words; empty when both are ready.
     pub message: String,
-    /// Names of the handlers a RuntimeClass may ask for.
-    pub handlers: Vec<String>,
+    /// What a RuntimeClass may ask for; empty where the runtime does not tell. The default handler has no name.
+    pub handlers: Vec<Handler>,
+    /// Knows `supplementalGroupsPolicy: Strict`.
+    pub strict_groups: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handler {
+    pub name: String,
+    pub recursive_read_only: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

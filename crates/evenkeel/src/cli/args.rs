@@ -91,6 +91,15 @@ pub struct NodeArgs {
     /// Taints of this node, set when it registers
     #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',')]
     pub node_taint: Vec<String>,
+    /// What of memory, disk and processes pods must leave free [default: memory.available<100Mi,
+    /// nodefs.available<5%,imagefs.available<5%,nodefs.inodesFree<5%,imagefs.inodesFree<5%,pid.available<1000]
+    #[arg(long, value_name = "SIGNAL<LEAST", value_delimiter = ',')]
+    pub eviction_hard: Vec<String>,
+    /// Fill of the images' disk, in percent, at which unused images go, and at which they stop going
+    #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub image_gc_high_threshold: u32,
+    #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub image_gc_low_threshold: u32,
     /// Port of the kubelet API
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     pub kubelet_port: u16,
@@ -190,6 +199,13 @@ pub struct DatastoreArgs {
     /// Key of that certificate
     #[arg(long, value_name = "PATH", requires = "datastore_certfile")]
     pub datastore_keyfile: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// Whether a component is not left out.
+    pub fn enables(&self, component: &str) -> bool {
+        self.disable.iter().all(|disabled| disabled != component)
+    }
 }
 
 #[derive(Clone, Debug, Args)]

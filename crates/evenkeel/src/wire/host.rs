@@ -1,5 +1,6 @@
 //! What is read of the machine: its name, its addresses, the image of sandboxes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
@@ -67,10 +68,14 @@ fn any_address() -> Option<Vec<IpAddr>> {
 
 /// What pods' namespaces are held by: the pause image that a tarball in `agent/images` brings, else the public one.
 pub fn sandbox_image(layout: &Layout) -> String {
+    let brought = brought_images(layout);
+    brought.into_iter().find(|name| is_pause(name)).unwrap_or_else(|| SANDBOX_IMAGE.to_owned())
+}
+
+/// The images in tarballs of `agent/images`. What cannot be read without unpacking it brings no name.
+pub fn brought_images(layout: &Layout) -> BTreeSet<String> {
     let files = container::images::image_files(&layout.images()).unwrap_or_default();
-    // What cannot be read without unpacking it brings no name.
-    let names = files.iter().flat_map(|file| container::archive::image_names(file).unwrap_or_default());
-    names.into_iter().find(|name| is_pause(name)).unwrap_or_else(|| SANDBOX_IMAGE.to_owned())
+    files.iter().flat_map(|file| container::archive::image_names(file).unwrap_or_default()).collect()
 }
 
 /// `any.host/pause:1`, also as mirrors name it: `host/mirrored-pause:3.10`.

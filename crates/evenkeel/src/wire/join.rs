@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use admit::User;
@@ -59,6 +60,9 @@ pub struct ClusterSettings {
     pub service_cidrs: Vec<String>,
     pub cluster_dns: Vec<IpAddr>,
     pub cluster_domain: String,
+    /// Where every node keeps `local-path` volumes; None where there are none.
+    #[serde(default)]
+    pub local_path: Option<PathBuf>,
 }
 
 /// The server's side.
@@ -227,6 +231,7 @@ mod tests {
             service_cidrs: vec!["10.43.0.0/16".into()],
             cluster_dns: vec!["10.43.0.10".parse().unwrap()],
             cluster_domain: "cluster.local".into(),
+            local_path: None,
         };
         Join::new(&layout, pki, settings, clock, store)
     }

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod agent;
 mod apiserver;
+mod control_plane;
 mod controllers;
 mod etcd;
 mod host;

@@ -152,7 +152,8 @@ fn agent_name(name: &str) -> String {
 async fn runtime(parts: &Parts, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<CriRuntime> {
     if let Some(endpoint) = &parts.args.container_runtime_endpoint {
         let cri = Cri::connect(cri_socket(&parts.layout, Some(endpoint)));
-        return Ok(CriRuntime { cri, expected: Expected::default(), sandbox_image: String::new() });
+        let (expected, sandbox_image, brought) = (Expected::default(), String::new(), Arc::default());
+        return Ok(CriRuntime { cri, expected, sandbox_image, brought });
     }
     let mut config = super::containerd_config(&parts.layout);
     let registries = container::registries::apply(&parts.args.private_registry, &mut config.settings);
@@ -165,7 +166,7 @@ async fn runtime(parts: &Parts, tasks: &mut JoinSet<()>, drain: &Drain) -> Resul
     let expected = import(&parts.layout, &containerd, tasks, drain);
     let drain = drain.clone();
     tasks.spawn(containerd.run(async move { drain.cancelled().await }));
-    Ok(CriRuntime { cri, expected, sandbox_image })
+    Ok(CriRuntime { cri, expected, sandbox_image, brought: Arc::new(host::brought_images(&parts.layout)) })
 }
 
 /// Imports image tarballs while the node starts; answers which images are to come, for those who need them.
@@ -247,12 +248,24 @@ fn node_config(parts: &Parts) -> Result<node::Config> {
     config.cgroup_root = if root.is_empty() { host::cgroup_root(&parts.layout) } else { root.clone() };
     config.cluster_dns = parts.cluster.cluster_dns.clone();
     config.cluster_domain = parts.cluster.cluster_domain.clone();
+    if !parts.args.eviction_hard.is_empty() {
+        config.eviction_hard = node::pressure::parse(&parts.args.eviction_hard).context("--eviction-hard")?;
+    }
+    (config.image_gc_high, config.image_gc_low) =
+        (parts.args.image_gc_high_threshold, parts.args.image_gc_low_threshold);
+    if config.image_gc_high <= config.image_gc_low {
+        bail!("--image-gc-low-threshold must be below --image-gc-high-threshold");
+    }
+    config.local_path.clone_from(&parts.cluster.local_path);
     config.listen = SocketAddr::new(parts.args.kubelet_address, parts.args.kubelet_port);
     config.resolv_conf = resolv_conf(&parts.args);
     config.version = format!("{}+evenkeel.{}", crate::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION"));
     config.provider_id = format!("evenkeel://{}", parts.name);
     for label in &parts.args.node_label {
         let Some((key, value)) = label.split_once('=') else { bail!("--node-label {label:?}: KEY=VALUE") };
+        if !admit::node_may_set_label(key) {
+            bail!("--node-label {label:?}: a node may not give itself this label; use `kubectl label node`");
+        }
         config.labels.insert(key.to_owned(), value.to_owned());
     }
     for taint in &parts.args.node_taint {

@@ -24,7 +24,7 @@ use super::apiserver::{self as parts, Tls};
 use super::join::{ClusterSettings, Join};
 use super::node::{self, NodeTls};
 use super::signals::Signals;
-use super::{SystemClock, controllers, host, inprocess, keyring, manifests, pid, schedule, signer};
+use super::{SystemClock, control_plane, controllers, host, inprocess, keyring, manifests, pid, schedule, signer};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{
@@ -77,6 +77,10 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     });
     setup.start_loops(&server, &mut tasks, health, &work);
     let identity = setup.start_node(&mut tasks, &work)?;
+    if identity.is_some() {
+        let client = inprocess::administrator(&server, "evenkeel");
+        tasks.spawn(control_plane::label(client, setup.name.clone(), work.clone()));
+    }
     tasks.spawn(renew(setup, tls, identity, work.clone()));
     tokio::select! {
         () = signals.received() => {}
@@ -133,6 +137,7 @@ impl Setup {
             service_cidrs: args.service_cidr.clone(),
             cluster_dns: vec![dns],
             cluster_domain: args.cluster_domain.clone(),
+            local_path: args.enables("local-storage").then(|| layout.local_storage()),
         };
         let mut own = addresses.clone();
         own.extend(args.node.node_external_ip.iter().copied().chain(args.advertise_address).chain([args.bind_address]));
@@ -260,12 +265,11 @@ impl Setup {
     }
 
     fn controllers_config(&self) -> ::controllers::Config {
-        let on = |name: &str| !self.args.disable.iter().any(|disabled| disabled == name);
         ::controllers::Config {
             cluster_cidrs: self.args.cluster_cidr.iter().map(Into::into).collect(),
             root_ca: self.pki.server.pem.clone(),
-            local_path: on("local-storage").then(|| self.layout.local_storage().display().to_string().into()),
-            service_load_balancer: on("servicelb"),
+            local_path: self.cluster.local_path.as_ref().map(|path| path.display().to_string().into()),
+            service_load_balancer: self.args.enables("servicelb"),
             ..::controllers::Config::default()
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::fsm::{self, Life, Sandbox};
 use super::observe;
+use super::resize::Resizing;
 use super::slot::{Backoff, Exit, Role, Run, Slot, SlotState};
 use crate::runtime::{ContainerState, ContainerStatus, SandboxStatus};
 
@@ -16,6 +17,12 @@ use crate::runtime::{ContainerState, ContainerStatus, SandboxStatus};
 pub struct Found {
     pub sandboxes: Vec<SandboxStatus>,
     pub containers: Vec<ContainerStatus>,
+}
+
+impl Found {
+    pub fn is_empty(&self) -> bool {
+        self.sandboxes.is_empty() && self.containers.is_empty()
+    }
 }
 
 /// The life of a pod that this process sees first, from its record and from what runs.
@@ -49,6 +56,7 @@ pub fn life(pod: &Arc<core::Pod>, found: &Found, now: Timestamp) -> Life {
         ips: sandbox.as_ref().map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
         initialized: mains_ran && sandbox.is_some(),
         found: sandbox,
+        resize: None,
         outcome: None,
         removed: false,
         failures: 0,
@@ -92,6 +100,8 @@ fn adopted_run(slot: &Slot, pod: &core::Pod, status: &ContainerStatus) -> Run {
         started: !startup || same && reported.is_some_and(|r| r.started == Some(true)),
         ready: !readiness || same && reported.is_some_and(|r| r.ready),
         user: status.user.clone(),
+        applied: container.and_then(|container| container.resources.clone()),
+        resizing: Resizing::Idle,
     }
 }
 

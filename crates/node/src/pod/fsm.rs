@@ -3,13 +3,16 @@
 //! `step` takes what happened and returns the next state and what to do about it. Every step ends in the same look at
 //! the whole (`order`), so that an event is news, never an instruction, and a lost one costs only time.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
 use super::order;
+use super::resize::{Pending, Resizing};
 use super::slot::{Exit, Role, Run, Slot, SlotState, retry_delay};
+use crate::limits;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pod {
@@ -41,6 +44,8 @@ pub struct Life {
     pub ips: Vec<String>,
     /// All init containers are through; stays true until the sandbox is made anew.
     pub initialized: bool,
+    /// A resize of the record's that this node has not promised.
+    pub resize: Option<Pending>,
     /// Why the pod must end, when it must.
     pub outcome: Option<Outcome>,
     /// The record is gone from the API.
@@ -57,11 +62,15 @@ pub struct Sandbox {
 }
 
 /// An end decided by the node, not by the containers' exit codes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// `DeadlineExceeded`, `Evicted`, ...; empty when the containers' exits say it all.
     pub reason: String,
     pub message: String,
+    /// Overrules the pod's own grace.
+    pub grace_seconds: Option<i64>,
+    /// The node took it for its own sake (condition `DisruptionTarget`).
+    pub disruption: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,12 +87,14 @@ pub struct PodEvent {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum What {
-    /// The record changed (or was seen first).
-    Spec(Arc<core::Pod>),
+    /// The record changed. Its resources are those that the node promises; what it asks for beyond them is pending.
+    Spec(Arc<core::Pod>, Option<Pending>),
     /// The record is gone.
     Removed,
     Prepared,
+    /// `reason` is the event's.
     PrepareFailed {
+        reason: &'static str,
         message: String,
     },
     SandboxUp(Sandbox),
@@ -122,6 +133,12 @@ pub enum What {
         name: String,
         id: String,
         ready: bool,
+    },
+    /// The runtime was told what a container may use, or refused.
+    Resized {
+        name: String,
+        id: String,
+        outcome: Result<core::ResourceRequirements, String>,
     },
     /// A startup or liveness probe failed too often.
     Unhealthy {
@@ -169,6 +186,12 @@ pub enum PodEffect {
         grace_seconds: i64,
         pre_stop: bool,
     },
+    /// Tell the runtime what a container may use from now on.
+    Resize {
+        name: String,
+        id: String,
+        resources: core::ResourceRequirements,
+    },
     /// Take a dead sandbox away while the pod lives on.
     StopSandbox {
         id: String,
@@ -179,7 +202,7 @@ pub enum PodEffect {
     DeleteRecord,
     Event {
         warning: bool,
-        reason: &'static str,
+        reason: Cow<'static, str>,
         message: String,
         container: Option<String>,
     },
@@ -210,10 +233,10 @@ impl Pod {
     pub fn step(self, event: PodEvent, out: &mut Vec<PodEffect>) -> Pod {
         let at = event.at;
         let next = match event.what {
-            What::Spec(pod) => self.on_spec(pod, at, out),
+            What::Spec(pod, pending) => self.on_spec(pod, pending, at, out),
             What::Removed => self.on_removed(at),
             What::Prepared => self.on_prepared(out),
-            What::PrepareFailed { message } => self.on_prepare_failed(&message, at, out),
+            What::PrepareFailed { reason, message } => self.on_prepare_failed(reason, message, at, out),
             What::SandboxUp(sandbox) => self.on_sandbox_up(sandbox),
             What::SandboxFailed { message } => self.on_sandbox_failed(&message, at, out),
             What::SandboxLost => self.on_sandbox_lost(at, out),
@@ -229,10 +252,16 @@ impl Pod {
             What::Exited { name, exit } => self.with_slot(&name, |slot| slot.on_exited(exit)),
             What::Startup { name, id } => self.with_run(&name, &id, |run| run.started = true),
             What::Readiness { name, id, ready } => self.with_run(&name, &id, |run| run.ready = ready),
+            What::Resized { name, id, outcome } => self.with_run(&name, &id, |run| match outcome {
+                Ok(applied) => (run.applied, run.resizing) = (Some(applied), Resizing::Idle),
+                Err(message) => {
+                    run.resizing = Resizing::Failed { message, retry_at: at + limits::RESIZE_RETRY_AFTER };
+                }
+            }),
             What::Unhealthy { name, id, message, grace_seconds } => {
                 self.on_unhealthy(&name, &id, &message, grace_seconds, out)
             }
-            What::Evict(outcome) => self.on_evict(outcome, at),
+            What::Evict(outcome) => self.on_evict(outcome, at, out),
             What::Cleared => self.on_cleared(out),
             What::ClearFailed { message } => self.on_clear_failed(&message, at, out),
             What::Tick => self.on_tick(at, out),
@@ -270,7 +299,8 @@ impl Pod {
         let life = self.life()?;
         let slots = life.slots.iter().filter_map(|slot| match &slot.state {
             SlotState::Waiting { retry_at, .. } => *retry_at,
-            _ => None,
+            SlotState::Running(Run { resizing: Resizing::Failed { retry_at, .. }, .. }) => Some(*retry_at),
+            SlotState::Starting { .. } | SlotState::Running(_) | SlotState::Stopping(_) | SlotState::Exited(_) => None,
         });
         let slots: Vec<Timestamp> = if let Pod::Active(..) = self { slots.collect() } else { Vec::new() };
         let deadline = match self {
@@ -310,10 +340,17 @@ impl Pod {
         })
     }
 
-    fn on_spec(mut self, pod: Arc<core::Pod>, at: Timestamp, out: &mut Vec<PodEffect>) -> Pod {
+    fn on_spec(
+        mut self,
+        pod: Arc<core::Pod>,
+        pending: Option<Pending>,
+        at: Timestamp,
+        out: &mut Vec<PodEffect>,
+    ) -> Pod {
         let was_deleting = self.life().is_some_and(|life| life.pod.metadata.deletion_timestamp.is_some());
         if let Some(life) = self.life_mut() {
             life.pod = pod;
+            life.resize = pending;
             order::add_ephemeral(life);
         }
         let deleting = self.life().is_some_and(|life| life.pod.metadata.deletion_timestamp.is_some());
@@ -379,10 +416,10 @@ impl Pod {
         }
     }
 
-    fn on_prepare_failed(self, message: &str, at: Timestamp, out: &mut Vec<PodEffect>) -> Pod {
+    fn on_prepare_failed(self, reason: &'static str, message: String, at: Timestamp, out: &mut Vec<PodEffect>) -> Pod {
         match self {
             Pod::Preparing(mut life) => {
-                out.push(event(true, "FailedMount", message.to_owned()));
+                out.push(event(true, reason, message));
                 life.retry_at = Some(at + retry_delay(life.failures));
                 life.failures += 1;
                 Pod::Preparing(life)
@@ -468,7 +505,12 @@ impl Pod {
                     {
                         let text = format!("Container {name} {message}");
                         let container = Some(name.to_owned());
-                        out.push(PodEffect::Event { warning: false, reason: "Killing", message: text, container });
+                        out.push(PodEffect::Event {
+                            warning: false,
+                            reason: "Killing".into(),
+                            message: text,
+                            container,
+                        });
                         let id = id.to_owned();
                         out.push(PodEffect::Stop { name: name.to_owned(), id, grace_seconds, pre_stop: true });
                         slot.state = SlotState::Stopping(Run { ready: false, ..run.clone() });
@@ -480,18 +522,21 @@ impl Pod {
         }
     }
 
-    fn on_evict(mut self, outcome: Outcome, at: Timestamp) -> Pod {
-        if let Some(life) = self.life_mut() {
-            life.outcome.get_or_insert(outcome);
-        }
+    /// What is ending already ends as it was about to.
+    fn on_evict(self, outcome: Outcome, at: Timestamp, out: &mut Vec<PodEffect>) -> Pod {
+        let note = event(true, outcome.reason.clone(), outcome.message.clone());
+        let grace = outcome.grace_seconds;
         match self {
             Pod::Preparing(life) | Pod::Sandboxing(life) => {
+                out.push(note);
                 let sandbox = life.found.clone();
+                let life = Life { outcome: Some(outcome), ..life };
                 Pod::Stopping(life, sandbox, Stop { grace_seconds: 0, since: at })
             }
             Pod::Active(life, sandbox) => {
-                let stop = Stop { grace_seconds: order::grace(&life.pod), since: at };
-                Pod::Stopping(life, Some(sandbox), stop)
+                out.push(note);
+                let stop = Stop { grace_seconds: grace.unwrap_or_else(|| order::grace(&life.pod)), since: at };
+                Pod::Stopping(Life { outcome: Some(outcome), ..life }, Some(sandbox), stop)
             }
             state => state,
         }
@@ -547,6 +592,7 @@ impl Slot {
         self.restarts = attempt;
         self.next_attempt = attempt + 1;
         self.failures = 0;
+        self.start_again = false;
         self.state = SlotState::Running(run);
     }
 
@@ -575,8 +621,8 @@ impl Slot {
     }
 }
 
-pub(super) fn event(warning: bool, reason: &'static str, message: String) -> PodEffect {
-    PodEffect::Event { warning, reason, message, container: None }
+pub(super) fn event(warning: bool, reason: impl Into<Cow<'static, str>>, message: String) -> PodEffect {
+    PodEffect::Event { warning, reason: reason.into(), message, container: None }
 }
 
 /// The record already says how it ended.

@@ -17,6 +17,8 @@ use crate::context::Context;
 use crate::limits;
 use crate::runtime::{ContainerState, RuntimeError, SandboxConfig, labels};
 use crate::spec::names::PodName;
+use crate::spec::qos;
+use crate::spec::resources::of_container;
 use crate::spec::sandbox::{Surroundings, config};
 use crate::volumes::Volumes;
 
@@ -63,40 +65,47 @@ pub async fn find(context: &Context, uid: &str) -> Result<Found, RuntimeError> {
 }
 
 pub async fn prepare(context: Arc<Context>, pod: Arc<core::Pod>, ips: Vec<String>) -> Done {
-    let failed = |message: String| Done::News(vec![What::PrepareFailed { message }]);
-    if let Err(error) = context.cgroups.create(&pod) {
-        return failed(format!("failed to ensure that the pod cgroup exists: {error}"));
+    match try_prepare(&context, &pod, &ips).await {
+        Ok((volumes, sandbox)) => Done::Prepared { volumes, sandbox: Box::new(sandbox) },
+        Err((reason, message)) => Done::News(vec![What::PrepareFailed { reason, message }]),
     }
-    let name = PodName::of(&pod);
-    if let Err(error) = std::fs::create_dir_all(context.log_directory(&name)) {
-        return failed(format!("failed to create the pod's log folder: {error}"));
-    }
+}
+
+/// An error is the reason and message of an event.
+async fn try_prepare(
+    context: &Context,
+    pod: &core::Pod,
+    ips: &[String],
+) -> Result<(Volumes, SandboxConfig), (&'static str, String)> {
+    let no_sandbox = |why: &str| ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {why}"));
+    context.cgroups.create(pod).map_err(|error| {
+        (
+            "FailedCreatePodContainer",
+            format!("unable to ensure pod container exists: failed to create container: {error}"),
+        )
+    })?;
+    let name = PodName::of(pod);
+    std::fs::create_dir_all(context.log_directory(&name))
+        .map_err(|error| no_sandbox(&format!("failed to create the pod's log folder: {error}")))?;
     if pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false)) {
-        return failed("this node does not offer user namespaces (hostUsers: false)".to_owned());
+        return Err(no_sandbox("can't set `spec.hostUsers: false`, this node does not support user namespaces"));
     }
-    let facts = context.facts(&context.pod_ips(&pod, &ips));
-    let volumes = match context.volumes.set_up(&pod, &facts).await {
-        Ok(volumes) => volumes,
-        Err(error) => return failed(Chain(&error).to_string()),
-    };
-    let runtime_handler = match context.runtime_handler(&pod).await {
-        Ok(handler) => handler,
-        Err(error) => return failed(error.message),
-    };
+    let facts = context.facts(&context.pod_ips(pod, ips));
+    let volumes = context.volumes.set_up(pod, &facts).await;
+    let volumes = volumes.map_err(|error| ("FailedMount", Chain(&error).to_string()))?;
+    let runtime_handler = context.runtime_handler(pod).await.map_err(|error| no_sandbox(&error.message))?;
     let around = Surroundings {
         attempt: 0,
         cluster_domain: context.config.cluster_domain.clone(),
-        dns: context.dns(&pod),
+        dns: context.dns(pod),
         log_root: context.config.log_dir.clone(),
-        cgroup_parent: context.cgroups.pod_parent(&pod),
+        cgroup_parent: context.cgroups.pod_parent(pod),
         seccomp_root: context.config.seccomp_dir.clone(),
         runtime_handler,
         user_slot: None,
     };
-    match config(&pod, &around) {
-        Ok(sandbox) => Done::Prepared { volumes, sandbox: Box::new(sandbox) },
-        Err(error) => failed(error.message),
-    }
+    let sandbox = config(pod, &around).map_err(|error| no_sandbox(&error.message))?;
+    Ok((volumes, sandbox))
 }
 
 pub async fn refresh(context: Arc<Context>, pod: Arc<core::Pod>, ips: Vec<String>) -> Done {
@@ -166,6 +175,24 @@ pub async fn stop(context: Arc<Context>, pod: Arc<core::Pod>, stopping: Stopping
         tokio::time::sleep(super::slot::retry_delay(failures)).await;
         failures += 1;
     }
+}
+
+/// Tells the runtime what a container may use. The pod's cgroup gives way before and follows after.
+pub async fn resize(
+    context: Arc<Context>,
+    pod: Arc<core::Pod>,
+    name: String,
+    id: String,
+    resources: core::ResourceRequirements,
+) -> Done {
+    context.cgroups.grow(&pod);
+    let wanted = of_container(Some(&resources), qos::class(&pod), context.machine.memory_bytes);
+    let outcome = context.runtime.update_resources(&id, &wanted).await;
+    if outcome.is_ok() {
+        context.cgroups.fit(&pod);
+    }
+    let outcome = outcome.map(|()| resources).map_err(|error| error.to_string());
+    Done::News(vec![What::Resized { name, id, outcome }])
 }
 
 /// The exit of a container that has ended; of one that nobody knows any more, an unknown exit.

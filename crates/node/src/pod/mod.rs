@@ -7,6 +7,7 @@ pub mod jobs;
 pub mod observe;
 pub mod order;
 pub mod report;
+pub mod resize;
 pub mod slot;
 pub mod start;
 pub mod status;

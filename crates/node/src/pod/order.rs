@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 
 use super::fsm::{Life, Outcome, Pod, PodEffect, Sandbox, Stop};
+use super::resize::{self, Resizing};
 use super::slot::{Exit, Role, Slot, SlotState};
 use crate::limits;
 
@@ -37,7 +38,7 @@ pub fn must_end(life: &Life, at: Timestamp) -> Option<Outcome> {
         return life.outcome.clone();
     }
     let over = deadline(life).is_some_and(|deadline| deadline <= at);
-    over.then(|| Outcome { reason: "DeadlineExceeded".into(), message: DEADLINE_MESSAGE.into() })
+    over.then(|| Outcome { reason: "DeadlineExceeded".into(), message: DEADLINE_MESSAGE.into(), ..Outcome::default() })
 }
 
 /// Starts to end the pod for its `outcome`.
@@ -67,7 +68,7 @@ pub fn advance(mut life: Life, sandbox: Sandbox, at: Timestamp, out: &mut Vec<Po
     match advance_inits(&mut life, at, out) {
         Inits::Blocked => return Pod::Active(life, sandbox),
         Inits::Failed => {
-            life.outcome = Some(Outcome { reason: String::new(), message: String::new() });
+            life.outcome = Some(Outcome::default());
             return end(life, Some(sandbox), at, out);
         }
         Inits::Through => life.initialized = true,
@@ -77,10 +78,11 @@ pub fn advance(mut life: Life, sandbox: Sandbox, at: Timestamp, out: &mut Vec<Po
             start_if_due(slot, at, out);
         }
     }
+    resize_runs(&mut life, at, out);
     let mut mains = life.slots.iter().filter(|slot| slot.role == Role::Main);
     if mains.all(|slot| slot.exit().is_some()) {
         // ## Active => Stopping: every main container ended for good
-        life.outcome = Some(Outcome { reason: String::new(), message: String::new() });
+        life.outcome = Some(Outcome::default());
         return end(life, Some(sandbox), at, out);
     }
     Pod::Active(life, sandbox)
@@ -129,6 +131,40 @@ fn start_if_due(slot: &mut Slot, at: Timestamp, out: &mut Vec<PodEffect>) {
     }
 }
 
+/// Brings what containers may use to what is promised: at once, or by a restart where the container wants one.
+fn resize_runs(life: &mut Life, at: Timestamp, out: &mut Vec<PodEffect>) {
+    let grace_seconds = grace(&life.pod);
+    for slot in life.slots.iter_mut().filter(|slot| matches!(slot.role, Role::Main | Role::Sidecar)) {
+        let SlotState::Running(run) = &mut slot.state else { continue };
+        let Some(container) = container(&life.pod, &slot.name) else { continue };
+        let changes = resize::changes(run.applied.as_ref(), container.resources.as_ref());
+        let waits = match &run.resizing {
+            Resizing::Idle => false,
+            Resizing::Working => true,
+            Resizing::Failed { retry_at, .. } => at < *retry_at,
+        };
+        if changes.is_empty() || waits {
+            continue;
+        }
+        let (name, id) = (slot.name.clone(), run.id.clone());
+        if resize::needs_restart(container, &changes) {
+            let message = format!("Container {name} resize requires restart");
+            out.push(PodEffect::Event {
+                warning: false,
+                reason: "Killing".into(),
+                message,
+                container: Some(name.clone()),
+            });
+            out.push(PodEffect::Stop { name, id, grace_seconds, pre_stop: true });
+            slot.state = SlotState::Stopping(run.clone());
+            slot.start_again = true;
+        } else {
+            run.resizing = Resizing::Working;
+            out.push(PodEffect::Resize { name, id, resources: container.resources.clone().unwrap_or_default() });
+        }
+    }
+}
+
 /// The pod's restart policy and what its containers say against it.
 struct Policy<'a> {
     pod: &'a str,
@@ -163,11 +199,12 @@ impl Policy<'_> {
     fn after_exit(&self, slot: &mut Slot, pod: &core::Pod) {
         let SlotState::Exited(exit) = &slot.state else { return };
         let exit = exit.clone();
-        if !self.restarts(slot, container(pod, &slot.name), exit.code) {
+        if !slot.start_again && !self.restarts(slot, container(pod, &slot.name), exit.code) {
             return;
         }
         let delay = slot.backoff.delay();
-        let retry_at = slot.backoff.next(&exit);
+        // What we stopped ourselves did not crash.
+        let retry_at = if slot.start_again { None } else { slot.backoff.next(&exit) };
         slot.next_attempt = slot.next_attempt.max(slot.restarts + 1);
         slot.state = match retry_at {
             None => SlotState::waiting("ContainerCreating", ""),
@@ -236,7 +273,12 @@ fn stop_slot(slot: &mut Slot, grace_seconds: i64, out: &mut Vec<PodEffect>) {
         SlotState::Running(run) => {
             let (name, id) = (slot.name.clone(), run.id.clone());
             let message = format!("Stopping container {name}");
-            out.push(PodEffect::Event { warning: false, reason: "Killing", message, container: Some(name.clone()) });
+            out.push(PodEffect::Event {
+                warning: false,
+                reason: "Killing".into(),
+                message,
+                container: Some(name.clone()),
+            });
             out.push(PodEffect::Stop { name, id, grace_seconds, pre_stop: true });
             slot.state = SlotState::Stopping(run.clone());
         }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
 
+use super::resize::Resizing;
 use crate::limits;
 
 /// What a container is for: it decides order, restart and stop.
@@ -31,6 +33,8 @@ pub struct Slot {
     pub backoff: Backoff,
     /// Tries of a start that failed before anything ran; spaced by `limits::RETRY_*`.
     pub failures: u32,
+    /// It was stopped to be started again, whatever its policy says of exits.
+    pub start_again: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +67,9 @@ pub struct Run {
     /// The readiness probe passes, or there is none.
     pub ready: bool,
     pub user: Option<(i64, i64, Vec<i64>)>,
+    /// What the runtime was last told that it may use.
+    pub applied: Option<core::ResourceRequirements>,
+    pub resizing: Resizing,
 }
 
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -97,6 +104,7 @@ impl Slot {
             next_attempt: 0,
             backoff: Backoff::default(),
             failures: 0,
+            start_again: false,
         }
     }
 

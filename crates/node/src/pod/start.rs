@@ -13,6 +13,7 @@ use super::fsm::StartFailure;
 use super::hooks::{self, HookOf};
 use super::observe;
 use super::order;
+use super::resize::Resizing;
 use super::slot::Run;
 use crate::context::Context;
 use crate::images::{PullNews, Wanted};
@@ -281,7 +282,7 @@ impl Start {
             container_path: wanted.mount_path.clone(),
             host_path,
             readonly,
-            recursive_readonly: readonly && wanted.recursive_read_only.as_deref() == Some("Enabled"),
+            recursive_readonly: readonly && self.recursive(wanted)?,
             propagation: match wanted.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,
@@ -289,6 +290,19 @@ impl Start {
             },
             selinux_relabel: false,
         })
+    }
+
+    /// A mount that must be read-only all through is not made less than that.
+    fn recursive(&self, wanted: &core::VolumeMount) -> Result<bool, SpecError> {
+        let able = self.context.recursive_read_only(&self.sandbox_config.runtime_handler);
+        match wanted.recursive_read_only.as_deref() {
+            Some("Enabled") if !able => Err(SpecError::new(format!(
+                "volume {:?} requested recursive read-only mode, but it is not supported by the runtime",
+                wanted.name
+            ))),
+            Some("Enabled" | "IfPossible") => Ok(able),
+            _ => Ok(false),
+        }
     }
 
     async fn run_of(&self, id: &str, container: &core::Container, image: &Image) -> Run {
@@ -305,6 +319,8 @@ impl Start {
             started: container.startup_probe.is_none(),
             ready: container.readiness_probe.is_none(),
             user: status.and_then(|status| status.user),
+            applied: container.resources.clone(),
+            resizing: Resizing::Idle,
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, json};
 
 use super::fsm::{Life, Pod};
 use super::order;
+use super::resize::{self, Resizing};
 use super::slot::{Exit, Role, Slot, SlotState};
 use crate::spec::qos;
 use api::Tree;
@@ -124,6 +125,12 @@ fn changed_conditions(old: Option<&Tree>, new: &Tree) -> Vec<Tree> {
             changed.push(condition);
         }
     }
+    let over = |condition: &&Tree| {
+        let ours = [RESIZE_PENDING, RESIZE_IN_PROGRESS].iter().any(|kind| condition["type"] == *kind);
+        ours && new.iter().all(|kept| kept["type"] != condition["type"])
+    };
+    let over = old.iter().filter(over).map(|condition| json!({"$patch": "delete", "type": condition["type"]}));
+    changed.extend(over);
     changed
 }
 
@@ -161,6 +168,9 @@ fn prior_phase(life: &Life) -> Option<&str> {
 
 // === conditions ===
 
+const RESIZE_PENDING: &str = "PodResizePending";
+const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+
 struct Verdict {
     kind: &'static str,
     status: bool,
@@ -174,6 +184,13 @@ fn conditions(pod: &Pod, life: &Life, phase: &str, prior: &Tree, now: Timestamp)
     let sandbox_up = matches!(pod, Pod::Active(..) | Pod::Stopping(_, Some(_), _))
         || matches!(pod, Pod::Preparing(life) if life.found.is_some());
     let plain = |kind, status| Verdict { kind, status, reason: "", message: String::new() };
+    let disruption = life.outcome.as_ref().filter(|outcome| outcome.disruption).map(|outcome| Verdict {
+        kind: "DisruptionTarget",
+        status: true,
+        reason: "TerminationByKubelet",
+        message: outcome.message.clone(),
+    });
+    let resize = resize_conditions(life);
     let verdicts = [
         plain("PodReadyToStartContainers", sandbox_up),
         initialized(life, phase),
@@ -182,7 +199,12 @@ fn conditions(pod: &Pod, life: &Life, phase: &str, prior: &Tree, now: Timestamp)
         plain("PodScheduled", true),
     ];
     let generation = life.pod.metadata.generation;
-    verdicts.into_iter().map(|verdict| verdict.to_tree(prior, generation, now)).collect()
+    verdicts
+        .into_iter()
+        .chain(disruption)
+        .chain(resize)
+        .map(|verdict| verdict.to_tree(prior, generation, now))
+        .collect()
 }
 
 impl Verdict {
@@ -206,6 +228,32 @@ impl Verdict {
         }
         tree
     }
+}
+
+/// Shown only while there is something to wait for.
+fn resize_conditions(life: &Life) -> Vec<Verdict> {
+    let mut found = Vec::new();
+    if let Some(pending) = &life.resize {
+        let message = pending.message.clone();
+        found.push(Verdict { kind: RESIZE_PENDING, status: true, reason: pending.reason, message });
+    }
+    let left = life.slots.iter().filter(|slot| matches!(slot.role, Role::Main | Role::Sidecar)).filter_map(|slot| {
+        let run = slot.run()?;
+        let wanted = order::container(&life.pod, &slot.name)?.resources.as_ref();
+        (!resize::changes(run.applied.as_ref(), wanted).is_empty()).then_some(run)
+    });
+    let errors: Vec<Option<String>> = left
+        .map(|run| match &run.resizing {
+            Resizing::Failed { message, .. } => Some(message.clone()),
+            Resizing::Idle | Resizing::Working => None,
+        })
+        .collect();
+    if !errors.is_empty() {
+        let message = errors.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let reason = if message.is_empty() { "" } else { "Error" };
+        found.push(Verdict { kind: RESIZE_IN_PROGRESS, status: true, reason, message });
+    }
+    found
 }
 
 fn initialized(life: &Life, phase: &str) -> Verdict {
@@ -328,7 +376,9 @@ fn facts(life: &Life, slot: &Slot) -> (String, Tree) {
         if let Some(requests) = &resources.requests {
             facts.insert("allocatedResources".into(), json!(requests));
         }
-        let shown = core::ResourceRequirements { claims: None, ..resources.clone() };
+        // Of a container that runs, what it was given; that may still be on its way to what is promised.
+        let given = slot.run().and_then(|run| run.applied.as_ref()).unwrap_or(resources);
+        let shown = core::ResourceRequirements { claims: None, ..given.clone() };
         facts.insert("resources".into(), json!(shown));
     }
     let mounts: Vec<Tree> = container.volume_mounts.iter().flatten().map(mount_status).collect();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::adopt::{self, Found};
 use super::fsm::{Outcome, Pod, PodEffect, PodEvent, Sandbox, StartFailure, What};
+use super::resize::Pending;
 use super::slot::{Exit, Run, SlotState};
 use super::status::{self, Host};
 use crate::runtime::{ContainerState, ContainerStatus, SandboxStatus};
@@ -31,6 +32,7 @@ fn word(effect: &PodEffect) -> String {
         PodEffect::Start { name, attempt } => format!("start {name}#{attempt}"),
         PodEffect::CancelStart { name } => format!("cancel {name}"),
         PodEffect::Stop { name, grace_seconds, .. } => format!("stop {name} {grace_seconds}s"),
+        PodEffect::Resize { name, .. } => format!("resize {name}"),
         PodEffect::StopSandbox { id } => format!("stop-sandbox {id}"),
         PodEffect::Clear => "clear".into(),
         PodEffect::DeleteRecord => "delete".into(),
@@ -80,7 +82,7 @@ impl World {
         self.record["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:00Z");
         self.record["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         let pod = Arc::new(serde_json::from_value(self.record.clone()).unwrap());
-        self.step(What::Spec(pod))
+        self.step(What::Spec(pod, None))
     }
 
     fn wait(&mut self, seconds: i64) -> &mut World {
@@ -243,7 +245,9 @@ fn a_start_under_way_is_cancelled_by_deletion() {
 #[test]
 fn failures_before_a_start_are_tried_again() {
     let mut world = World::new(json!({"containers": containers(&["a"])}));
-    world.step(What::PrepareFailed { message: "no".into() }).check("prepare, [FailedMount] | Pending");
+    world
+        .step(What::PrepareFailed { reason: "FailedMount", message: "no".into() })
+        .check("prepare, [FailedMount] | Pending");
     world.wait(1).check("prepare | Pending");
     world.step(What::Prepared).step(What::SandboxFailed { message: "no".into() });
     world.check("sandbox#0, [FailedCreatePodSandBox] | Pending");
@@ -260,12 +264,126 @@ fn failures_before_a_start_are_tried_again() {
 fn eviction_keeps_its_reason() {
     let mut world = World::new(json!({"containers": containers(&["a"])}));
     world.up().started("a", 0);
-    let outcome = Outcome { reason: "Evicted".into(), message: "disk".into() };
+    let outcome = Outcome { reason: "Evicted".into(), message: "disk".into(), ..Outcome::default() };
     world.step(What::Evict(outcome)).exited("a0", 0).step(What::Cleared);
     assert_eq!(
         (world.status()["phase"].clone(), world.status()["reason"].clone()),
         (json!("Failed"), json!("Evicted"))
     );
+}
+
+#[test]
+fn an_evicted_pod_gets_the_nodes_grace_and_says_who_took_it() {
+    let mut world = World::new(json!({"containers": containers(&["a"])}));
+    world.up().started("a", 0).check("prepare, sandbox#0, start a#0 | Running");
+    let outcome =
+        Outcome { reason: "Evicted".into(), message: "memory".into(), grace_seconds: Some(1), disruption: true };
+    world.step(What::Evict(outcome.clone())).check("[Evicted], [Killing], stop a 1s | Running");
+    assert_eq!(world.condition("DisruptionTarget"), "True");
+    // What ends already is not told again.
+    world.step(What::Evict(outcome)).check(" | Running");
+    world.exited("a0", 137).check("clear | Failed");
+}
+
+#[test]
+fn a_pod_that_was_not_taken_fails_without_a_start() {
+    let pod: Arc<core::Pod> =
+        Arc::new(serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).unwrap());
+    let mut life = adopt::life(&pod, &Found::default(), at(0));
+    life.outcome =
+        Some(Outcome { reason: "OutOfcpu".into(), message: "Pod was rejected: no".into(), ..Outcome::default() });
+    let mut effects = Vec::new();
+    let pod = Pod::new(life, at(0), &mut effects);
+    assert_eq!(effects.iter().map(word).collect::<Vec<_>>(), ["clear"]);
+    let status = status::derive(&pod, &Host::default(), at(0)).unwrap();
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("OutOfcpu")));
+}
+
+// === resize ===
+
+fn with_cpu(cpu: &str, policy: &str) -> Value {
+    let mut list = containers(&["a"]);
+    list[0]["resources"] = json!({"requests": {"cpu": cpu}});
+    list[0]["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": policy}]);
+    json!({"containers": list})
+}
+
+impl World {
+    /// The record asks for another share of cpu, and gets it promised unless `pending`.
+    fn resize(&mut self, cpu: &str, policy: &str, pending: Option<Pending>) -> &mut World {
+        if pending.is_none() {
+            self.record["spec"] = with_cpu(cpu, policy);
+        }
+        let pod = Arc::new(serde_json::from_value(self.record.clone()).unwrap());
+        self.step(What::Spec(pod, pending))
+    }
+
+    fn running(cpu: &str, policy: &str) -> World {
+        let mut world = World::new(with_cpu(cpu, policy));
+        world.up().check("prepare, sandbox#0, start a#0 | Pending");
+        world.started_with("a", 0, cpu).check(" | Running");
+        world
+    }
+
+    fn started_with(&mut self, name: &str, attempt: u32, cpu: &str) -> &mut World {
+        let applied = serde_json::from_value(json!({"requests": {"cpu": cpu}})).unwrap();
+        let run = Run { id: format!("{name}{attempt}"), started: true, ready: true, applied, ..Run::default() };
+        self.step(What::Started { name: name.into(), attempt, run })
+    }
+
+    fn resized(&mut self, outcome: Result<&str, &str>) -> &mut World {
+        let resources = |cpu: &str| serde_json::from_value(json!({"requests": {"cpu": cpu}})).unwrap();
+        let outcome = outcome.map(resources).map_err(str::to_owned);
+        self.step(What::Resized { name: "a".into(), id: "a0".into(), outcome })
+    }
+
+    fn resize_conditions(&self) -> String {
+        let all = self.status()["conditions"].as_array().unwrap().clone();
+        let ours = all.iter().filter(|one| one["type"].as_str().unwrap().starts_with("PodResize"));
+        ours.map(|one| format!("{} {}", one["type"].as_str().unwrap(), one["reason"].as_str().unwrap_or("-")))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+#[test]
+fn a_container_is_resized_while_it_runs() {
+    let mut world = World::running("1", "NotRequired");
+    world.resize("2", "NotRequired", None).check("resize a | Running");
+    assert_eq!(world.resize_conditions(), "PodResizeInProgress -");
+    assert_eq!(world.status()["containerStatuses"][0]["allocatedResources"]["cpu"], "2");
+    assert_eq!(world.status()["containerStatuses"][0]["resources"]["requests"]["cpu"], "1");
+    // Asked for more meanwhile: one at a time.
+    world.resize("3", "NotRequired", None).check(" | Running");
+    world.resized(Ok("2")).check("resize a | Running");
+    world.resized(Err("no")).check(" | Running");
+    assert_eq!(world.resize_conditions(), "PodResizeInProgress Error");
+    assert_eq!(world.pod.wake_at(), Some(at(10)));
+    world.wait(10).check("resize a | Running");
+    world.resized(Ok("3")).check(" | Running");
+    assert_eq!(world.resize_conditions(), "");
+    assert_eq!(world.status()["containerStatuses"][0]["resources"]["requests"]["cpu"], "3");
+}
+
+#[test]
+fn a_container_that_wants_a_restart_for_its_resize_gets_one_at_once() {
+    let mut world = World::running("1", "RestartContainer");
+    world.resize("2", "RestartContainer", None).check("[Killing], stop a 30s | Running");
+    world.exited("a0", 0).check("start a#1 | Running");
+    world.started_with("a", 1, "2").check(" | Running");
+    assert_eq!(world.resize_conditions(), "");
+}
+
+#[test]
+fn what_is_not_promised_is_shown_as_pending_and_goes_away() {
+    let mut world = World::running("1", "NotRequired");
+    let pending = Pending { reason: "Deferred", message: "full".into() };
+    world.resize("9", "NotRequired", Some(pending)).check(" | Running");
+    assert_eq!(world.resize_conditions(), "PodResizePending Deferred");
+    let shown = world.status();
+    world.resize("1", "NotRequired", None).check(" | Running");
+    let patch = status::patch("u", &shown, &world.status()).unwrap();
+    assert_eq!(patch["status"]["conditions"], json!([{"$patch": "delete", "type": "PodResizePending"}]));
 }
 
 // === adoption ===
@@ -351,7 +469,7 @@ fn readiness_gates_count() {
     assert_eq!((world.condition("ContainersReady").as_str(), world.condition("Ready").as_str()), ("True", "False"));
     world.record["status"] = json!({"conditions": [{"type": "x/y", "status": "True"}]});
     let pod = Arc::new(serde_json::from_value(world.record.clone()).unwrap());
-    world.step(What::Spec(pod));
+    world.step(What::Spec(pod, None));
     assert_eq!(world.condition("Ready"), "True");
 }
 

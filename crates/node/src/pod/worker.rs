@@ -11,9 +11,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::fsm::{Pod, PodEffect, PodEvent, StartFailure, What};
+use super::fsm::{Outcome, Pod, PodEffect, PodEvent, StartFailure, What};
 use super::jobs::{self, Done, Stopping};
 use super::report::{self, Reported};
+use super::resize::Pending;
 use super::slot::{SlotState, retry_delay};
 use super::start::Start;
 use super::{adopt, status};
@@ -38,9 +39,12 @@ const REPORT_PACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// What the agent tells a worker.
 #[derive(Clone, Debug)]
 pub enum Command {
-    Spec(Arc<core::Pod>),
+    /// The record, with the resources that are promised, and a resize that is not.
+    Spec(Arc<core::Pod>, Option<Pending>),
     Removed,
     Seen(Arc<Seen>),
+    /// The node wants it gone.
+    Evict(Outcome),
 }
 
 /// A listing of the runtime: what is ready and what runs, on the whole node.
@@ -57,6 +61,8 @@ pub struct PodView {
     pub status: Tree,
     pub sandbox: Option<String>,
     pub containers: BTreeMap<String, ContainerView>,
+    /// It is on its way to its end.
+    pub ending: bool,
     /// Nothing of it runs any more.
     pub over: bool,
 }
@@ -71,6 +77,8 @@ pub struct ContainerView {
     pub created: bool,
     /// Why there is none, for the log reader's message.
     pub waiting: String,
+    /// When what runs was started.
+    pub since: Option<Timestamp>,
 }
 
 pub struct Worker {
@@ -106,12 +114,15 @@ pub struct Worker {
     report_at: Option<Timestamp>,
     delete_wanted: bool,
     collected: bool,
+    /// Why the node does not take the pod, unless it runs already.
+    rejection: Option<Outcome>,
 }
 
 impl Worker {
     pub fn new(
         context: Arc<Context>,
         pod: &Arc<core::Pod>,
+        rejection: Option<Outcome>,
         inbox: mpsc::Receiver<Command>,
         drain: CancellationToken,
     ) -> (Worker, watch::Receiver<Arc<PodView>>) {
@@ -144,6 +155,7 @@ impl Worker {
             report_at: None,
             delete_wanted: false,
             collected: false,
+            rejection,
         };
         (worker, seen)
     }
@@ -156,7 +168,13 @@ impl Worker {
         self.follow(&pod);
         let mut out = Vec::new();
         let now = self.context.ports.clock.now();
-        self.state = Pod::new(adopt::life(&pod, &found, now), now, &mut out);
+        let mut life = adopt::life(&pod, &found, now);
+        if let Some(rejection) = self.rejection.take().filter(|_| found.is_empty()) {
+            self.context.event(&pod, None, true, &rejection.reason, &rejection.message);
+            let message = format!("Pod was rejected: {}", rejection.message);
+            life.outcome = Some(Outcome { message, ..rejection });
+        }
+        self.state = Pod::new(life, now, &mut out);
         self.perform_all(out);
         missed.into_iter().for_each(|command| self.on_command(command));
         self.after_step();
@@ -168,6 +186,7 @@ impl Worker {
         self.probers.clear();
         self.context.objects.forget(&self.name.uid);
         self.context.images.forget(&self.name.uid);
+        self.context.counts.forget(&self.name.uid);
         // What still removes dead containers must be through: two removals of one container get in each other's way.
         let rest = async { while self.jobs.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(limits::RUNTIME_VERB_TIMEOUT, rest).await;
@@ -194,11 +213,11 @@ impl Worker {
                     found = &mut looking => break found,
                     command = self.inbox.recv() => match command? {
                         Command::Seen(_) => {}
-                        Command::Spec(pod) => {
-                            missed.retain(|missed| !matches!(missed, Command::Spec(_)));
-                            missed.push(Command::Spec(pod));
+                        command @ Command::Spec(..) => {
+                            missed.retain(|missed| !matches!(missed, Command::Spec(..)));
+                            missed.push(command);
                         }
-                        Command::Removed => missed.push(Command::Removed),
+                        command @ (Command::Removed | Command::Evict(_)) => missed.push(command),
                     },
                 }
             };
@@ -254,17 +273,18 @@ impl Worker {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Spec(pod) => {
+            Command::Spec(pod, pending) => {
                 self.note_record(&pod);
                 self.follow(&pod);
                 let downward = self.state.life().is_some_and(|life| life.pod.metadata != pod.metadata);
-                self.step(What::Spec(pod));
+                self.step(What::Spec(pod, pending));
                 if downward && self.is_live() {
                     self.refresh();
                 }
             }
             Command::Removed => self.step(What::Removed),
             Command::Seen(seen) => self.on_seen(&seen),
+            Command::Evict(outcome) => self.step(What::Evict(outcome)),
         }
     }
 
@@ -373,6 +393,9 @@ impl Worker {
                 let stopping = Stopping { name, id, grace_seconds, pre_stop, pod_ip };
                 self.jobs.spawn(jobs::stop(context, pod, stopping));
             }
+            PodEffect::Resize { name, id, resources } => {
+                self.jobs.spawn(jobs::resize(context, pod, name, id, resources));
+            }
             PodEffect::StopSandbox { id } => {
                 self.jobs.spawn(jobs::stop_sandbox(context, id));
             }
@@ -383,7 +406,7 @@ impl Worker {
             }
             PodEffect::DeleteRecord => self.delete_wanted = true,
             PodEffect::Event { warning, reason, message, container } => {
-                context.event(&pod, container.as_deref(), warning, reason, &message);
+                context.event(&pod, container.as_deref(), warning, &reason, &message);
             }
         }
     }
@@ -486,13 +509,15 @@ impl Worker {
             };
             let id = slot.run().map(|run| run.id.clone()).unwrap_or_default();
             let created = slot.run().is_some() || slot.latest_exit().is_some();
-            (slot.name.clone(), ContainerView { id, attempt: slot.restarts, created, waiting })
+            let since = slot.run().and_then(|run| run.since);
+            (slot.name.clone(), ContainerView { id, attempt: slot.restarts, created, waiting, since })
         });
         let view = PodView {
             pod: life.pod.clone(),
             status: status.clone(),
             sandbox: self.state.sandbox().map(|sandbox| sandbox.id.clone()),
             containers: containers.collect(),
+            ending: matches!(self.state, Pod::Stopping(..) | Pod::Clearing(_) | Pod::Over(_) | Pod::Gone),
             over: matches!(self.state, Pod::Over(_)),
         };
         self.view.send_replace(Arc::new(view));

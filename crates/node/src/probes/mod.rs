@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::context::Context;
 use crate::pod::{Run, What};
 use crate::runtime::RuntimeError;
+use crate::spec::names::PodName;
 
 /// The probes of one container; dropping it ends them.
 pub struct Prober {
@@ -116,6 +117,8 @@ impl Task {
         loop {
             every.tick().await;
             let outcome = self.attempt().await;
+            let (pod, container) = (PodName::of(&self.pod), &self.container.name);
+            self.context.counts.probed(&pod, container, self.kind.word(), outcome.is_ok());
             if let Err(message) = &outcome {
                 self.event(message);
             }

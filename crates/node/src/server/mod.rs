@@ -5,6 +5,9 @@
 mod auth;
 mod exec;
 mod log;
+mod metrics;
+mod node_logs;
+mod pages;
 mod reply;
 mod route;
 mod stats;
@@ -118,25 +121,20 @@ impl Server {
         match route {
             Route::Health => text(StatusCode::OK, "ok"),
             Route::Pods => self.pod_list(),
+            Route::RunningPods => self.running_pods(),
+            Route::Configz => self.configz(),
+            Route::NodeLogs(path) => node_logs::answer(&path),
+            Route::Checkpoint => text(StatusCode::NOT_FOUND, "404 page not found\n"),
             Route::Logs(of) => self.logs(&of, &query).await,
             Route::Exec(of) => self.exec(&of, &query, request).await,
             Route::Attach(of) => self.attach(&of, &query, request).await,
             Route::PortForward(of) => self.port_forward(&of, &query, request).await,
             Route::Summary => self.summary().await,
             Route::Metrics => self.metrics(),
+            Route::MetricsProbes => self.metrics_probes(),
             Route::MetricsResource => self.metrics_resource().await,
             Route::MetricsCadvisor => self.metrics_cadvisor().await,
         }
-    }
-
-    fn pod_list(&self) -> Response<Body> {
-        let items = self.pods.all().into_iter().map(|view| {
-            let mut pod = serde_json::to_value(&*view.pod).unwrap_or_default();
-            pod["status"] = view.status.clone();
-            pod
-        });
-        let items: Vec<serde_json::Value> = items.collect();
-        reply::json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
     }
 }
 

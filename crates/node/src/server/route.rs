@@ -4,14 +4,21 @@
 pub enum Route {
     Health,
     Pods,
+    RunningPods,
+    Configz,
+    /// A path below `/var/log`.
+    NodeLogs(String),
     Logs(Of),
     Exec(Of),
     Attach(Of),
     PortForward(Of),
     Summary,
     Metrics,
+    MetricsProbes,
     MetricsResource,
     MetricsCadvisor,
+    /// Needs a runtime that can; answered like a path that is not there.
+    Checkpoint,
 }
 
 /// What a request is about.
@@ -34,7 +41,11 @@ impl Route {
         };
         Some(match parts.as_slice() {
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Route::Health,
-            ["pods" | "runningpods"] => Route::Pods,
+            ["pods"] => Route::Pods,
+            ["runningpods"] => Route::RunningPods,
+            ["configz"] => Route::Configz,
+            ["logs", rest @ ..] => Route::NodeLogs(rest.join("/")),
+            ["checkpoint", _, _, _] => Route::Checkpoint,
             ["containerLogs", namespace, pod, container] => Route::Logs(of(namespace, pod, container)),
             ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
                 Route::Exec(of(namespace, pod, container))
@@ -46,7 +57,8 @@ impl Route {
                 Route::PortForward(of(namespace, pod, ""))
             }
             ["stats"] | ["stats", "summary"] => Route::Summary,
-            ["metrics"] | ["metrics", "probes"] => Route::Metrics,
+            ["metrics"] => Route::Metrics,
+            ["metrics", "probes"] => Route::MetricsProbes,
             ["metrics", "resource"] => Route::MetricsResource,
             ["metrics", "cadvisor"] => Route::MetricsCadvisor,
             _ => return None,
@@ -57,9 +69,12 @@ impl Route {
     pub fn subresources(&self) -> Vec<&'static str> {
         match self {
             Route::Health => vec!["healthz", "proxy"],
-            Route::Pods => vec!["pods", "proxy"],
+            Route::Pods | Route::RunningPods => vec!["pods", "proxy"],
+            Route::Configz => vec!["configz", "proxy"],
+            Route::NodeLogs(_) => vec!["log"],
+            Route::Checkpoint => vec!["checkpoint"],
             Route::Summary => vec!["stats"],
-            Route::Metrics | Route::MetricsResource | Route::MetricsCadvisor => vec!["metrics"],
+            Route::Metrics | Route::MetricsProbes | Route::MetricsResource | Route::MetricsCadvisor => vec!["metrics"],
             Route::Logs(_) | Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => vec!["proxy"],
         }
     }
@@ -77,5 +92,24 @@ mod tests {
         assert_eq!(Route::parse("/portForward/a/b"), Some(Route::PortForward(of(""))));
         assert_eq!(Route::parse("/healthz"), Some(Route::Health));
         assert_eq!(Route::parse("/run/a/b/c"), None);
+        assert_eq!(Route::parse("/logs/pods/x.log"), Some(Route::NodeLogs("pods/x.log".into())));
+    }
+
+    #[test]
+    fn the_finer_right_comes_first() {
+        let rights = |path: &str| Route::parse(path).unwrap().subresources().join(" ");
+        for (path, wanted) in [
+            ("/pods", "pods proxy"),
+            ("/runningpods/", "pods proxy"),
+            ("/healthz", "healthz proxy"),
+            ("/configz", "configz proxy"),
+            ("/stats/summary", "stats"),
+            ("/metrics/cadvisor", "metrics"),
+            ("/logs/", "log"),
+            ("/checkpoint/a/b/c", "checkpoint"),
+            ("/exec/a/b/c", "proxy"),
+        ] {
+            assert_eq!(rights(path), wanted, "{path}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 pub mod atomic;
 pub mod claims;
 pub mod host_path;
+pub mod local_path;
 pub mod mounts;
 pub mod ownership;
 pub mod payload;
@@ -25,6 +26,8 @@ pub struct VolumePath {
     pub readonly: bool,
     /// A block device, for `volumeDevices`.
     pub block: bool,
+    /// The pod's `fsGroup` is to own it. Never what an administrator's `hostPath` names.
+    pub group_owned: bool,
 }
 
 /// Why a volume cannot be made. Users see the text in a `FailedMount` event.

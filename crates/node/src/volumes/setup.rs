@@ -11,12 +11,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use view::Client;
 
+use super::claims::Claim;
 use super::payload::{self, Inputs};
 use super::tokens::Tokens;
-use super::{VolumeError, VolumePath, atomic, claims, host_path, mounts, ownership};
+use super::{VolumeError, VolumePath, atomic, host_path, mounts, ownership};
 use crate::objects::Objects;
 use crate::spec::env::{Facts, Sources};
 use crate::spec::resources;
+
+const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
 
 /// Everything volumes are made with; shared by all pods.
 pub struct VolumesContext {
@@ -26,6 +29,8 @@ pub struct VolumesContext {
     pub clock: Arc<dyn Clock>,
     /// `DATA/kubelet/pods`.
     pub pods_root: PathBuf,
+    /// Where `local-path` volumes lie; None where this node keeps none.
+    pub local_path: Option<PathBuf>,
 }
 
 /// What stands.
@@ -64,23 +69,24 @@ impl VolumesContext {
         facts: &Facts,
         done: &mut Volumes,
     ) -> Result<VolumePath, VolumeError> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         if let Some(host) = &volume.host_path {
             let path = PathBuf::from(&host.path);
             host_path::check(&volume.name, &path, host.type_.as_deref().unwrap_or_default())?;
-            return Ok(VolumePath { path, readonly: false, block: false });
+            return Ok(VolumePath { path, ..VolumePath::default() });
         }
         if let Some(claim) = &volume.persistent_volume_claim {
             let readonly = claim.read_only == Some(true);
-            let found = claims::resolve(&self.client, pod, &volume.name, &claim.claim_name, readonly).await?;
-            return self.owned(pod, &volume.name, found).await;
+            let claim = Claim { volume: &volume.name, namespace, name: &claim.claim_name, readonly };
+            return self.owned(pod, &volume.name, self.claimed(&claim).await?).await;
         }
         if volume.ephemeral.is_some() {
-            let claim = format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name);
-            let found = claims::resolve(&self.client, pod, &volume.name, &claim, false).await?;
-            return self.owned(pod, &volume.name, found).await;
+            let name = format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name);
+            let claim = Claim { volume: &volume.name, namespace, name: &name, readonly: false };
+            return self.owned(pod, &volume.name, self.claimed(&claim).await?).await;
         }
         if let Some(empty) = &volume.empty_dir {
-            return self.empty_dir(pod, volume, empty);
+            return self.empty_dir(pod, volume, empty, facts);
         }
         self.files(pod, volume, facts, done).await
     }
@@ -88,7 +94,9 @@ impl VolumesContext {
     /// `fsGroup` of a volume that was not made by us: once for a pod, before its containers, which may then give their
     /// files other modes. Walking a large volume must not stall the worker's thread.
     async fn owned(&self, pod: &core::Pod, name: &str, volume: VolumePath) -> Result<VolumePath, VolumeError> {
-        let Some(group) = fs_group(pod).filter(|_| !volume.block && !volume.readonly) else { return Ok(volume) };
+        let Some(group) = fs_group(pod).filter(|_| volume.group_owned && !volume.block && !volume.readonly) else {
+            return Ok(volume);
+        };
         let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
         let lazy = context.is_some_and(|c| c.fs_group_change_policy.as_deref() == Some("OnRootMismatch"));
         let path = volume.path.clone();
@@ -111,11 +119,16 @@ impl VolumesContext {
         pod: &core::Pod,
         volume: &core::Volume,
         empty: &core::EmptyDirVolumeSource,
+        facts: &Facts,
     ) -> Result<VolumePath, VolumeError> {
-        let path = self.place(pod, "kubernetes.io~empty-dir", &volume.name)?;
+        let path = self.place(pod, EMPTY_DIR, &volume.name)?;
         if empty.medium.as_deref().is_some_and(|medium| medium == "Memory") {
-            let size = empty.size_limit.as_ref().map(resources::quantity).filter(|size| *size != 0);
-            let size = size.and_then(|size| u64::try_from(size / 1000).ok());
+            let asked = empty.size_limit.as_ref().map(resources::quantity).filter(|size| *size != 0);
+            let asked = asked.and_then(|size| i64::try_from(size / 1000).ok());
+            // What is written counts as the pod's memory: more than that would only kill it.
+            let own = pod.spec.as_ref().and_then(|spec| resources::of_pod(spec).2).filter(|limit| *limit != 0);
+            let size = asked.into_iter().chain(own).chain([facts.allocatable_memory_bytes]).min();
+            let size = size.and_then(|size| u64::try_from(size).ok());
             mounts::tmpfs(&path, size).map_err(VolumeError::io("mount tmpfs on", &path))?;
         }
         let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode));
@@ -128,7 +141,7 @@ impl VolumesContext {
                 }
             }
         }
-        Ok(VolumePath { path, readonly: false, block: false })
+        Ok(VolumePath { path, ..VolumePath::default() })
     }
 
     async fn files(
@@ -175,7 +188,12 @@ impl VolumesContext {
         let stamp = self.clock.now().strftime("%Y_%m_%d_%H_%M_%S.%f").to_string();
         let own = |folder: &Path| group.map_or(Ok(()), |group| ownership::apply(folder, group, true));
         atomic::write(&path, &files, &stamp, own).map_err(VolumeError::io("write files of", &path))?;
-        Ok(VolumePath { path, readonly: false, block: false })
+        Ok(VolumePath { path, ..VolumePath::default() })
+    }
+
+    /// Where an `emptyDir` lies.
+    pub fn empty_dir_path(&self, uid: &str, name: &str) -> PathBuf {
+        self.pod_root(uid).join("volumes").join(EMPTY_DIR).join(name)
     }
 
     fn place(&self, pod: &core::Pod, kind: &str, name: &str) -> Result<PathBuf, VolumeError> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use container::v1;
 use node::runtime::{
-    Container, ContainerState, ContainerStats, ContainerStatus, FilesystemUse, Image, Resources, RuntimeEvent,
+    Container, ContainerState, ContainerStats, ContainerStatus, FilesystemUse, Handler, Image, Resources, RuntimeEvent,
     RuntimeEventKind, RuntimeStatus, Sandbox, SandboxStatus, labels,
 };
 
@@ -20,8 +20,14 @@ pub fn status(answer: v1::StatusResponse) -> RuntimeStatus {
         runtime_ready: ready(RUNTIME_READY),
         network_ready: ready(NETWORK_READY),
         message: said.collect::<Vec<_>>().join("; "),
-        handlers: answer.runtime_handlers.into_iter().map(|handler| handler.name).collect(),
+        handlers: answer.runtime_handlers.into_iter().map(handler).collect(),
+        strict_groups: answer.features.is_some_and(|features| features.supplemental_groups_policy),
     }
+}
+
+fn handler(found: v1::RuntimeHandler) -> Handler {
+    let features = found.features.unwrap_or_default();
+    Handler { name: found.name, recursive_read_only: features.recursive_read_only_mounts }
 }
 
 pub fn sandbox(found: v1::PodSandbox) -> Sandbox {

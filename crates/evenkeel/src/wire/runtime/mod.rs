@@ -4,6 +4,7 @@ mod from_cri;
 mod to_cri;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +27,15 @@ pub struct CriRuntime {
     pub expected: Expected,
     /// What the runtime makes sandboxes of.
     pub sandbox_image: String,
+    /// Images that tarballs on this machine brought: no registry may have them, so they are never collected.
+    pub brought: Arc<BTreeSet<String>>,
+}
+
+impl CriRuntime {
+    fn pinned(&self, image: Image) -> Image {
+        let keep = image.tags.iter().any(|tag| *tag == self.sandbox_image || self.brought.contains(tag));
+        Image { pinned: image.pinned || keep, ..image }
+    }
 }
 
 fn failed(error: CriError) -> RuntimeError {
@@ -184,7 +194,8 @@ impl Runtime for CriRuntime {
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
-        Ok(self.cri.list_images().await.map_err(failed)?.into_iter().map(from_cri::image).collect())
+        let found = self.cri.list_images().await.map_err(failed)?;
+        Ok(found.into_iter().map(|image| self.pinned(from_cri::image(image))).collect())
     }
 
     async fn remove_image(&self, image: &str) -> Result<(), RuntimeError> {
