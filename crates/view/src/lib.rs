@@ -17,6 +17,7 @@ mod page;
 mod perform;
 mod pump;
 mod transport;
+mod unverified;
 mod view;
 pub mod watcher;
 
@@ -28,6 +29,7 @@ pub use frames::{Frame, Frames};
 pub use https::{Endpoint, Https, TlsConfig};
 pub use page::ListPage;
 pub use transport::{BoxError, ResponseBody, Transport, full_body, read_body};
+pub use unverified::unverified_config;
 pub use view::{Fence, FenceError, Form, View, Watched};
 
 /// Cancelled when the process drains: every task of a view ends soon after.

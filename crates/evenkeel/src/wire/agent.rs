@@ -11,14 +11,12 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use rcgen::{CertificateParams, KeyPair};
-use rustls::ClientConfig;
 use serde_json::json;
 use tracing::{error, info, warn};
 use view::{Backoff, Drain, Endpoint, Https, Transport};
 
 use super::join::{CA_PATH, ClusterSettings, JOIN_BYTES_MAX, JOIN_PATH, JoinAnswer, JoinRequest};
 use super::node::{self, NodeTls};
-use super::nodeproxy::Unverified;
 use super::signals::Signals;
 use super::{SystemClock, SystemRng, host, pid};
 use crate::cli::AgentArgs;
@@ -280,10 +278,7 @@ async fn call(transport: &Https, request: Request<Bytes>) -> Result<(u16, Bytes)
 
 /// For the one request whose answer is checked by its hash.
 fn unverified() -> Result<view::TlsConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Arc::new(Unverified(provider.clone()));
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let mut config = view::unverified_config()?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let config = Arc::new(config);
     Ok(Arc::new(move || config.clone()))

@@ -8,10 +8,7 @@ use apiserver::{ByteStream, NodeAddress, NodeProxy};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -20,16 +17,13 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The adapter. `kubelets` is replaced when the client certificate is renewed.
 pub struct Proxy {
     kubelets: Arc<ArcSwap<ClientConfig>>,
+    /// Upstream's proxy subresource does not verify workloads' certificates either: they are nobody's in particular.
     unverified: Arc<ClientConfig>,
 }
 
 impl Proxy {
     pub fn new(kubelets: Arc<ArcSwap<ClientConfig>>) -> Result<Proxy, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Arc::new(Unverified(provider.clone()));
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let unverified = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        Ok(Proxy { kubelets, unverified: Arc::new(unverified) })
+        Ok(Proxy { kubelets, unverified: Arc::new(view::unverified_config()?) })
     }
 }
 
@@ -58,45 +52,4 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((host, port))).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-/// Upstream's proxy subresource does not verify workloads' certificates either: they are nobody's in particular.
-#[derive(Debug)]
-pub struct Unverified(pub Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
