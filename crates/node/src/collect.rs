@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::agent::Pods;
 use crate::context::Context;
 use crate::limits;
 use crate::machine::Disk;
+use crate::pods::Pods;
 use crate::runtime::{Container, ContainerState, Image, RuntimeError, labels};
 
 /// When images were first seen and last used; by id.

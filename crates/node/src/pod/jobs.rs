@@ -8,7 +8,8 @@ use base::Chain;
 use k8s_openapi::api::core::v1 as core;
 
 use super::adopt::Found;
-use super::fsm::{Sandbox, What};
+use super::event::What;
+use super::fsm::Sandbox;
 use super::hooks::{self, HookOf};
 use super::observe;
 use super::order;

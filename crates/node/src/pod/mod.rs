@@ -1,11 +1,13 @@
 //! One pod: its state machine (pure), the worker that performs the machine's effects, and the status shown of it.
 
 pub mod adopt;
+pub mod event;
 pub mod fsm;
 pub mod hooks;
 pub mod jobs;
 pub mod observe;
 pub mod order;
+pub mod record;
 pub mod report;
 pub mod resize;
 pub mod slot;
@@ -13,7 +15,8 @@ pub mod start;
 pub mod status;
 pub mod worker;
 
-pub use fsm::{Outcome, Pod, PodEffect, PodEvent, What};
+pub use event::{PodEffect, PodEvent, What};
+pub use fsm::{Outcome, Pod};
 pub use slot::{Exit, Role, Run, Slot, SlotState};
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 
-use super::fsm::{Life, Outcome, Pod, PodEffect, Sandbox, Stop};
+use super::event::{PodEffect, event};
+use super::fsm::{Life, Outcome, Pod, Sandbox, Stop};
 use super::resize::{self, Resizing};
 use super::slot::{Exit, Role, Slot, SlotState};
 use crate::limits;
@@ -45,7 +46,7 @@ pub fn must_end(life: &Life, at: Timestamp) -> Option<Outcome> {
 pub fn end(mut life: Life, sandbox: Option<Sandbox>, at: Timestamp, out: &mut Vec<PodEffect>) -> Pod {
     if let Some(outcome) = must_end(&life, at) {
         if !outcome.reason.is_empty() && life.outcome.is_none() {
-            out.push(super::fsm::event(false, "DeadlineExceeded", outcome.message.clone()));
+            out.push(event(false, "DeadlineExceeded", outcome.message.clone()));
         }
         life.outcome = Some(outcome);
     }

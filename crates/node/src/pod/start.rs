@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::fsm::StartFailure;
+use super::event::StartFailure;
 use super::hooks::{self, HookOf};
 use super::observe;
 use super::order;

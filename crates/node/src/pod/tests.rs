@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use super::adopt::{self, Found};
-use super::fsm::{Outcome, Pod, PodEffect, PodEvent, Sandbox, StartFailure, What};
+use super::event::{PodEffect, PodEvent, StartFailure, What};
+use super::fsm::{Outcome, Pod, Sandbox};
 use super::resize::Pending;
 use super::slot::{Exit, Run, SlotState};
 use super::status::{self, Host};

@@ -11,9 +11,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::fsm::{Outcome, Pod, PodEffect, PodEvent, StartFailure, What};
+use super::event::{PodEffect, PodEvent, StartFailure, What};
+use super::fsm::{self, Outcome, Pod};
 use super::jobs::{self, Done, Stopping};
-use super::report::{self, Reported};
+use super::record::Record;
 use super::resize::Pending;
 use super::slot::{SlotState, retry_delay};
 use super::start::Start;
@@ -27,14 +28,6 @@ use crate::volumes::{Volumes, payload};
 
 /// A look at nothing new happens at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
-
-/// The same status is not written again sooner, however the API shows it.
-const SAME_REPORT_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
-
-/// Status writes of one pod in a row before they are paced.
-const REPORTS_MAX: usize = 20;
-const REPORTS_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
-const REPORT_PACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
 /// What the agent tells a worker.
 #[derive(Clone, Debug)]
@@ -101,18 +94,7 @@ pub struct Worker {
     sandbox_config: Option<SandboxConfig>,
     probers: BTreeMap<String, Prober>,
     examining: bool,
-    // === the record ===
-    /// The newest status the API is known to hold, and its revision.
-    recorded: Tree,
-    recorded_revision: u64,
-    /// The last body written, and when: the same again so soon means that the API writes it differently.
-    sent: Option<(Tree, Timestamp)>,
-    /// Writes of the last moments: a pod that changes without end is written at a steady pace.
-    recent: std::collections::VecDeque<Timestamp>,
-    reports: JoinSet<Reported>,
-    report_failures: u32,
-    report_at: Option<Timestamp>,
-    delete_wanted: bool,
+    record: Record,
     collected: bool,
     /// Why the node does not take the pod, unless it runs already.
     rejection: Option<Outcome>,
@@ -128,9 +110,11 @@ impl Worker {
     ) -> (Worker, watch::Receiver<Arc<PodView>>) {
         let first = PodView { pod: pod.clone(), ..PodView::default() };
         let (view, seen) = watch::channel(Arc::new(first));
+        let name = PodName::of(pod);
+        let record = Record::new(context.clone(), name.clone());
         let worker = Worker {
             context,
-            name: PodName::of(pod),
+            name,
             state: Pod::Gone,
             inbox,
             view,
@@ -146,14 +130,7 @@ impl Worker {
             sandbox_config: None,
             probers: BTreeMap::new(),
             examining: false,
-            recorded: Tree::Null,
-            recorded_revision: 0,
-            sent: None,
-            recent: std::collections::VecDeque::new(),
-            reports: JoinSet::new(),
-            report_failures: 0,
-            report_at: None,
-            delete_wanted: false,
+            record,
             collected: false,
             rejection,
         };
@@ -164,7 +141,7 @@ impl Worker {
     #[tracing::instrument(name = "pod", skip_all, fields(pod = %format!("{}/{}", self.name.namespace, self.name.name)))]
     pub async fn run(mut self, pod: Arc<core::Pod>) {
         let Some((found, missed)) = self.find().await else { return };
-        self.note_record(&pod);
+        self.record.note(&pod);
         self.follow(&pod);
         let mut out = Vec::new();
         let now = self.context.ports.clock.now();
@@ -235,7 +212,9 @@ impl Worker {
         tokio::select! { biased;
             () = self.drain.cancelled() => return false,
             Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => self.on_done(done),
-            Some(done) = self.reports.join_next(), if !self.reports.is_empty() => self.on_reported(done),
+            Some(done) = self.record.written() => if let Some(what) = self.record.on_written(done) {
+                self.step(what);
+            },
             Some(news) = self.news.1.recv() => self.step(news),
             command = self.inbox.recv() => match command {
                 Some(command) => self.on_command(command),
@@ -251,7 +230,7 @@ impl Worker {
     fn wait(&self) -> Duration {
         let now = self.context.ports.clock.now();
         let refresh = self.volumes.refresh_at.filter(|_| !self.refreshing && self.is_live());
-        let next = self.state.wake_at().into_iter().chain(refresh).chain(self.report_at).min();
+        let next = self.state.wake_at().into_iter().chain(refresh).chain(self.record.wake_at()).min();
         let wait = next.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
         wait.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
     }
@@ -265,16 +244,14 @@ impl Worker {
         if self.volumes.refresh_at.is_some_and(|at| at <= now) {
             self.refresh();
         }
-        if self.report_at.is_some_and(|at| at <= now) {
-            self.report_at = None;
-        }
+        self.record.on_time(now);
         self.step(What::Tick);
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Spec(pod, pending) => {
-                self.note_record(&pod);
+                self.record.note(&pod);
                 self.follow(&pod);
                 let downward = self.state.life().is_some_and(|life| life.pod.metadata != pod.metadata);
                 self.step(What::Spec(pod, pending));
@@ -404,7 +381,7 @@ impl Worker {
                 self.probers.clear();
                 self.jobs.spawn(jobs::clear(context, self.name.uid.clone()));
             }
-            PodEffect::DeleteRecord => self.delete_wanted = true,
+            PodEffect::DeleteRecord => self.record.delete(),
             PodEffect::Event { warning, reason, message, container } => {
                 context.event(&pod, container.as_deref(), warning, &reason, &message);
             }
@@ -460,7 +437,7 @@ impl Worker {
     fn follow(&self, pod: &core::Pod) {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
         let sources: Vec<_> = volumes.into_iter().flatten().flat_map(payload::references).collect();
-        if !sources.is_empty() && !super::fsm::phase_is_final(pod) {
+        if !sources.is_empty() && !fsm::phase_is_final(pod) {
             self.context.objects.follow(&self.name.uid, &self.name.namespace, &sources, &self.poke);
         }
     }
@@ -476,7 +453,13 @@ impl Worker {
 
     fn derive(&self) -> Tree {
         let Some(life) = self.state.life() else { return Tree::Null };
-        status::derive_from(&self.state, life, &self.recorded, &self.context.host(), self.context.ports.clock.now())
+        status::derive_from(
+            &self.state,
+            life,
+            self.record.status(),
+            &self.context.host(),
+            self.context.ports.clock.now(),
+        )
     }
 
     /// One prober per container that runs; none for one that is stopping.
@@ -523,72 +506,15 @@ impl Worker {
         self.view.send_replace(Arc::new(view));
     }
 
-    // === the record ===
-
-    fn note_record(&mut self, pod: &core::Pod) {
-        let revision = pod.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
-        if self.recorded_revision <= revision {
-            self.recorded = serde_json::to_value(&pod.status).unwrap_or_default();
-            self.recorded_revision = revision;
-        }
-    }
-
     fn report(&mut self, status: &Tree) {
         let Some(life) = self.state.life() else { return };
-        if !self.reports.is_empty() || life.removed || self.report_at.is_some() {
+        if life.removed {
             return;
         }
-        if let Some(body) = status::patch(&self.name.uid, &self.recorded, status) {
-            let now = self.context.ports.clock.now();
-            let again_at = self.sent.as_ref().filter(|(last, _)| *last == body).map(|(_, at)| *at + SAME_REPORT_AFTER);
-            if let Some(at) = again_at.filter(|at| now < *at) {
-                self.report_at = Some(at);
-                return;
-            }
-            while self.recent.front().is_some_and(|at| REPORTS_WITHIN < now.duration_since(*at)) {
-                self.recent.pop_front();
-            }
-            if REPORTS_MAX <= self.recent.len() {
-                self.report_at = Some(now + REPORT_PACE);
-                return;
-            }
-            self.recent.push_back(now);
-            tracing::debug!(%body, "status");
-            self.sent = Some((body.clone(), now));
-            self.reports.spawn(report::write(self.context.clone(), self.name.clone(), body));
-        } else if self.delete_wanted {
-            self.reports.spawn(report::delete(self.context.clone(), self.name.clone()));
-        } else if matches!(self.state, Pod::Over(_)) && !self.collected {
+        let settled = self.record.report(status);
+        if settled && matches!(self.state, Pod::Over(_)) && !self.collected {
             self.collected = true;
             self.jobs.spawn(jobs::collect(self.context.clone(), self.name.uid.clone()));
-        }
-    }
-
-    fn on_reported(&mut self, done: Result<Reported, tokio::task::JoinError>) {
-        match done {
-            Ok(Reported::Written(object)) => {
-                self.report_failures = 0;
-                let revision = object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
-                self.recorded = object["status"].clone();
-                self.recorded_revision = revision.unwrap_or(self.recorded_revision);
-            }
-            Ok(Reported::Deleted) => {
-                // The watch tells when it is gone; finalizers may keep it.
-                self.delete_wanted = false;
-                self.report_failures = 0;
-            }
-            Ok(Reported::Gone) => {
-                self.delete_wanted = false;
-                self.step(What::Removed);
-            }
-            Ok(Reported::Failed(error)) => {
-                tracing::warn!(%error, "status was not written");
-                self.sent = None;
-                let wait = jiff::SignedDuration::try_from(retry_delay(self.report_failures)).expect("seconds fit");
-                self.report_failures += 1;
-                self.report_at = Some(self.context.ports.clock.now() + wait);
-            }
-            Err(error) => tracing::error!(%error, "a report of this pod panicked"),
         }
     }
 }

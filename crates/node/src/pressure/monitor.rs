@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::decide::{Amount, Decision, History, Observations, Starved, crossed};
 use super::rank::{Candidate, Disks};
 use super::{Condition, Signal, local, rank, usage};
-use crate::agent::Pods;
 use crate::collect::Collector;
 use crate::context::Context;
 use crate::limits;
 use crate::machine::{self, Disk};
 use crate::pod::Outcome;
+use crate::pods::Pods;
 
 pub struct Monitor {
     context: Arc<Context>,

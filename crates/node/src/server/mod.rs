@@ -25,9 +25,9 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Pods;
 use crate::context::Context;
 use crate::limits;
+use crate::pods::Pods;
 use auth::{Authority, Caller};
 use reply::{Body, status, text};
 use route::Route;
