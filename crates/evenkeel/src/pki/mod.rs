@@ -7,7 +7,7 @@ mod files;
 mod identity;
 mod join;
 mod kubeconfig;
-mod leaf;
+pub mod leaf;
 mod seal;
 mod server;
 

@@ -303,7 +303,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         let then = SystemClock.now() - SignedDuration::from_hours(24 * 300);
-        let authorities = ServerPki::load_or_make(&layout, then).unwrap();
+        let authorities = ServerPki::load_or_make(&layout, pki::leaf::LEAF_LIFE, then).unwrap();
         let (issued, _) = NodeIdentity::of_server(&layout, &authorities, "n", &BTreeSet::new(), then).unwrap();
         assert!(issued.client.is_due(SystemClock.now()));
         let write = |path: std::path::PathBuf, text: &str| pki::write(&path, text.as_bytes(), Access::Public).unwrap();
@@ -314,6 +314,7 @@ mod tests {
             service_cidrs: Vec::new(),
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
+            local_path: None,
         };
         write(layout.agent().join("cluster.json"), &serde_json::to_string(&cluster).unwrap());
         // Nobody listens there.

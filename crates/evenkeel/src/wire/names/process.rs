@@ -75,6 +75,7 @@ mod tests {
 
     use super::{CERTIFICATE, Settings, tls};
     use crate::layout::Layout;
+    use crate::pki::leaf::LEAF_LIFE;
     use crate::pki::{Leaf, NodeIdentity, Profile, ServerPki};
     use crate::wire::SystemClock;
 
@@ -82,7 +83,7 @@ mod tests {
     fn a_renewed_certificate_is_used_and_a_damaged_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let (layout, now) = (Layout::new(folder.path()), SystemClock.now());
-        let authorities = ServerPki::load_or_make(&layout, now).unwrap();
+        let authorities = ServerPki::load_or_make(&layout, LEAF_LIFE, now).unwrap();
         NodeIdentity::of_server(&layout, &authorities, "n", &BTreeSet::new(), now).unwrap();
         let settings = Settings {
             server: "https://127.0.0.1:6443".to_owned(),
