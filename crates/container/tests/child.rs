@@ -17,11 +17,13 @@ struct Sleeper {
     seconds: &'static str,
     /// Told of every child that is waited for; where nobody listens it is well at once, else never.
     waits: Option<mpsc::Sender<u32>>,
+    /// It is well once somebody was told.
+    finishes: bool,
 }
 
 impl Sleeper {
     fn new(folder: &Path, edition: &'static str) -> Sleeper {
-        Sleeper { folder: folder.to_path_buf(), edition, seconds: "600", waits: None }
+        Sleeper { folder: folder.to_path_buf(), edition, seconds: "600", waits: None, finishes: false }
     }
 }
 
@@ -54,7 +56,9 @@ impl Kind for Sleeper {
         match &self.waits {
             Some(told) => {
                 told.send(child.process.identity.pid).await.unwrap();
-                std::future::pending().await
+                if !self.finishes {
+                    std::future::pending::<()>().await;
+                }
             }
             None if self.seconds == "0" => std::future::pending().await,
             None => {}
@@ -69,6 +73,32 @@ async fn start(sleeper: Sleeper) -> (u32, bool) {
         Status::Running { pid, adopted, .. } => (*pid, *adopted),
         down => panic!("{down:?}"),
     }
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_finishes_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (told, mut waits) = mpsc::channel(1);
+    // Nobody can be told until it is received.
+    told.send(0).await.unwrap();
+    let sleeper = Sleeper { waits: Some(told), finishes: true, ..Sleeper::new(folder.path(), "one") };
+    let child = Supervised::new(sleeper);
+    let mut status = child.status();
+    let (drain, drained) = tokio::sync::oneshot::channel::<()>();
+    let run = tokio::spawn(child.run(async move { drop(drained.await) }));
+    // It runs and is not well yet when the drain comes.
+    let started = async {
+        while child::running(&folder.path().join("sleeper.json")).is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT, started).await.unwrap();
+    drain.send(()).unwrap();
+    assert_eq!(waits.recv().await, Some(0));
+    let pid = tokio::time::timeout(WAIT, waits.recv()).await.unwrap().unwrap();
+    tokio::time::timeout(WAIT, run).await.unwrap().unwrap();
+    assert_eq!(*status.borrow_and_update(), Status::Running { pid, adopted: false, restarts: 0 });
+    assert!(child::stop("sleeper", &folder.path().join("sleeper.json"), async { None }).await.unwrap());
 }
 
 /// Also where it was not reaped yet.

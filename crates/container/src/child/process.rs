@@ -126,26 +126,29 @@ async fn fresh<K: Kind>(kind: &K, spec: &Spec) -> Result<Running, StartError> {
 /// The record names both at any time, so that whatever becomes of this agent the next one ends one of them.
 async fn beside<K: Kind>(kind: &K, spec: &Spec, old: Known) -> Result<Running, StartError> {
     let (name, record) = (kind.name(), kind.record());
+    let replace = |source| StartError::Replace { name, source };
     prepare(spec)?;
-    let (process, mut child) = spawn(name, spec)?;
+    let (process, mut child) = match spawn(name, spec) {
+        Ok(spawned) => spawned,
+        Err(error) => return Ok(stays(name, spec, old, &error)),
+    };
     let new = Known { process, edition: spec.edition.clone() };
     remember(&record, spec, &old, Some(&new))?;
-    let replace = |source| StartError::Replace { name, source };
-    match ready(kind, spec, &new, Some(&old)).await {
-        Ok(()) => {
-            remember(&record, spec, &new, Some(&old))?;
-            end(name, &old.process).await.map_err(replace)?;
-            remember(&record, spec, &new, None)?;
-            Ok(Running { known: new, child: Some(child), adopted: false, outdated: false, log: spec.log.clone() })
-        }
-        Err(error) => {
-            tracing::warn!(err = %base::Chain(&error), "{name} was not replaced, the old one stays");
-            end(name, &new.process).await.map_err(replace)?;
-            let _ = child.wait();
-            remember(&record, spec, &old, None)?;
-            Ok(Running { known: old, child: None, adopted: true, outdated: true, log: spec.log.clone() })
-        }
+    if let Err(error) = ready(kind, spec, &new, Some(&old)).await {
+        end(name, &new.process).await.map_err(replace)?;
+        let _ = child.wait();
+        remember(&record, spec, &old, None)?;
+        return Ok(stays(name, spec, old, &error));
     }
+    remember(&record, spec, &new, Some(&old))?;
+    end(name, &old.process).await.map_err(replace)?;
+    remember(&record, spec, &new, None)?;
+    Ok(Running { known: new, child: Some(child), adopted: false, outdated: false, log: spec.log.clone() })
+}
+
+fn stays(name: &'static str, spec: &Spec, old: Known, error: &StartError) -> Running {
+    tracing::warn!(err = %base::Chain(error), "{name} was not replaced, the old one stays");
+    Running { known: old, child: None, adopted: true, outdated: true, log: spec.log.clone() }
 }
 
 /// Ends the child that a record tells of, or else this process. True where there was one to end.

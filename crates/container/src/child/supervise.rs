@@ -12,6 +12,9 @@ use super::{Kind, LOG_LOOK};
 
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Longest an agent that ends waits for a start that is under way: what the child is only given at the end of it (the
+/// sockets of names) would be lost.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A run of this length shows that the last trouble is over.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -27,6 +30,8 @@ pub enum Status {
 pub struct Supervised<K> {
     kind: K,
     running: Option<Running>,
+    /// A start was tried: those after it are restarts.
+    tried: bool,
     restarts: u32,
     status: watch::Sender<Status>,
 }
@@ -37,11 +42,12 @@ impl<K: Kind> Supervised<K> {
     /// Nothing runs yet: [`Supervised::start`] starts or finds it, or else [`Supervised::run`] does.
     pub fn new(kind: K) -> Supervised<K> {
         let status = Status::Down { error: "not started yet".to_owned(), retry_in: Duration::ZERO };
-        Supervised { kind, running: None, restarts: 0, status: watch::Sender::new(status) }
+        Supervised { kind, running: None, tried: false, restarts: 0, status: watch::Sender::new(status) }
     }
 
     /// Adopts or starts the child; returns when it is well.
     pub async fn start(&mut self) -> Result<(), StartError> {
+        self.tried = true;
         let running = process::ensure(&self.kind).await?;
         let pid = running.known.process.identity.pid;
         tracing::info!(pid, adopted = running.adopted, "{} is ready", self.kind.name());
@@ -59,7 +65,7 @@ impl<K: Kind> Supervised<K> {
     }
 
     /// Starts the child where it does not run, whenever it ends, and replaces it where that failed before. Returns on
-    /// drain and leaves it running.
+    /// drain and leaves it running; a start that is under way is brought to its end, for a bounded time.
     pub async fn run(mut self, drain: impl Future<Output = ()>) {
         let mut drain = std::pin::pin!(drain);
         loop {
@@ -73,7 +79,15 @@ impl<K: Kind> Supervised<K> {
             }
             tokio::select! { biased;
                 () = &mut drain => return,
-                () = self.restart() => {}
+                () = tokio::time::sleep(pause(self.restarts)) => {}
+            }
+            let mut restart = std::pin::pin!(self.restart());
+            tokio::select! { biased;
+                () = &mut drain => {
+                    let _ = tokio::time::timeout(FINISH_TIMEOUT, restart).await;
+                    return;
+                }
+                () = &mut restart => {}
             }
         }
     }
@@ -107,18 +121,12 @@ impl<K: Kind> Supervised<K> {
     }
 
     async fn restart(&mut self) {
-        loop {
-            tokio::time::sleep(pause(self.restarts)).await;
-            self.restarts = self.restarts.saturating_add(1);
-            match self.start().await {
-                Ok(()) => return,
-                Err(error) => {
-                    let error = Chain(&error).to_string();
-                    tracing::error!(err = %error, "{} does not start", self.kind.name());
-                    let retry_in = pause(self.restarts);
-                    self.status.send_replace(Status::Down { error, retry_in });
-                }
-            }
+        self.restarts = self.restarts.saturating_add(u32::from(self.tried));
+        if let Err(error) = self.start().await {
+            let error = Chain(&error).to_string();
+            tracing::error!(err = %error, "{} does not start", self.kind.name());
+            let retry_in = pause(self.restarts);
+            self.status.send_replace(Status::Down { error, retry_in });
         }
     }
 
