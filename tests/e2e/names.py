@@ -78,4 +78,4 @@ sys.stdin.read()
 ended.set()
 for thread in threads:
     thread.join()
-print("done", made, len(failures), "%.1f" % (time.monotonic() - start), "%.2f" % slowest, *failures[:3])
+print("done", made, len(failures), "%.1f" % (time.monotonic() - start), "%.2f" % slowest, *failures)

@@ -26,6 +26,12 @@ spec:
   terminationGracePeriodSeconds: 0
   containers: [{name: c, image: "evenkeel.local/busybox:1", command: [sleep, "97531"]}]
 "#;
+const LATE: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: late, namespace: names}
+spec: {ports: [{port: 80}]}
+"#;
 const NAME: &str = "known.names.svc.cluster.local";
 /// Questions a second.
 const RATE: f64 = 60.0;
@@ -42,6 +48,8 @@ pub fn outlive(cluster: &mut Cluster) -> anyhow::Result<()> {
     let server = kubectl.ok("-n names exec asker -- cat /etc/resolv.conf")?;
     let server = server.lines().find_map(|line| line.strip_prefix("nameserver ")).context("no name server")?;
     let first = eventually("names are served", BOUND, || serving(cluster))?;
+    let powers = cluster.host.tool("grep")?.ok(&format!("CapEff /proc/{first}/status"))?;
+    ensure!(powers.trim().ends_with("\t0000000000000000"), "the process of names has capabilities: {powers}");
     let asking = Asking::start(cluster, server)?;
 
     cluster.stop_server()?;
@@ -51,6 +59,10 @@ pub fn outlive(cluster: &mut Cluster) -> anyhow::Result<()> {
     pause(DOWN);
     cluster.start_server()?;
     ensure!(serving(cluster)? == first, "the process of names was not adopted");
+    kubectl.ok_fed("apply -f -", LATE)?;
+    eventually("a name that came later is known", BOUND, || {
+        kubectl.ok("-n names exec asker -- busybox nslookup late.names.svc.cluster.local").map(drop)
+    })?;
 
     let (usual, other) = (cluster.binary.clone(), cluster.data.join("evenkeel-of-another-path"));
     fs::hard_link(&usual, &other).or_else(|_| fs::copy(&usual, &other).map(drop)).context("copy the program")?;
@@ -68,6 +80,7 @@ pub fn outlive(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.binary = usual;
     cluster.start_server()?;
     eventually("the usual program takes over again", BOUND, || other_than(cluster, third))?;
+    pause(DOWN);
     asking.end()?;
     kubectl.ok("delete namespace names --timeout=60s").map(drop)
 }

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use base::Chain;
 use ipnet::IpNet;
-use rustix::net::SocketType;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, socket_type};
+use rustix::net::{SocketType, getsockname};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::config::DnsConfig;
@@ -39,19 +39,34 @@ pub async fn put_addresses(config: &DnsConfig, link: &str) -> io::Result<()> {
     put.await.map_err(|error: link::LinkError| io::Error::other(Chain(&error).to_string()))
 }
 
-/// Binds both protocols on every address; the addresses must be there.
-pub fn bind(config: &DnsConfig) -> io::Result<Vec<OwnedFd>> {
+/// Both protocols on every address, which must be there: sockets of `held` where they fit, others bound anew.
+pub fn bind(config: &DnsConfig, mut held: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
     let mut sockets = Vec::new();
     for address in &config.addresses {
         let at = SocketAddr::new(*address, config.port);
-        let udp = std::net::UdpSocket::bind(at)?;
-        // Without the privilege to force it the kernel's own bound holds.
-        let forced = set_socket_recv_buffer_size_force(&udp, WAITING_BYTES_MAX);
-        forced.or_else(|_| set_socket_recv_buffer_size(&udp, WAITING_BYTES_MAX))?;
-        sockets.push(OwnedFd::from(udp));
-        sockets.push(OwnedFd::from(std::net::TcpListener::bind(at)?));
+        for kind in [SocketType::DGRAM, SocketType::STREAM] {
+            let fits = held.iter().position(|socket| place(socket).is_ok_and(|place| place == (kind, at)));
+            sockets.push(match fits {
+                Some(number) => held.swap_remove(number),
+                None if kind == SocketType::DGRAM => bind_udp(at)?,
+                None => std::net::TcpListener::bind(at)?.into(),
+            });
+        }
     }
     Ok(sockets)
+}
+
+fn bind_udp(at: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = std::net::UdpSocket::bind(at)?;
+    // Without the privilege to force it the kernel's own bound holds.
+    let forced = set_socket_recv_buffer_size_force(&socket, WAITING_BYTES_MAX);
+    forced.or_else(|_| set_socket_recv_buffer_size(&socket, WAITING_BYTES_MAX))?;
+    Ok(socket.into())
+}
+
+fn place(socket: &OwnedFd) -> io::Result<(SocketType, SocketAddr)> {
+    let at = SocketAddr::try_from(getsockname(socket)?).map_err(io::Error::from)?;
+    Ok((socket_type(socket)?, at))
 }
 
 // === impl Socket ===

@@ -301,7 +301,7 @@ impl Node {
     pub async fn serve_names(&self) {
         let dns = self.config.dns.clone().unwrap();
         net::dns::put_addresses(&dns, &self.config.names_link()).await.unwrap();
-        let sockets = net::dns::bind(&dns).unwrap();
+        let sockets = net::dns::bind(&dns, Vec::new()).unwrap();
         let view = View::start(&self.api.client(), net::dns::watched(), &self.drain);
         let drain = self.drain.clone();
         tokio::spawn(async move { net::dns::serve(&dns, &[], view, sockets, drain).await });

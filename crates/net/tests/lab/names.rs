@@ -60,7 +60,7 @@ impl Server {
         let view = View::start(&cluster().await.client(), net::dns::watched(), &drain);
         view.synced().await;
         let config = config(port, upstreams);
-        let sockets = net::dns::bind(&config).unwrap();
+        let sockets = net::dns::bind(&config, Vec::new()).unwrap();
         let serving = drain.clone();
         tokio::spawn(async move { net::dns::serve(&config, &[], view, sockets, serving).await.unwrap() });
         let server = Server { at: SocketAddr::from(([127, 0, 0, 1], port)), drain };
@@ -260,7 +260,7 @@ async fn sockets_outlive_who_serves_on_them() {
 
     let (control, drain, first) = start("first");
     assert!(complete(&control).await.sockets.is_empty(), "it was not given any yet");
-    let serving = net::dns::exchange(&control, &net::dns::bind(&config).unwrap()).await.unwrap();
+    let serving = net::dns::exchange(&control, &net::dns::bind(&config, Vec::new()).unwrap()).await.unwrap();
     let kept = serving.sockets;
     assert_eq!(kept.len(), 2);
     ask().await;
@@ -283,8 +283,15 @@ async fn sockets_outlive_who_serves_on_them() {
     assert!(0 < queued.read_u16().await.unwrap());
 
     // What is given later is not taken: sockets serve until the end.
-    let other = net::dns::bind(&self::config(free_port().await, Vec::new())).unwrap();
-    assert_eq!(net::dns::exchange(&control, &other).await.unwrap().sockets.len(), 2);
+    let elsewhere = self::config(free_port().await, Vec::new());
+    let other = net::dns::bind(&elsewhere, Vec::new()).unwrap();
+    let serving = net::dns::exchange(&control, &other).await.unwrap();
+    assert_eq!(serving.sockets.len(), 2);
+
+    // Sockets of another address are not used again, those of the same one are: it could not be bound twice.
+    assert!(net::dns::bind(&config, Vec::new()).is_err());
+    net::dns::bind(&config, serving.sockets).unwrap();
+    assert!(net::dns::bind(&elsewhere, kept).is_err());
     drain.cancel();
     second.await.unwrap().unwrap();
 }

@@ -137,7 +137,7 @@ impl Names {
         self.folder.join(format!("{EDITION_FILES}{edition}.sock"))
     }
 
-    /// The sockets that are bound already, here or in the process before; else new ones.
+    /// The sockets that are bound already, here or in the process before, where they fit; else new ones.
     async fn sockets(&self, held: &mut Vec<OwnedFd>, before: Option<&Known>) -> io::Result<()> {
         if held.is_empty()
             && let Some(before) = before
@@ -146,8 +146,8 @@ impl Names {
         }
         if held.is_empty() {
             net::dns::put_addresses(&self.settings.dns, &self.link).await?;
-            *held = net::dns::bind(&self.settings.dns)?;
         }
+        *held = net::dns::bind(&self.settings.dns, std::mem::take(held))?;
         Ok(())
     }
 

@@ -1,12 +1,14 @@
 //! `evenkeel names`: the process itself. It knows the API server, the node's certificate and the sockets it is given.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use base::Chain;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use tracing::{info, warn};
 use view::{Client, Drain, Endpoint, Https, TlsConfig, View};
 
@@ -19,6 +21,7 @@ const CERTIFICATE: &str = "node-client";
 
 pub async fn run(path: &Path) -> Result<()> {
     let mut signals = Signals::new().context("receive signals")?;
+    confine().context("give up privileges")?;
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let settings: Settings = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     let drain = Drain::new();
@@ -35,6 +38,14 @@ pub async fn run(path: &Path) -> Result<()> {
     info!("draining");
     drain.cancel();
     serving.await.context("serve names")
+}
+
+/// Reads what every pod sends, and needs no privilege for it: the sockets are bound by others, and what it reads is its
+/// own user's. For this thread and those it starts: called before there are any.
+fn confine() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    Ok(set_no_new_privs(true)?)
 }
 
 /// The node's certificate as it is now: read again when its file changes.
