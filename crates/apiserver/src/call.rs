@@ -57,7 +57,7 @@ impl Server {
 
     /// A request from the network.
     pub(crate) async fn answer(&self, peer: Peer, request: Request<Body>) -> Response<Body> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let path = head.uri.path();
         if self.shared.deps.extension.is_open(path) {
             return self.shared.deps.extension.answer(None, Request::from_parts(head, body)).await;
@@ -67,7 +67,10 @@ impl Server {
         let certificate = peer.certificate.at(self.shared.deps.clock.now());
         let user = authn::authenticate(&head.headers, certificate, &tokens, others).await;
         match user {
-            Ok(user) => self.process(user, peer.address, head, body).await,
+            Ok(user) => {
+                authn::drop_websocket_token(&mut head.headers);
+                self.process(user, peer.address, head, body).await
+            }
             Err(status) => {
                 self.count_refusal(&head, status.code);
                 answer::failure(&status, &head.headers)

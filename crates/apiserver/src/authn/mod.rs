@@ -22,8 +22,8 @@ use async_trait::async_trait;
 use base::SmolStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, HeaderValue};
 
 use crate::limits::TOKEN_BYTES_MAX;
 
@@ -76,6 +76,21 @@ pub async fn authenticate(
     Ok(User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() })
 }
 
+/// Takes the token out of a WebSocket's protocols once it has been read: what is forwarded to nodes and workloads must
+/// not bring it along.
+pub fn drop_websocket_token(headers: &mut HeaderMap) {
+    let protocols: Vec<HeaderValue> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
+    if !protocols.iter().any(|value| value.to_str().is_ok_and(|text| text.contains(WEBSOCKET_TOKEN))) {
+        return;
+    }
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    let words = protocols.iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+    let kept: Vec<&str> = words.map(str::trim).filter(|word| !word.starts_with(WEBSOCKET_TOKEN)).collect();
+    if let Ok(kept) = HeaderValue::from_str(&kept.join(", ")) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, kept);
+    }
+}
+
 pub fn unauthorized() -> Status {
     Status::new(Reason::Unauthorized, "Unauthorized")
 }
@@ -108,4 +123,21 @@ pub fn with_authenticated(mut user: User) -> User {
         user.groups.push(SmolStr::new_static(AUTHENTICATED));
     }
     user
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::SEC_WEBSOCKET_PROTOCOL;
+    use http::{HeaderMap, HeaderValue};
+
+    #[test]
+    fn a_websockets_token_is_read_and_goes_no_further() {
+        let mut headers = HeaderMap::new();
+        let sent = "base64url.bearer.authorization.k8s.io.YWJj, v5.channel.k8s.io, v4.channel.k8s.io";
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(sent));
+        assert_eq!(super::bearer(&headers).as_deref(), Some("abc"));
+        super::drop_websocket_token(&mut headers);
+        assert_eq!(headers[SEC_WEBSOCKET_PROTOCOL], "v5.channel.k8s.io, v4.channel.k8s.io");
+        assert_eq!(super::bearer(&headers), None);
+    }
 }

@@ -104,6 +104,9 @@ async fn wrong_parameters_are_named() {
     assert_eq!(admin.get(&one).await.code, 200, "still there");
 }
 
+/// A body by name, where it is sent, its media type, and the codes that may come of it.
+type Bounded<'a> = (&'a str, Method, &'a str, &'a str, Vec<u8>, &'a [u16]);
+
 /// A billion of nothing in a few hundred bytes of YAML.
 fn alias_bomb() -> String {
     let mut text = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
@@ -147,7 +150,7 @@ async fn bodies_that_grow_when_read_are_bounded() {
     let doubling = format!("[{}]", vec![r#"{"op":"copy","from":"/data","path":"/data/x"}"#; 60].join(","));
     let long_claim = [b"k8s\0".to_vec(), vec![0x12, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2, 3]].concat();
     let json_patch = "application/json-patch+json";
-    let table: Vec<(&str, Method, &str, &str, Vec<u8>, &[u16])> = vec![
+    let table: Vec<Bounded<'_>> = vec![
         ("aliases", Method::POST, MAPS, "application/yaml", alias_bomb().into_bytes(), &[400, 413]),
         ("deep YAML", Method::POST, MAPS, "application/yaml", deep_yaml.into_bytes(), &[400]),
         ("deep patch", Method::PATCH, &one, "application/merge-patch+json", deep_patch.into_bytes(), &[400]),
