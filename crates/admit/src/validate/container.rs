@@ -6,6 +6,7 @@ use api::Tree;
 use serde_json::json;
 
 use super::pod::one_of;
+use super::security;
 use crate::causes::{At, Causes};
 use crate::vocabulary::quantity;
 use crate::{doc, names};
@@ -46,6 +47,7 @@ fn container(one: &Tree, list: &str, volumes: &BTreeSet<String>, at: &At, causes
     if list == "containers" && doc::has(one, "restartPolicy") && !doc::has(one, "restartPolicyRules") {
         one_of(one, "restartPolicy", &["Always", "OnFailure", "Never"], at, causes);
     }
+    security::container(one, at, causes);
     environment(one, at, causes);
     mounts(one, volumes, &at.child("volumeMounts"), causes);
     resources(doc::get(one, "resources"), &at.child("resources"), causes);

@@ -17,6 +17,7 @@ mod pod_update;
 mod raw;
 mod rbac;
 mod rules;
+mod security;
 mod service;
 mod status;
 mod storage;

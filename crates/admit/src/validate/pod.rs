@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use api::Tree;
 use serde_json::json;
 
-use super::{affinity, container, pod_update};
+use super::{affinity, container, pod_update, security};
 use crate::causes::{At, Causes};
 use crate::context::Cx;
 use crate::{doc, names};
@@ -62,6 +62,8 @@ pub(super) fn spec_with(spec: &Tree, claims: &[&str], at: &At, causes: &mut Caus
     }
     tolerations(spec, &at.child("tolerations"), causes);
     affinity::check(spec, at, causes);
+    security::pod(spec, at, causes);
+    dns(spec, &at.child("dnsConfig"), causes);
     spread(spec, &at.child("topologySpreadConstraints"), causes);
     aliases(spec, &at.child("hostAliases"), causes);
 }
@@ -78,6 +80,36 @@ fn enums(spec: &Tree, at: &At, causes: &mut Causes) {
     if doc::text(spec, "dnsPolicy") == "None" && doc::items(spec, "dnsConfig.nameservers").is_empty() {
         let at = at.child("dnsConfig").child("nameservers");
         causes.required(&at, "must provide at least one DNS nameserver when `dnsPolicy` is None");
+    }
+}
+
+/// Upstream's bounds of a pod's own names.
+const NAMESERVERS_MAX: usize = 3;
+const SEARCHES_MAX: usize = 32;
+
+fn dns(spec: &Tree, at: &At, causes: &mut Causes) {
+    let Some(config) = doc::at(spec, "dnsConfig") else { return };
+    let servers = doc::items(config, "nameservers");
+    if servers.len() > NAMESERVERS_MAX {
+        let why = format!("must not have more than {NAMESERVERS_MAX} nameservers");
+        causes.invalid(&at.child("nameservers"), &json!(servers), &why);
+    }
+    for (index, server) in servers.iter().enumerate() {
+        let text = server.as_str().unwrap_or_default();
+        if text.parse::<std::net::IpAddr>().is_err() {
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            causes.invalid_text(&at.child("nameservers").index(index), text, why);
+        }
+    }
+    let searches = doc::items(config, "searches");
+    if searches.len() > SEARCHES_MAX {
+        let why = format!("must not have more than {SEARCHES_MAX} search paths");
+        causes.invalid(&at.child("searches"), &json!(searches), &why);
+    }
+    for (index, option) in doc::items(config, "options").iter().enumerate() {
+        if doc::text(option, "name").is_empty() {
+            causes.required(&at.child("options").index(index), "must not be empty");
+        }
     }
 }
 

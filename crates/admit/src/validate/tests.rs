@@ -225,6 +225,36 @@ fn what_the_description_declares_is_refused_in_upstreams_words() {
 }
 
 #[test]
+fn pods_run_as_somebody_and_ask_the_kernel_politely() {
+    let refused = |context: Tree| {
+        let spec = json!({"containers": [{"name": "c", "image": "i"}], "securityContext": context});
+        world().create(&of("v1", "Pod", spec)).unwrap_err().message
+    };
+    let sysctls = refused(
+        json!({"sysctls": [{"name": "foo-", "value": "bar"}, {"name": "kernel.shmmax", "value": "1"},
+        {"name": "bar..", "value": "42"}, {"name": "kernel.sem", "value": "2"}, {"name": "kernel.sem", "value": "3"}]}),
+    );
+    for part in [
+        "sysctls[0].name: Invalid value: \"foo-\"",
+        "sysctls[2].name: Invalid value: \"bar..\"",
+        "Duplicate value: \"kernel.sem\"",
+    ] {
+        assert!(sysctls.contains(part), "{sysctls}");
+    }
+    assert!(!sysctls.contains("\"kernel.shmmax\""), "{sysctls}");
+    assert!(
+        refused(json!({"runAsUser": -1})).contains("runAsUser: Invalid value: -1: must be between 0 and 2147483647")
+    );
+    assert!(
+        refused(json!({"seccompProfile": {"type": "Localhost"}}))
+            .ends_with("localhostProfile: Required value: must be set when seccomp type is Localhost")
+    );
+    let both = json!({"containers": [{"name": "c", "image": "i", "securityContext": {"privileged": true, "allowPrivilegeEscalation": false}}]});
+    let refused = world().create(&of("v1", "Pod", both)).unwrap_err().message;
+    assert!(refused.ends_with("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"), "{refused}");
+}
+
+#[test]
 fn lists_that_upstream_only_merges_by_key_may_repeat_a_key() {
     let repeated = json!({"containers": [{"name": "c", "image": "i", "env": [{"name": "A"}, {"name": "A"}],
         "ports": [{"containerPort": 1}, {"containerPort": 1}]}], "hostAliases": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}]});
