@@ -2,6 +2,7 @@
 
 mod agent;
 mod basics;
+mod certificates;
 mod commands;
 mod drain;
 mod helm;
@@ -26,7 +27,8 @@ const PROGRAMS_AT_ONCE: usize = 2;
 fn main() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::lane("e2e", 1))?;
     let cases = basics::CASES.into_iter().chain(kubectl::CASES).chain(streams::CASES);
-    let cases: Vec<Case<Cluster>> = cases.chain(helm::CASES).chain(node::CASES).collect();
+    let cases = cases.chain(helm::CASES).chain(node::CASES).chain(certificates::CASES);
+    let cases: Vec<Case<Cluster>> = cases.collect();
     let ready = [Case { name: "node_is_ready", run: basics::node_is_ready }];
     let good = run_all(&cluster, &ready, 1);
     let good = run_all(&cluster, &cases, AT_ONCE) && good;
