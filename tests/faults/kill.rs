@@ -111,7 +111,8 @@ fn judge(endpoint: &Endpoint, log: &Log, seen: u64) -> anyhow::Result<()> {
         items.iter().filter_map(|item| Some((item["metadata"]["name"].as_str()?, item))).collect();
     for (name, revision) in &acknowledged {
         let item = found.get(name.as_str()).with_context(|| format!("{name}, acknowledged at {revision}, is lost"))?;
-        ensure!(item["metadata"]["resourceVersion"] == revision.to_string(), "{name} changed its revision");
+        let now = item["metadata"]["resourceVersion"].as_str();
+        ensure!(now == Some(&revision.to_string()), "{name} changed its revision");
         ensure!(item["data"]["n"] == name.as_str(), "{name} changed its content");
     }
     let path = format!("{PATH}?watch=1&timeoutSeconds=1&resourceVersion={seen}");
