@@ -238,6 +238,37 @@ fn scale_is_the_same_for_every_kind() {
 }
 
 #[test]
+fn a_resize_changes_cpu_and_memory_and_nothing_else() {
+    let world = world();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"containers": [{"name": "a", "image": "i:1",
+            "resources": {"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}, "limits": {"cpu": "2"}}}]}});
+    let made = world.create(&pod).unwrap().object;
+    let resize = |resources: Value| {
+        let change = json!({"spec": {"containers": [{"name": "a", "image": "other", "resources": resources}]}});
+        let verb = WriteVerb::Patch { patch: PatchType::Strategic, body: body(&change) };
+        let mut request = world.request(&made, "p", verb);
+        request.subresource = request.kind.subresource("resize").cloned();
+        world.run(request).map(|outcome| outcome.object)
+    };
+    let resized = resize(json!({"requests": {"cpu": "1500m"}})).unwrap();
+    assert_eq!(resized["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1500m");
+    assert_eq!(resized["spec"]["containers"][0]["image"], "i:1", "only resources are taken over");
+    for (resources, why) in [
+        (json!({"requests": {"ephemeral-storage": "2Gi"}}), "only cpu and memory resources are mutable"),
+        (json!({"limits": {"cpu": null}}), "resource limits cannot be removed"),
+        (
+            json!({"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}),
+            "Pod QOS Class may not change as a result of resizing",
+        ),
+        (json!({"requests": {"cpu": "3"}}), "must be less than or equal to cpu limit of 2"),
+    ] {
+        let refused = resize(resources).unwrap_err();
+        assert!(refused.code == 422 && refused.message.contains(why), "{}", refused.message);
+    }
+}
+
+#[test]
 fn evictions_spend_their_budget() {
     let world = world();
     let pod = json!({"apiVersion": "v1", "kind": "Pod",

@@ -23,6 +23,21 @@ pub(super) fn object(cx: &Cx<'_>, tree: &Tree, old: Option<&Tree>, causes: &mut 
     }
 }
 
+/// `/proc` unmasked shows the host's, unless the pod has users of its own.
+fn unmasked(spec: &Tree, at: &At, causes: &mut Causes) {
+    if doc::get(spec, "hostUsers").as_bool() == Some(false) {
+        return;
+    }
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for (index, one) in doc::items(spec, list).iter().enumerate() {
+            if doc::text(one, "securityContext.procMount") == "Unmasked" {
+                let at = at.child(list).index(index).child("securityContext").child("procMount");
+                causes.invalid_text(&at, "Unmasked", "`hostUsers` must be false to use `Unmasked`");
+            }
+        }
+    }
+}
+
 /// A pod spec that brings all its volumes along.
 pub(super) fn spec(spec: &Tree, at: &At, causes: &mut Causes) {
     spec_with(spec, &[], at, causes);
@@ -34,6 +49,7 @@ pub(super) fn spec_with(spec: &Tree, claims: &[&str], at: &At, causes: &mut Caus
     volumes.extend(claims.iter().copied().map(str::to_owned));
     container::lists(spec, &volumes, at, causes);
     enums(spec, at, causes);
+    unmasked(spec, at, causes);
     if doc::int(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
         let value = doc::get(spec, "terminationGracePeriodSeconds");
         causes.invalid(&at.child("terminationGracePeriodSeconds"), value, "must be greater than or equal to 0");

@@ -33,6 +33,14 @@ fn deployment(template_label: &str) -> Tree {
 }
 
 #[test]
+fn an_unmasked_proc_needs_users_of_its_own() {
+    let spec = json!({"containers": [{"name": "c", "image": "i:1", "securityContext": {"procMount": "Unmasked"}}]});
+    let why = "Pod \"x\" is invalid: spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": \
+               `hostUsers` must be false to use `Unmasked`";
+    check(of("v1", "Pod", spec), why);
+}
+
+#[test]
 fn pods() {
     check(of("v1", "Pod", json!({"containers": []})), "Pod \"x\" is invalid: spec.containers: Required value");
     check(
