@@ -15,6 +15,7 @@ use crate::limits;
 use crate::pod::worker::{Command, Seen};
 use crate::pods::Pods;
 use crate::runtime::{ContainerState, RuntimeError, RuntimeEventKind, labels};
+use crate::spec::names::PodName;
 
 /// How often runtime leftovers of pods that nobody knows are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -106,6 +107,17 @@ impl Lister {
                 tracing::warn!(uid, error = %Chain(&error), "leftover volumes stay");
             }
             let _ = self.context.cgroups.remove(&uid);
+        }
+        // Logs stay as long as somebody can ask for them.
+        let has_record = |uid: &str| known.contains(uid) || self.pods.get(uid).is_some();
+        let logs = std::fs::read_dir(&self.context.config.log_dir).into_iter().flatten().flatten();
+        for folder in logs {
+            let name = folder.file_name().to_string_lossy().into_owned();
+            if PodName::uid_of_log_folder(&name).is_some_and(|uid| !has_record(uid))
+                && let Err(error) = std::fs::remove_dir_all(folder.path())
+            {
+                tracing::warn!(folder = name, %error, "leftover logs stay");
+            }
         }
         Ok(())
     }

@@ -27,6 +27,15 @@ impl PodName {
     pub fn log_folder(&self) -> String {
         format!("{}_{}_{}", self.namespace, self.name, self.uid)
     }
+
+    /// The pod that a folder of logs is of; None for a folder of somebody else's.
+    pub fn uid_of_log_folder(folder: &str) -> Option<&str> {
+        let mut parts = folder.split('_');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(_), Some(_), Some(uid), None) if !uid.is_empty() => Some(uid),
+            _ => None,
+        }
+    }
 }
 
 /// Host name and domain of a pod: (`web-0`, `nginx.default.svc.cluster.local` or empty).
@@ -61,4 +70,17 @@ pub fn inner_hostname(pod: &core::Pod, cluster_domain: &str) -> Result<String, s
         return Err(super::SpecError::new(message));
     }
     Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PodName;
+
+    #[test]
+    fn folders_of_logs_name_their_pod() {
+        assert_eq!(PodName::uid_of_log_folder("ns_web-0_1234-56"), Some("1234-56"));
+        for other in ["web-0", "a_b", "a_b_", "a_b_c_d"] {
+            assert_eq!(PodName::uid_of_log_folder(other), None, "{other}");
+        }
+    }
 }
