@@ -16,7 +16,7 @@ use crate::wait::eventually;
 const READY_BOUND: Duration = Duration::from_secs(60);
 
 /// A build machine's disk is often full by measures of a server: what is tested must not depend on it.
-const EVICTION: &str = "--eviction-hard=memory.available<100Mi,nodefs.available<500Mi,imagefs.available<500Mi";
+const EVICTION: &str = "--eviction-hard=memory.available<100Mi,nodefs.available<100Mi,imagefs.available<100Mi";
 
 /// Choices of a cluster that differ between lanes.
 #[derive(Clone, Debug, Default)]
