@@ -1,5 +1,6 @@
 //! DaemonSets: one pod on every node that suits, replaced within what may be unavailable or surge.
 
+mod failed;
 mod roll;
 
 #[cfg(test)]
@@ -92,6 +93,12 @@ struct Work {
     create: Vec<SmolStr>,
     delete: Vec<PodRef>,
     again: Option<Timestamp>,
+}
+
+impl Work {
+    fn look_again(&mut self, at: Timestamp) {
+        self.again = Some(self.again.map_or(at, |known| known.min(at)));
+    }
 }
 
 fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
@@ -194,6 +201,11 @@ impl Set<'_> {
         for node in &self.wanted {
             let pods = self.pods.get(node).map_or(&[][..], Vec::as_slice);
             let (dead, live): (Vec<&PodRef>, Vec<&PodRef>) = pods.iter().partition(|pod| pod.finished());
+            let later = dead.iter().filter_map(|pod| failed::replaced_at(pod)).max().filter(|at| self.now < *at);
+            if let Some(at) = later.filter(|_| live.is_empty()) {
+                work.look_again(at);
+                continue;
+            }
             work.delete.extend(dead.into_iter().filter(|pod| !pod.terminating()).cloned());
             // A terminating pod holds its place: ports and folders are still in use.
             if live.is_empty() {
@@ -213,7 +225,7 @@ impl Set<'_> {
         match pod.available(self.min_ready, self.now) {
             Available::Yes => !pod.terminating(),
             Available::At(at) => {
-                work.again = Some(work.again.map_or(at, |known| known.min(at)));
+                work.look_again(at);
                 false
             }
             Available::No => false,
@@ -262,6 +274,7 @@ impl Set<'_> {
             }
         }
         pod["spec"]["tolerations"] = json!(tolerations);
+        failed::mark(&mut pod, self.pods.get(node).map_or(&[], Vec::as_slice), self.now);
         pod
     }
 

@@ -121,3 +121,29 @@ fn surge_brings_the_new_pod_first() {
     put(&mut world, "v2", strategy);
     assert_eq!(pods(&world), ["n1 v2", "n2 v2", "n3 v2"]);
 }
+
+#[test]
+fn a_node_that_refuses_its_pod_is_asked_later_and_later() {
+    let mut world = World::new(&["daemonset"]);
+    node(&mut world, "n1", json!({"os": "linux"}), json!([]));
+    // Each pod is refused as soon as it comes.
+    world.agent = |world: &mut World| {
+        for mut pod in world.list("v1", "Pod") {
+            if pod["status"]["phase"].is_null() && pod["metadata"]["deletionTimestamp"].is_null() {
+                pod["spec"]["nodeName"] = json!("n1");
+                pod["status"] = json!({"phase": "Failed", "reason": "OutOfcpu"});
+                world.put(pod);
+            }
+        }
+        run_pods(world);
+    };
+    put(&mut world, "i:1", json!({"type": "RollingUpdate"}));
+    let made = |world: &World| world.events.iter().filter(|event| event.contains("SuccessfulCreate")).count();
+    let mut seen = vec![];
+    for _ in 0..8 {
+        world.pass(1);
+        seen.push(made(&world));
+    }
+    // After 1, 2 and 4 seconds more.
+    assert_eq!(seen, [2, 2, 3, 3, 3, 3, 4, 4]);
+}
