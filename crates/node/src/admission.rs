@@ -27,6 +27,8 @@ pub struct Room {
     /// Pods that hold their part of it.
     pub others: Vec<Arc<core::Pod>>,
     pub pressure: Vec<Condition>,
+    /// Sysctls beyond the safe ones that pods may set: names, or beginnings that end with `*`.
+    pub sysctls: Vec<String>,
     /// The kernel enforces AppArmor profiles.
     pub apparmor: bool,
     /// The runtime knows `supplementalGroupsPolicy: Strict`.
@@ -37,7 +39,7 @@ pub struct Room {
 pub fn judge(pod: &core::Pod, room: &Room) -> Option<Outcome> {
     system(pod, room)
         .or_else(|| confined(pod, room))
-        .or_else(|| sysctls(pod))
+        .or_else(|| sysctls(pod, room))
         .or_else(|| pressed(pod, room))
         .or_else(|| resources(pod, room))
         .or_else(|| general(pod, room))
@@ -83,12 +85,16 @@ fn confined(pod: &core::Pod, room: &Room) -> Option<Outcome> {
 }
 
 /// Kernel settings that stay within the pod. Any other would change the node for everybody.
-fn sysctls(pod: &core::Pod) -> Option<Outcome> {
+fn sysctls(pod: &core::Pod, room: &Room) -> Option<Outcome> {
     let spec = pod.spec.as_ref()?;
     let forbidden = |why: String| refusal("SysctlForbidden", format!("forbidden sysctl: {why}"));
     for sysctl in spec.security_context.as_ref()?.sysctls.iter().flatten() {
         let name = sysctl.name.replace('/', ".");
-        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+        let allowed = room.sysctls.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == *allowed,
+        });
+        if !allowed && !SAFE_SYSCTLS.contains(&name.as_str()) {
             return forbidden(format!("{:?} not allowlisted", sysctl.name));
         }
         if name.starts_with("net.") && spec.host_network == Some(true) {
@@ -267,6 +273,9 @@ mod tests {
             |name: &str| json!({"containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
         check(sysctl("net.ipv4.tcp_syncookies"), "");
         check(sysctl("kernel.msgmax"), "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+        let allowing = Room { sysctls: vec!["net.core.*".into()], ..room() };
+        assert!(judge(&pod(sysctl("net.core.somaxconn")), &allowing).is_none());
+        assert!(judge(&pod(sysctl("net.corex")), &allowing).is_some());
         let mut host = sysctl("net/ipv4/tcp_syncookies");
         host["hostNetwork"] = json!(true);
         let why = "SysctlForbidden: forbidden sysctl: \"net/ipv4/tcp_syncookies\" not allowed with host net enabled";

@@ -267,3 +267,51 @@ fn remove_tree(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(cpu: &str, memory: &str) -> core::Pod {
+        let limits = json!({"cpu": cpu, "memory": memory});
+        let spec = json!({"containers": [{"name": "a", "resources": {"limits": limits, "requests": {"cpu": "1m"}}}]});
+        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": spec})).unwrap()
+    }
+
+    /// What a pod's files hold after it was made, grew for a resize in two directions, and was fitted.
+    fn check(cgroups: &Cgroups, files: [PathBuf; 2], wanted: [[&str; 2]; 3]) {
+        let held = || files.clone().map(|file| fs::read_to_string(file).unwrap());
+        cgroups.create(&pod("1", "2Gi")).unwrap();
+        assert_eq!(held(), wanted[0]);
+        let resized = pod("2", "1Gi");
+        cgroups.grow(&resized);
+        assert_eq!(held(), wanted[1], "nothing shrinks before its containers do");
+        cgroups.fit(&resized);
+        assert_eq!(held(), wanted[2]);
+    }
+
+    #[test]
+    fn a_pod_grows_before_and_shrinks_after_its_containers_v1() {
+        let base = tempfile::tempdir().unwrap();
+        for name in ["cpu", "memory"] {
+            fs::create_dir(base.path().join(name)).unwrap();
+        }
+        let cgroups = Cgroups::at(base.path(), "/kubepods");
+        let file = |name: &str, file: &str| base.path().join(name).join("kubepods/burstable/podu").join(file);
+        let files = [file("cpu", "cpu.cfs_quota_us"), file("memory", "memory.limit_in_bytes")];
+        let (large, small) = ("2147483648", "1073741824");
+        check(&cgroups, files, [["100000", large], ["200000", large], ["200000", small]]);
+    }
+
+    #[test]
+    fn a_pod_grows_before_and_shrinks_after_its_containers_v2() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join("cgroup.controllers"), "cpu memory").unwrap();
+        let cgroups = Cgroups::at(base.path(), "/kubepods");
+        let folder = base.path().join("kubepods/burstable/podu");
+        let files = [folder.join("cpu.max"), folder.join("memory.max")];
+        let (large, small) = ("2147483648", "1073741824");
+        check(&cgroups, files, [["100000 100000", large], ["200000 100000", large], ["200000 100000", small]]);
+    }
+}

@@ -36,6 +36,8 @@ pub struct Config {
     pub seccomp_dir: PathBuf,
     /// Where `local-path` volumes lie; None keeps none here.
     pub local_path: Option<PathBuf>,
+    /// Sysctls beyond the safe ones that pods may set: `net.core.somaxconn`, `kernel.msg*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// What is kept free of memory, disk and processes: below it pods have to leave.
     pub eviction_hard: Vec<Threshold>,
     /// Images are removed when their disk is fuller than the first, until it is emptier than the second; in percent.
@@ -75,6 +77,7 @@ impl Config {
             cgroup_root: "/kubepods".to_owned(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             local_path: None,
+            allowed_unsafe_sysctls: Vec::new(),
             eviction_hard: pressure::defaults(),
             image_gc_high: 85,
             image_gc_low: 80,

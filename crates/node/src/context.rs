@@ -99,6 +99,7 @@ impl Context {
             allocatable: self.allocatable(typed.as_deref()),
             others,
             pressure: self.pressure.borrow().clone(),
+            sysctls: self.config.allowed_unsafe_sysctls.clone(),
             apparmor: self.machine.apparmor,
             strict_groups: features.and_then(|features| features.supplemental_groups_policy) == Some(true),
         }

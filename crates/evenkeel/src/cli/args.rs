@@ -100,6 +100,9 @@ pub struct NodeArgs {
     pub image_gc_high_threshold: u32,
     #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     pub image_gc_low_threshold: u32,
+    /// Kernel settings beyond the safe ones that pods may change: names, or beginnings as net.core.*
+    #[arg(long, value_name = "SYSCTL", value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Port of the kubelet API
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     pub kubelet_port: u16,

@@ -248,6 +248,7 @@ fn node_config(parts: &Parts) -> Result<node::Config> {
     config.cgroup_root = if root.is_empty() { host::cgroup_root(&parts.layout) } else { root.clone() };
     config.cluster_dns = parts.cluster.cluster_dns.clone();
     config.cluster_domain = parts.cluster.cluster_domain.clone();
+    config.allowed_unsafe_sysctls.clone_from(&parts.args.allowed_unsafe_sysctls);
     if !parts.args.eviction_hard.is_empty() {
         config.eviction_hard = node::pressure::parse(&parts.args.eviction_hard).context("--eviction-hard")?;
     }
