@@ -19,7 +19,7 @@ use crate::limits;
 use crate::pod::Outcome;
 use crate::pod::fsm::phase_is_final;
 use crate::pod::resize;
-use crate::pod::worker::{Command, Worker};
+use crate::pod::worker::{Command, PodView, Worker};
 use crate::pods::{Handle, Pods};
 use crate::register::nodes;
 
@@ -82,8 +82,8 @@ impl Dispatcher {
         };
         let uid = object.header.uid.clone();
         if let Some(handle) = self.pods.get(&uid) {
-            let held = handle.view.borrow().pod.clone();
-            self.tell_spec(&uid, pod, &held).await;
+            let view = handle.view.borrow().clone();
+            self.tell_spec(&uid, pod, &view).await;
             return;
         }
         let (commands, inbox) = mpsc::channel(limits::WORKER_QUEUE_MAX);
@@ -93,6 +93,7 @@ impl Dispatcher {
         }
         let held = Arc::new(resize::adopted(&pod));
         let (worker, view) = Worker::new(self.context.clone(), &held, rejection, inbox, self.drain.clone());
+        let seen = view.borrow().clone();
         self.pods.add(uid.clone(), Handle { commands, view });
         let (named, first) = (uid.clone(), held.clone());
         self.workers.spawn(async move {
@@ -101,22 +102,27 @@ impl Dispatcher {
         });
         self.look.notify_one();
         if resize::is_wanted(&pod, &held) {
-            self.tell_spec(&uid, pod, &held).await;
+            self.tell_spec(&uid, pod, &seen).await;
         }
     }
 
     /// Passes a record on with the resources that are promised: what it asks for, where that fits.
-    async fn tell_spec(&mut self, uid: &SmolStr, record: Arc<core::Pod>, held: &core::Pod) {
+    async fn tell_spec(&mut self, uid: &SmolStr, record: Arc<core::Pod>, seen: &PodView) {
         self.deferred.remove(uid);
-        if !resize::is_wanted(&record, held) {
+        if !resize::is_wanted(&record, &seen.pod) {
             self.tell(uid, Command::Spec(record, None)).await;
+            return;
+        }
+        let promised = Arc::new(resize::overlay(&record, &seen.pod));
+        if seen.ending {
+            // Nothing of it will use more.
+            self.tell(uid, Command::Spec(promised, None)).await;
             return;
         }
         let room = self.context.room(self.context.node().as_deref(), self.others(&record));
         match resize::judge(&record, &room) {
             None => self.tell(uid, Command::Spec(record, None)).await,
             Some(pending) => {
-                let promised = Arc::new(resize::overlay(&record, held));
                 self.deferred.insert(uid.clone(), record);
                 self.tell(uid, Command::Spec(promised, Some(pending))).await;
             }
@@ -128,8 +134,8 @@ impl Dispatcher {
         for (uid, record) in self.deferred.clone() {
             match self.pods.get(&uid) {
                 Some(handle) => {
-                    let held = handle.view.borrow().pod.clone();
-                    self.tell_spec(&uid, record, &held).await;
+                    let view = handle.view.borrow().clone();
+                    self.tell_spec(&uid, record, &view).await;
                 }
                 None => drop(self.deferred.remove(&uid)),
             }
