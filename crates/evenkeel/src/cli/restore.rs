@@ -116,9 +116,39 @@ fn put(from: &Path, to: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ensure_empty, put};
+    use super::{ensure_empty, put, run};
+    use crate::cli::args::{Cli, Command};
     use crate::layout::Layout;
+    use crate::wire;
+    use clap::Parser;
     use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    async fn restore(bundle: &str, data: &Path) -> anyhow::Result<()> {
+        let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+        let file = testdata.join(bundle).display().to_string();
+        let (secret, data) = (format!("{file}.secret"), data.display().to_string());
+        let words = ["evenkeel", "restore", "--file", &file, "--secret-file", &secret, "--data-dir", &data];
+        let Command::Restore(args) = Cli::try_parse_from(words)?.command else { unreachable!("it is a restore") };
+        run(args).await
+    }
+
+    /// Bundles that earlier versions wrote; must restore for ever.
+    #[tokio::test]
+    async fn the_bundle_of_every_format_restores() {
+        let folder = tempfile::tempdir().unwrap();
+        restore("bundle.v2", folder.path()).await.unwrap();
+        let layout = Layout::new(folder.path());
+        let engine = store::sqlite::open(&layout.database()).unwrap();
+        let clock = Arc::new(wire::SystemClock);
+        let store = store::Store::open(engine, wire::keyring(&layout).unwrap(), clock).await.unwrap();
+        assert_eq!(store.export(std::io::sink()).unwrap().records, 6);
+        assert!(store.export(std::io::sink()).unwrap().revision.0 > 188 + store::RESTORE_LEAP - 1);
+        assert!(layout.server_tls().join("server-ca.key").exists() && !layout.restoring().exists());
+        let again = restore("bundle.v2", folder.path()).await.unwrap_err().to_string();
+        assert!(again.contains("is there already"), "{again}");
+    }
 
     #[test]
     fn files_are_put_where_they_belong() {
