@@ -51,6 +51,8 @@ fn story(lab: &Lab<'_>, mut options: Options) -> anyhow::Result<()> {
     ensure!(!consistent.success, "a consistent read was answered without a store");
     // Whoever takes what is in memory gets it.
     kubectl.ok("get --raw /api/v1/namespaces/default/configmaps/kept?resourceVersion=0")?;
+    let status = cluster.evenkeel()?.call(&["status", &format!("--data-dir={}", cluster.data.display())], "")?;
+    ensure!(status.code == 2 && status.stdout.contains("API        answers, not ready"), "{status:?}");
     etcd.again()?;
     eventually("writes are taken again", BOUND, || kubectl.ok("create configmap after").map(drop))?;
     ensure!(before < revision(&cluster)?, "revisions went back");

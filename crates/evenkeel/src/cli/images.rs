@@ -43,8 +43,8 @@ pub async fn run(args: ImagesArgs) -> Result<()> {
 pub async fn ps(args: PsArgs) -> Result<()> {
     let layout = args.common.layout();
     let cri = Cri::connect(cri_socket(&layout, args.container_runtime_endpoint.as_deref()));
-    let containers = cri.list_containers(None).await.context("ask the container runtime")?;
-    let images = cri.list_images().await.context("ask the container runtime")?;
+    let containers = cri.list_containers(None).await.context(ASK)?;
+    let images = cri.list_images().await.context(ASK)?;
     let names: BTreeMap<String, String> =
         images.into_iter().filter_map(|image| Some((image.id, image.repo_tags.into_iter().next()?))).collect();
     let now = SystemClock.now().as_second();
@@ -69,12 +69,14 @@ pub async fn ps(args: PsArgs) -> Result<()> {
     Ok(())
 }
 
+const ASK: &str = "ask the container runtime; does evenkeel run on this machine?";
+
 /// CRI's container states, by number.
 const STATES: [&str; 4] = ["created", "running", "exited", "unknown"];
 const RUNNING: i32 = 1;
 
 async fn list(cri: &Cri) -> Result<()> {
-    let images = cri.list_images().await.context("ask the container runtime")?;
+    let images = cri.list_images().await.context(ASK)?;
     let mut rows = BTreeMap::new();
     for image in images {
         let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();

@@ -3,19 +3,27 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use api::{Gvr, Tree};
+use base::Chain;
 use serde_json::{Value, json};
-use view::{Client, ListOptions};
+use view::{Client, ClientError, ListOptions};
 
 use super::args::StatusArgs;
 use super::output::table;
+use crate::layout::Layout;
 use crate::pki::Kubeconfig;
-use crate::wire::{admin, names, pid};
+use crate::wire::{admin, cri_socket, names, pid};
 
 /// Most troubles listed; the rest is counted.
 const TROUBLES_MAX: usize = 20;
+
+/// How long the container runtime may take to say what runs.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(3);
+const LOG: &str = "see the log: journalctl -u evenkeel";
+const START: &str = "start it: systemctl start evenkeel; if it does not stay up: journalctl -u evenkeel";
 
 /// What was found, ready to print.
 #[derive(Debug, Default)]
@@ -27,6 +35,7 @@ struct Report {
     loops: Vec<String>,
     nodes: Vec<Vec<String>>,
     pods: (usize, usize),
+    containers: Option<usize>,
     troubles: Vec<Trouble>,
 }
 
@@ -38,15 +47,21 @@ struct Trouble {
 
 pub async fn run(args: StatusArgs) -> Result<ExitCode> {
     let layout = args.common.layout();
-    let path: PathBuf = args.kubeconfig.unwrap_or_else(|| layout.kubeconfig());
-    let (process, names) = (pid::running(&layout), names::serving(&layout));
-    let mut report = Report { process, names, ..Report::default() };
+    let path: PathBuf = args.kubeconfig.clone().unwrap_or_else(|| layout.kubeconfig());
+    let (process, names, containers) = (pid::running(&layout), names::serving(&layout), containers(&layout).await);
+    let mut report = Report { process, names, containers, ..Report::default() };
     if names == Some(None) {
         report.trouble("names are not served on this machine".to_owned(), "start evenkeel, or look at its log");
     }
-    match Kubeconfig::load(&path) {
-        Ok(config) => cluster(&mut report, &admin::client(&config)?).await,
-        Err(error) => report.trouble(format!("no kubeconfig: {error}"), "start with: evenkeel server"),
+    let joined = layout.agent_tls().exists() && !layout.server_tls().exists();
+    if joined && args.kubeconfig.is_none() {
+        agent(&mut report);
+    } else if !path.exists() {
+        let advice = "start one with evenkeel install, or name another machine's with --kubeconfig";
+        report.trouble(format!("no server was ever started here: {} is not there", path.display()), advice);
+    } else {
+        let config = Kubeconfig::load(&path)?;
+        cluster(&mut report, &admin::client(&config)?).await;
     }
     let healthy = report.troubles.is_empty();
     if args.json {
@@ -57,20 +72,54 @@ pub async fn run(args: StatusArgs) -> Result<ExitCode> {
     Ok(if healthy { ExitCode::SUCCESS } else { super::attention() })
 }
 
+/// Containers that run on this machine; None where no runtime answers. They do so with the program down as well.
+async fn containers(layout: &Layout) -> Option<usize> {
+    let cri = container::Cri::connect(cri_socket(layout, None));
+    let listed = tokio::time::timeout(RUNTIME_TIMEOUT, cri.list_containers(None)).await;
+    let running = |one: &&container::v1::Container| one.state == container::v1::ContainerState::ContainerRunning as i32;
+    Some(listed.ok()?.ok()?.iter().filter(running).count())
+}
+
+/// A machine that joined knows itself; its cluster is asked on a server.
+fn agent(report: &mut Report) {
+    report.api = Some("on a server: ask there".to_owned());
+    if report.process.is_none() {
+        report.trouble("the agent of this machine does not run; its pods go on".to_owned(), START);
+    }
+}
+
 async fn cluster(report: &mut Report, client: &Client) {
     match client.raw("/readyz?verbose").await {
-        Ok(text) => readyz(report, &String::from_utf8_lossy(&text)),
+        Ok(text) => {
+            report.api = Some("ready".to_owned());
+            readyz(report, &String::from_utf8_lossy(&text));
+        }
+        Err(ClientError::Status(status)) if status.code >= 500 => {
+            report.api = Some("answers, not ready".to_owned());
+            readyz(report, &status.message);
+            if report.troubles.is_empty() {
+                report.trouble(format!("the API is not ready: {}", status.message), LOG);
+            }
+            return;
+        }
         Err(error) => {
-            report.trouble(format!("the API does not answer: {error}"), "see the log: journalctl -u evenkeel");
+            let advice = if report.process.is_some() { LOG } else { START };
+            report.trouble(format!("the API does not answer: {}", Chain(&error)), advice);
             return;
         }
     }
     let list = async |resource: &str| {
-        let page = client.list(&Gvr::new("", "v1", resource), &ListOptions::default()).await.unwrap_or_default();
-        page.items.iter().map(|object| object.tree()).collect::<Vec<Tree>>()
+        let page = client.list(&Gvr::new("", "v1", resource), &ListOptions::default()).await?;
+        Ok::<_, ClientError>(page.items.iter().map(|object| object.tree()).collect::<Vec<Tree>>())
     };
-    let pods = list("pods").await;
-    for node in list("nodes").await {
+    let (pods, nodes) = match (list("pods").await, list("nodes").await) {
+        (Ok(pods), Ok(nodes)) => (pods, nodes),
+        (Err(error), _) | (_, Err(error)) => {
+            report.trouble(format!("the API does not list pods and nodes: {}", Chain(&error)), LOG);
+            return;
+        }
+    };
+    for node in nodes {
         node_of(report, &node);
     }
     if report.nodes.is_empty() {
@@ -85,10 +134,9 @@ async fn cluster(report: &mut Report, client: &Client) {
 }
 
 fn readyz(report: &mut Report, text: &str) {
-    report.api = Some("ready".to_owned());
     for line in text.lines().filter(|line| line.starts_with("[-]")) {
         let name = line.trim_start_matches("[-]").split(' ').next().unwrap_or_default();
-        report.trouble(format!("{name} is not well"), "see the log: journalctl -u evenkeel");
+        report.trouble(format!("{name} is not well"), LOG);
     }
     report.loops = text.lines().filter_map(|line| line.strip_prefix("[+]loop/")).map(str::to_owned).collect();
 }
@@ -149,8 +197,13 @@ impl Report {
         };
         let _ = writeln!(out, "names      {names}");
         let _ = writeln!(out, "API        {}", self.api.as_deref().unwrap_or("no answer"));
-        let _ = writeln!(out, "loops      {}", self.loops.len());
-        let _ = writeln!(out, "pods       {} of {} well", self.pods.0, self.pods.1);
+        // What only the API could tell is not shown as nothing.
+        if !self.loops.is_empty() {
+            let _ = writeln!(out, "loops      {} well", self.loops.len());
+            let _ = writeln!(out, "pods       {} of {} well", self.pods.0, self.pods.1);
+        }
+        let running = self.containers.map_or("no runtime answers".to_owned(), |count| format!("{count} run here"));
+        let _ = writeln!(out, "containers {running}");
         if !self.nodes.is_empty() {
             let _ = write!(out, "\n{}", table(&["NODE", "STATE", "VERSION"], &self.nodes));
         }
@@ -172,8 +225,9 @@ impl Report {
         let troubles: Vec<Value> =
             self.troubles.iter().map(|one| json!({"what": one.what, "advice": one.advice})).collect();
         json!({
-            "process": self.process, "names": self.names.flatten(), "api": self.api, "loops": self.loops, "nodes": self.nodes,
-            "pods": {"well": self.pods.0, "all": self.pods.1}, "troubles": troubles,
+            "process": self.process, "names": self.names.flatten(), "api": self.api, "loops": self.loops,
+            "nodes": self.nodes, "pods": {"well": self.pods.0, "all": self.pods.1}, "containers": self.containers,
+            "troubles": troubles,
         })
     }
 }

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apiserver::tls::Serving;
 use apiserver::{Audit, AuditConfig, Config, Deps, HealthCheck, NoTokens, Server, TlsSource, TokenKeys};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use base::Clock;
+use base::{Chain, Clock};
 use jiff::Timestamp;
 use reconcile::Health;
 use tokio::sync::watch;
@@ -26,6 +27,8 @@ use crate::pki::{Leaf, ServerNames, ServerPki, certificates, client_config};
 /// The audit log is kept in files of this size, this many of them.
 const AUDIT_BYTES_MAX: u64 = 32 << 20;
 const AUDIT_FILES_MAX: u32 = 4;
+/// A store that takes longer to answer a read is of no use to clients.
+const STORE_READ_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// TLS settings that follow the renewals of their leaves.
 pub struct Tls {
@@ -111,6 +114,8 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         front_proxy_ca_pem: parts.pki.request_header.pem.clone(),
         version: format!("{KUBERNETES_VERSION}+evenkeel.{}", env!("CARGO_PKG_VERSION")),
     };
+    let mut checks = loop_checks(&parts.health, &parts.loops);
+    checks.push(Arc::new(StoreCheck { store: parts.store.clone() }));
     Ok(Server::new(Deps {
         store: parts.store,
         clock: Arc::new(SystemClock),
@@ -120,7 +125,7 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(parts.nodes),
         extension: Arc::new(parts.join),
-        checks: loop_checks(&parts.health, &parts.loops),
+        checks,
         audit: Audit::start(audit).context("open the audit log")?,
         config,
     }))
@@ -153,6 +158,26 @@ fn loop_checks(health: &watch::Receiver<Health>, names: &[&'static str]) -> Vec<
         Arc::new(LoopCheck { title: format!("loop/{name}"), name, health: health.clone() })
     };
     names.iter().map(check).collect()
+}
+
+/// Whether the store answers a consistent read: an etcd may be gone while everything in memory is still there.
+struct StoreCheck {
+    store: store::Store,
+}
+
+#[async_trait]
+impl HealthCheck for StoreCheck {
+    fn name(&self) -> &str {
+        "store-read"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        match tokio::time::timeout(STORE_READ_TIMEOUT, self.store.read_barrier()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Chain(&error).to_string()),
+            Err(_) => Err(format!("no answer within {} s", STORE_READ_TIMEOUT.as_secs())),
+        }
+    }
 }
 
 struct LoopCheck {
