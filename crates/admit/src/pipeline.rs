@@ -187,6 +187,10 @@ fn batch(cx: &Cx<'_>, old: Option<Old>, tree: Tree, gathered: Gathered) -> Resul
     let admitted = admitted(cx, changes);
     let mut object = tree;
     doc::remove(&mut object, "metadata.resourceVersion");
+    if let Some(old) = old.as_ref().filter(|_| cx.request.options.dry_run) {
+        // Nothing makes a newer revision: the answer is at the one that is there.
+        doc::copy(&old.tree, &mut object, "metadata.resourceVersion");
+    }
     Ok(Outcome { admitted, object, created: old.is_none(), deleted, warnings })
 }
 

@@ -52,6 +52,11 @@ async fn dry_runs_leave_nothing() {
     assert_eq!(admin.get(&format!("{MAPS}/a")).await.code, 404);
     assert_eq!(revision(&admin.get(MAPS).await.ok()), before);
     assert_eq!(admin.post(&format!("{MAPS}?dryRun=Some"), &map("a")).await.code, 422);
+    // What a dry run of an update answers can be sent as one: it is at the revision that is there.
+    let made = admin.post(MAPS, &map("a")).await.ok();
+    let merged = admin.merge(&format!("{MAPS}/a?dryRun=All"), &json!({"data": {"k": "dry"}})).await.ok();
+    assert_eq!((&merged["data"]["k"], revision(&merged)), (&json!("dry"), revision(&made)));
+    assert_eq!(admin.get(&format!("{MAPS}/a")).await.ok()["data"]["k"], "v");
 }
 
 #[tokio::test]
