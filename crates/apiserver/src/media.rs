@@ -126,10 +126,15 @@ impl Accept {
         if text.is_empty() {
             return Ok(Accept::default());
         }
-        let known = format!("{JSON}, {YAML}, {PROTOBUF}");
-        let none =
-            || Status::new(Reason::NotAcceptable, format!("only the following media types are accepted: {known}"));
-        clauses(text).iter().find_map(Accept::of_clause).ok_or_else(none)
+        clauses(text).iter().find_map(Accept::of_clause).ok_or_else(not_acceptable)
+    }
+
+    /// As [`Accept::of`], for a stream: YAML has no frames, so there is no stream of it.
+    pub fn of_stream(headers: &HeaderMap) -> Result<Accept, Status> {
+        Accept::of(headers).and_then(|accept| match accept.encoding {
+            Encoding::Json | Encoding::Protobuf => Ok(accept),
+            Encoding::Yaml => Err(not_acceptable()),
+        })
     }
 
     fn of_clause(clause: &Clause<'_>) -> Option<Accept> {
@@ -153,6 +158,11 @@ impl Accept {
     pub fn for_error(headers: &HeaderMap) -> Encoding {
         Accept::of(headers).map(|accept| accept.encoding).unwrap_or_default()
     }
+}
+
+fn not_acceptable() -> Status {
+    let message = format!("only the following media types are accepted: {JSON}, {YAML}, {PROTOBUF}");
+    Status::new(Reason::NotAcceptable, message)
 }
 
 impl Clause<'_> {

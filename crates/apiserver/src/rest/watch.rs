@@ -35,11 +35,7 @@ use crate::rest::{fields, list};
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub(super) async fn watch(routed: Routed) -> Result<Response<Body>, Status> {
-    let accept = Accept::of(&routed.cx.headers)?;
-    let mut renderer = Renderer::new(&routed, accept)?;
-    if renderer.accept.encoding == Encoding::Yaml {
-        renderer.accept.encoding = Encoding::Json;
-    }
+    let renderer = Renderer::new(&routed, Accept::of_stream(&routed.cx.headers)?)?;
     let options = ListOptions::parse(&routed.cx.query, true)?;
     fields::check(&options.fields, &routed.kind)?;
     let (initial, watch, bookmark) = match start(&routed, &options).await? {

@@ -113,6 +113,7 @@ async fn shapes_and_encodings_are_negotiated() {
     let protobuf = get("application/vnd.kubernetes.protobuf", MAPS.into()).await;
     assert_eq!(&protobuf.bytes[..4], b"k8s\0");
     assert_eq!(get("text/html", MAPS.into()).await.code, 406);
+    assert_eq!(get("application/yaml", format!("{MAPS}?watch=1")).await.code, 406, "YAML has no frames");
     // What protobuf says comes back as it went.
     let one = get("application/vnd.kubernetes.protobuf", format!("{MAPS}/a")).await;
     let headers = [("content-type", "application/vnd.kubernetes.protobuf")];
