@@ -2,11 +2,11 @@
 //! cluster that is started again afterwards.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use e2e::{Cluster, Tool, eventually};
+use e2e::{Cluster, Tool, cgroups, eventually};
 use serde_json::Value;
 
 const SLEEPER: &str = r#"
@@ -116,26 +116,13 @@ pub fn stops(cluster: &mut Cluster) -> anyhow::Result<()> {
     ensure!(down.code == 2 && down.stdout.contains("the API does not answer"), "with the API down: {down:?}");
     ensure!(down.stdout.contains("evenkeel   not on this machine"), "with the API down: {down:?}");
     ensure!(down.stdout.contains(" run here") && down.stdout.contains("start it:"), "with the API down: {down:?}");
-    ensure!(!cgroups(&own.data)?.is_empty(), "pods have no cgroup of this instance");
+    ensure!(!cgroups(&cluster.data)?.is_empty(), "pods have no cgroup of this instance");
     own.says("stop --pods", &["does not run", "stopped containerd", "stopped the process of names"])?;
-    let left = cgroups(&own.data)?;
+    let left = cgroups(&cluster.data)?;
     ensure!(left.is_empty(), "cgroups are left: {left:?}");
     cluster.start_server()?;
     eventually("the pod runs again", Duration::from_secs(60), || own.says("ps", &["commands", "running"]))?;
     kubectl.ok("delete pod commands --timeout=30s").map(drop)
-}
-
-/// The folders of this instance in every hierarchy. Its name is made of its data folder's.
-fn cgroups(data: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let hash = Tool::new("sha256sum").call(&[], data)?.succeeded()?;
-    let mine = format!("evenkeel-{}", &hash[..8]);
-    let mut found = Vec::new();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup")? {
-        let Ok(entries) = fs::read_dir(hierarchy?.path()) else { continue };
-        let named = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&mine));
-        found.extend(named.map(|entry| entry.path()));
-    }
-    Ok(found)
 }
 
 /// `evenkeel` with this cluster's data folder.

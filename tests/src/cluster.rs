@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::cgroups::remove_cgroups;
 use crate::host::{Host, child_of};
 use crate::load::Endpoint;
 use crate::tool::Tool;
@@ -252,7 +253,8 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         let cut = self.host.power_cut().and_then(|()| self.process.wait().map(drop).context("wait for the agent"));
-        if let Err(error) = cut.and_then(|()| remove(&self.data)) {
+        let cleaned = cut.and_then(|()| remove_cgroups(&self.data)).and_then(|()| remove(&self.data));
+        if let Err(error) = cleaned {
             eprintln!("{error:#}");
         }
     }
@@ -265,6 +267,9 @@ impl Drop for Cluster {
         }
         if let Some(mut server) = self.server.take() {
             let _ = server.wait();
+        }
+        if let Err(error) = remove_cgroups(&self.data) {
+            eprintln!("{error:#}");
         }
         if std::env::var_os("EVENKEEL_KEEP").is_none()
             && let Err(error) = remove(&self.data)

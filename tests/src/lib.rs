@@ -3,6 +3,7 @@
 //! Needs root, the packages `cargo xtask test` installs, and the images it builds. Everything a test starts lies in
 //! namespaces of its own and goes away with them.
 
+mod cgroups;
 mod cluster;
 mod dialogue;
 mod host;
@@ -11,6 +12,7 @@ mod run;
 mod tool;
 mod wait;
 
+pub use cgroups::cgroups;
 pub use cluster::{Agent, Cluster, Options};
 pub use dialogue::Dialogue;
 pub use host::Host;
