@@ -1,6 +1,7 @@
 //! Automation of the project: checks, tests, demo images, the demo, benchmarks. Rust, not shell.
 
 mod bench;
+mod counts;
 mod demo;
 mod down;
 mod fuzz;

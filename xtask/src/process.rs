@@ -16,9 +16,9 @@ pub fn workspace_root() -> PathBuf {
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> anyhow::Result<()> {
     let mut command = Command::new(program);
     command.args(arguments);
-    let status = command.status().with_context(|| format!("start {}", line(&command)))?;
+    let status = command.status().with_context(|| format!("start {}", line_of(&command)))?;
     if !status.success() {
-        bail!("{} ended with {status}", line(&command));
+        bail!("{} ended with {status}", line_of(&command));
     }
     Ok(())
 }
@@ -27,11 +27,11 @@ pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> anyhow::Result<()
 pub fn output<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> anyhow::Result<String> {
     let mut command = Command::new(program);
     command.args(arguments);
-    let output = command.output().with_context(|| format!("start {}", line(&command)))?;
+    let output = command.output().with_context(|| format!("start {}", line_of(&command)))?;
     if !output.status.success() {
-        bail!("{} ended with {}: {}", line(&command), output.status, String::from_utf8_lossy(&output.stderr));
+        bail!("{} ended with {}: {}", line_of(&command), output.status, String::from_utf8_lossy(&output.stderr));
     }
-    String::from_utf8(output.stdout).with_context(|| format!("read the output of {}", line(&command)))
+    String::from_utf8(output.stdout).with_context(|| format!("read the output of {}", line_of(&command)))
 }
 
 /// The cargo that runs this program.
@@ -39,7 +39,8 @@ pub fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
-fn line(command: &Command) -> String {
+/// The command line, for messages.
+pub fn line_of(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
         line.push(' ');
