@@ -62,7 +62,7 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// Fetch kubectl and helm into target/tools
+    /// Fetch kubectl, helm and the Python client into target/tools
     Tools,
 }
 

