@@ -3,6 +3,7 @@
 mod agent;
 mod basics;
 mod certificates;
+mod clients;
 mod commands;
 mod drain;
 mod helm;
@@ -34,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     let good = run_all(&cluster, &cases, AT_ONCE) && good;
     // Not beside others: the kinds that discovery names must not come and go meanwhile.
     let good = run_all(&cluster, &uniform::CASES, 1) && good;
+    let good = run_all(&cluster, &clients::CASES, 1) && good;
     let good = run_all(&cluster, &[Case { name: "kubectl_cordon_drain", run: drain::cordon_drain }], 1) && good;
     let good = run_all(&cluster, &[Case { name: "cli_commands", run: commands::commands }], 1) && good;
     let good = run_all(&cluster, &program::BESIDE, 1) && good;

@@ -9,6 +9,7 @@ mod dialogue;
 mod host;
 mod load;
 mod run;
+mod samples;
 mod tool;
 mod wait;
 
@@ -18,5 +19,6 @@ pub use dialogue::Dialogue;
 pub use host::Host;
 pub use load::{Answer, Call, Connection, Endpoint};
 pub use run::{Case, run_all};
+pub use samples::Samples;
 pub use tool::{Tool, Transcript};
 pub use wait::{eventually, holds, pause};
