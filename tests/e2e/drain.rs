@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::{Cluster, eventually};
+use e2e::eventually;
 
-use crate::kubectl::{deployment, namespaced};
+use crate::kubectl::deployment;
+use crate::session::Session;
 
-pub fn cordon_drain(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "k-drain")?;
+pub fn cordon_drain(session: &Session) -> anyhow::Result<()> {
+    let kubectl = session.namespaced("k-drain")?;
     kubectl.ok_fed("create -f -", &deployment("d", 2, "sleep 9999"))?;
     kubectl.ok("rollout status deployment/d --timeout=90s")?;
     let node = kubectl.ok("get nodes -o jsonpath={.items[0].metadata.name}")?;
@@ -33,5 +34,5 @@ pub fn cordon_drain(cluster: &Cluster) -> anyhow::Result<()> {
     let pod = kubectl.ok("get pods -o jsonpath={.items[0].metadata.name}")?;
     let said = kubectl.ok(&format!("events --for=pod/{pod}"))?;
     ensure!(said.contains("Scheduled") && said.contains("Started"), "{said}");
-    kubectl.ok("delete namespace k-drain --timeout=60s").map(drop)
+    kubectl.ok(&format!("delete namespace {} --timeout=60s", session.own("k-drain"))).map(drop)
 }

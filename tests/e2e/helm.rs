@@ -13,7 +13,13 @@ fn life_of_a_release(cluster: &Cluster) -> anyhow::Result<()> {
     let mut helm = cluster.client("helm");
     helm.leading.push("--namespace=helm".into());
     let kubectl = cluster.kubectl();
-    helm.ok(&format!("install probe {chart} --create-namespace --wait --timeout=120s"))?;
+    let said = helm.ok(&format!("install probe {chart} --create-namespace --wait --timeout=120s"))?;
+    ensure!(said.contains("STATUS: deployed"), "{said}");
+    ensure!(kubectl.ok("-n helm get deployment probe -o jsonpath={.status.readyReplicas}")? == "1", "it waited");
+    // The hook ran to its end before the rest was made, and its policy removed it.
+    let events = kubectl.ok("-n helm events --for=job/probe-hook")?;
+    ensure!(events.contains("Job completed"), "{events}");
+    ensure!(kubectl.ok("-n helm get jobs -o name")?.is_empty(), "the hook's job is left");
     let gauge = kubectl.ok("-n helm get gauge probe -o jsonpath={.spec}")?;
     ensure!(gauge.contains(r#""colour":"green""#), "the default is filled in: {gauge}");
     helm.ok(&format!("upgrade probe {chart} --set=replicas=2,text=second --wait --timeout=120s"))?;
@@ -32,7 +38,12 @@ fn life_of_a_release(cluster: &Cluster) -> anyhow::Result<()> {
     helm.ok("rollback probe 1 --force-conflicts --wait --timeout=120s")?;
     ensure!(kubectl.ok("-n helm get configmap probe-text -o jsonpath={.data.text}")? == "first");
     ensure!(helm.ok("history probe")?.contains("Rollback to 1"));
+    ensure!(kubectl.ok("-n helm get deployment probe -o jsonpath={.spec.replicas}")? == "1", "rolled back");
+    ensure!(helm.ok("list --short")?.trim() == "probe");
     helm.ok("uninstall probe --wait --timeout=120s")?;
+    ensure!(helm.ok("list --short")?.is_empty(), "the release is still listed");
+    let left = kubectl.ok("-n helm get gauges,configmaps,deployments,pods -o name")?;
+    ensure!(left.lines().eq(["configmap/kube-root-ca.crt"]), "uninstall left {left}");
     kubectl.ok("delete crd gauges.probe.evenkeel.test --timeout=60s")?;
     kubectl.ok("delete namespace helm --timeout=60s").map(drop)
 }

@@ -1,6 +1,7 @@
 //! The end-to-end lane: real kubectl and helm against one real server with real containers.
 
 mod agent;
+mod apply;
 mod basics;
 mod certificates;
 mod clients;
@@ -12,12 +13,15 @@ mod names;
 mod node;
 mod program;
 mod saas;
+mod session;
 mod streams;
 mod uniform;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use anyhow::Context;
 use e2e::{Case, Cluster, Options, run_all};
+use session::Session;
 
 /// Cases mostly wait; four at once keep two cores busy without starving the node.
 const AT_ONCE: usize = 4;
@@ -26,28 +30,45 @@ const AT_ONCE: usize = 4;
 const PROGRAMS_AT_ONCE: usize = 2;
 
 fn main() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options::lane("e2e", 1))?;
-    let cases = basics::CASES.into_iter().chain(kubectl::CASES).chain(streams::CASES);
-    let cases = cases.chain(helm::CASES).chain(node::CASES).chain(certificates::CASES);
-    let cases: Vec<Case<Cluster>> = cases.collect();
+    let cluster = Arc::new(Cluster::start(Options::lane("e2e", 1))?);
     let ready = [Case { name: "node_is_ready", run: basics::node_is_ready }];
-    let good = run_all(&cluster, &ready, 1);
-    let good = run_all(&cluster, &cases, AT_ONCE) && good;
-    // Not beside others: the kinds that discovery names must not come and go meanwhile.
-    let good = run_all(&cluster, &uniform::CASES, 1) && good;
-    let good = run_all(&cluster, &clients::CASES, 1) && good;
-    let good = run_all(&cluster, &[Case { name: "kubectl_cordon_drain", run: drain::cordon_drain }], 1) && good;
-    let good = run_all(&cluster, &[Case { name: "cli_commands", run: commands::commands }], 1) && good;
-    let good = run_all(&cluster, &program::BESIDE, 1) && good;
-    let good = run_all(&cluster, &[Case { name: "agent_joins_by_token", run: agent::joins }], 1) && good;
-    let alone = Mutex::new(cluster);
+    let mut good = run_all(&*cluster, &ready, 1);
+    good &= beside_each_other(&cluster);
+    good &= alone(&cluster);
+    let last = Mutex::new(Arc::into_inner(cluster).context("a case still holds the cluster")?);
     let stops = |cluster: &Mutex<Cluster>| commands::stops(&mut cluster.lock().expect("it is the only case"));
-    let good = run_all(&alone, &[Case { name: "cli_stop_pods", run: stops }], 1) && good;
+    good &= run_all(&last, &[Case { name: "cli_stop_pods", run: stops }], 1);
     let names = |cluster: &Mutex<Cluster>| names::outlive(&mut cluster.lock().expect("it is the only case"));
-    let good = run_all(&alone, &[Case { name: "names_outlive_the_agent", run: names }], 1) && good;
+    good &= run_all(&last, &[Case { name: "names_outlive_the_agent", run: names }], 1);
     let story = |cluster: &Mutex<Cluster>| saas::story(&mut cluster.lock().expect("it is the only case"));
-    let good = run_all(&alone, &[Case { name: "saas_story", run: story }], 1) && good;
-    drop(alone);
-    let good = run_all(&(), &program::ALONE, PROGRAMS_AT_ONCE) && good;
+    good &= run_all(&last, &[Case { name: "saas_story", run: story }], 1);
+    drop(last);
+    good &= run_all(&(), &program::ALONE, PROGRAMS_AT_ONCE);
     std::process::exit(i32::from(!good));
+}
+
+/// Cases that leave each other alone.
+fn beside_each_other(cluster: &Arc<Cluster>) -> bool {
+    let cases: Vec<Case<Cluster>> = basics::CASES.into_iter().chain(helm::CASES).chain(node::CASES).chain(certificates::CASES).collect();
+    let mut good = run_all(&**cluster, &cases, AT_ONCE);
+    for version in session::VERSIONS {
+        println!("with {version}");
+        let cases = apply::CASES.into_iter().chain(kubectl::CASES).chain(streams::CASES);
+        let cases: Vec<Case<Session>> = cases.collect();
+        good &= run_all(&Session::new(cluster, version), &cases, AT_ONCE);
+    }
+    good
+}
+
+/// Cases that others would disturb: the kinds that discovery names must not come and go meanwhile, nor nodes.
+fn alone(cluster: &Arc<Cluster>) -> bool {
+    let mut good = run_all(&**cluster, &uniform::CASES, 1);
+    good &= run_all(&**cluster, &clients::CASES, 1);
+    for version in session::VERSIONS {
+        let drain = [Case { name: "kubectl_cordon_drain", run: drain::cordon_drain }];
+        good &= run_all(&Session::new(cluster, version), &drain, 1);
+    }
+    good &= run_all(&**cluster, &[Case { name: "cli_commands", run: commands::commands }], 1);
+    good &= run_all(&**cluster, &program::BESIDE, 1);
+    good & run_all(&**cluster, &[Case { name: "agent_joins_by_token", run: agent::joins }], 1)
 }

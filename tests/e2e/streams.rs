@@ -6,11 +6,12 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use e2e::{Case, Cluster, Dialogue, Tool, eventually};
+use e2e::{Case, Dialogue, Tool, eventually};
 
-use crate::kubectl::{IMAGE, namespaced};
+use crate::kubectl::IMAGE;
+use crate::session::Session;
 
-pub const CASES: [Case<Cluster>; 5] = [
+pub const CASES: [Case<Session>; 5] = [
     Case { name: "streams_exec_terminal", run: exec_terminal },
     Case { name: "streams_attach", run: attach },
     Case { name: "streams_exec_spdy_and_websocket", run: exec_both },
@@ -48,12 +49,12 @@ fn under_terminal(kubectl: &Tool, words: &str, resize: &str) -> anyhow::Result<D
     Dialogue::with(script.spawn_with(&["--quiet", "--return", "--flush", "--command", &line, "/dev/null"])?)
 }
 
-fn exec_terminal(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "s-terminal")?;
+fn exec_terminal(session: &Session) -> anyhow::Result<()> {
+    let kubectl = session.namespaced("s-terminal")?;
     kubectl.ok(&format!("run p --image={IMAGE} -- sleep 9999"))?;
     kubectl.ok("wait pod/p --for=condition=Ready --timeout=60s")?;
     for (name, kubectl) in both(&kubectl) {
-        let resize = cluster.data.join(format!("resize-{name}")).display().to_string();
+        let resize = session.file(&format!("resize-{name}")).display().to_string();
         let mut shell = under_terminal(&kubectl, "exec -it p -- env PS1=ready: sh", &resize)?;
         talk(&mut shell, &resize).with_context(|| name)?;
         let status = shell.end(BOUND)?;
@@ -80,8 +81,8 @@ fn talk(shell: &mut Dialogue, resize: &str) -> anyhow::Result<()> {
     shell.say("exit 5\n")
 }
 
-fn attach(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "s-attach")?;
+fn attach(session: &Session) -> anyhow::Result<()> {
+    let kubectl = session.namespaced("s-attach")?;
     let reader = |name: &str| {
         format!(
             r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}"}},"spec":{{"restartPolicy":"Never",
@@ -109,8 +110,8 @@ fn attach(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn exec_both(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "s-exec")?;
+fn exec_both(session: &Session) -> anyhow::Result<()> {
+    let kubectl = session.namespaced("s-exec")?;
     kubectl.ok(&format!("run p --image={IMAGE} -- sleep 9999"))?;
     kubectl.ok("wait pod/p --for=condition=Ready --timeout=60s")?;
     let bulk = "0123456789abcde\n".repeat(BULK_BYTES / 16);
@@ -128,8 +129,8 @@ fn exec_both(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn port_forward_both(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "s-forward")?;
+fn port_forward_both(session: &Session) -> anyhow::Result<()> {
+    let kubectl = session.namespaced("s-forward")?;
     let words = "mkdir /www; head -c 3145728 /dev/zero > /www/bulk; exec busybox httpd -f -p 8080 -h /www";
     kubectl.ok_with(&["run", "p", &format!("--image={IMAGE}"), "--command", "--", "sh", "-c", words])?;
     kubectl.ok("wait pod/p --for=condition=Ready --timeout=60s")?;
@@ -166,8 +167,8 @@ fn port_forward_both(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn logs_follow(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "s-logs")?;
+fn logs_follow(session: &Session) -> anyhow::Result<()> {
+    let kubectl = session.namespaced("s-logs")?;
     let words = "for i in 1 2 3; do echo line $i; done; until test -e /go; do sleep 0.1; done; echo last";
     let image = format!("--image={IMAGE}");
     kubectl.ok_with(&["run", "p", &image, "--restart=Never", "--labels=a=b", "--command", "--", "sh", "-c", words])?;
