@@ -1,0 +1,109 @@
+//! `kill -9` of the server at seeded moments under 200 writes a second, with watchers that live through all of it.
+
+mod record;
+mod spare;
+mod watcher;
+mod writers;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::{Cluster, Endpoint, Tool, pause};
+
+use crate::{Shared, seed};
+use record::Record;
+use spare::Spare;
+use watcher::Watcher;
+use writers::Pace;
+
+const PATH: &str = "/api/v1/namespaces/kill/configmaps";
+/// 200 writes a second: the time between two turns of the schedule, whoever's they are.
+const PERIOD: Duration = Duration::from_millis(5);
+/// What the schedule must reach while the server is up, on a machine that can.
+const RATE_MIN: f64 = 0.9 * 200.0;
+/// A machine that does this many a second when nobody waits between turns can keep the schedule...
+const CAPACITY_MIN: f64 = 2.0 * 200.0;
+/// ...unless others keep it busy: it has this part of its time to spare.
+const SPARE_MIN: f64 = 0.2;
+/// What is asked of any machine: a load it is.
+const RATE_ANYWHERE_MIN: f64 = 50.0;
+const CAPACITY_SPAN: Duration = Duration::from_secs(2);
+/// Enough that the schedule is kept while each waits for its acknowledgement.
+const WRITERS: usize = 12;
+const WATCHERS: usize = 3;
+/// A kill comes this long after writers were let in, and at most [`MOMENT_SPREAD_MS`] later.
+const MOMENT_MIN_MS: u64 = 600;
+const MOMENT_SPREAD_MS: u64 = 2400;
+const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"still","namespace":"kill"},"spec":{
+    "terminationGracePeriodSeconds":0,
+    "containers":[{"name":"c","image":"evenkeel.local/busybox:1","command":["sleep","99999"]}]}}"#;
+
+pub fn loses_nothing(shared: &Shared) -> anyhow::Result<()> {
+    let mut cluster = shared.lock().expect("cases run one at a time");
+    let kubectl = cluster.kubectl();
+    kubectl.ok("create namespace kill")?;
+    kubectl.ok_fed("create -f -", POD)?;
+    kubectl.ok("-n kill wait pod/still --for=condition=Ready --timeout=60s")?;
+    let before = container(&kubectl)?;
+    let kills: u64 = std::env::var("EVENKEEL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let endpoint = Endpoint::of(&kubectl)?;
+    let (record, pace, stop) = (Record::default(), Pace::default(), AtomicBool::new(false));
+    let watchers: Vec<Watcher> = (0..WATCHERS).map(|_| Watcher::default()).collect();
+    thread::scope(|scope| {
+        let (endpoint, record, pace, stop) = (&endpoint, &record, &pace, &stop);
+        for watcher in &watchers {
+            scope.spawn(move || watcher.run(endpoint, stop));
+        }
+        for number in 0..WRITERS {
+            scope.spawn(move || writers::run(endpoint, number, record, pace, stop));
+        }
+        let outcome = rounds(&mut cluster, kills, endpoint, record, pace);
+        let outcome = outcome.and_then(|()| watchers.iter().try_for_each(|watcher| watcher.judge(record)));
+        pace.close();
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    })?;
+    let told: Vec<String> = watchers.iter().map(Watcher::told).collect();
+    println!("{kills} kills: {}; watchers: {}", record.summary(), told.join(", "));
+    kubectl.ok("-n kill wait pod/still --for=condition=Ready --timeout=60s")?;
+    let after = container(&kubectl)?;
+    ensure!(before == after, "the pod was restarted: {before} became {after}");
+    kubectl.ok("delete namespace kill --timeout=90s").map(drop)
+}
+
+/// Kills, restarts and judges; then judges the load itself.
+fn rounds(cluster: &mut Cluster, kills: u64, endpoint: &Endpoint, record: &Record, pace: &Pace) -> anyhow::Result<()> {
+    pace.open(Duration::ZERO);
+    pause(CAPACITY_SPAN);
+    pace.close();
+    let capacity = pace.rate();
+    pace.forget();
+    let (mut moment, mut spare) = (seed(), Spare::default());
+    for round in 1..=kills {
+        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        pace.open(PERIOD);
+        spare.measure(|| pause(Duration::from_millis(MOMENT_MIN_MS + (moment >> 33) % MOMENT_SPREAD_MS)))?;
+        pace.end();
+        cluster.kill_server()?;
+        pace.close();
+        cluster.start_server()?;
+        record.judge(endpoint).with_context(|| format!("after kill {round}"))?;
+    }
+    let (rate, spare) = (pace.rate(), spare.part());
+    println!(
+        "{rate:.0} writes a second while the server was up, with {:.0} % of the processors to spare; {capacity:.0} \
+         without waiting for turns",
+        spare * 100.0
+    );
+    let can = capacity >= CAPACITY_MIN && spare >= SPARE_MIN;
+    let wanted = if can { RATE_MIN } else { RATE_ANYWHERE_MIN };
+    ensure!(rate >= wanted, "{rate:.0} writes a second are less than {wanted:.0}");
+    Ok(())
+}
+
+fn container(kubectl: &Tool) -> anyhow::Result<String> {
+    let path = "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+    kubectl.ok_with(&["-n", "kill", "get", "pod", "still", "-o", &format!("jsonpath={path}")])
+}
