@@ -49,7 +49,8 @@ fn main() -> anyhow::Result<()> {
 
 /// Cases that leave each other alone.
 fn beside_each_other(cluster: &Arc<Cluster>) -> bool {
-    let cases: Vec<Case<Cluster>> = basics::CASES.into_iter().chain(helm::CASES).chain(node::CASES).chain(certificates::CASES).collect();
+    let cases: Vec<Case<Cluster>> =
+        basics::CASES.into_iter().chain(helm::CASES).chain(node::CASES).chain(certificates::CASES).collect();
     let mut good = run_all(&**cluster, &cases, AT_ONCE);
     for version in session::VERSIONS {
         println!("with {version}");

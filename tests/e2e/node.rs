@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use e2e::{Case, Cluster, Options, Tool, eventually};
 use serde_json::{Value, json};
 
-use crate::kubectl::{IMAGE, namespaced};
+use crate::kubectl::IMAGE;
 
 pub const CASES: [Case<Cluster>; 7] = [
     Case { name: "node_role_and_labels", run: roles },
@@ -63,7 +63,7 @@ fn roles(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn local_path(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "node-local")?;
+    let kubectl = cluster.kubectl().namespaced("node-local")?;
     let class = |name: &str, policy: &str| {
         json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
             "provisioner": "rancher.io/local-path", "reclaimPolicy": policy, "volumeBindingMode": "WaitForFirstConsumer"})
@@ -110,7 +110,7 @@ fn local_path(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn admission(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "node-admission")?;
+    let kubectl = cluster.kubectl().namespaced("node-admission")?;
     let here = cluster.host.name.as_str();
     let sysctls = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
     let cases = [
@@ -136,7 +136,7 @@ fn admission(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn scratch(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "node-scratch")?;
+    let kubectl = cluster.kubectl().namespaced("node-scratch")?;
     let mounts = json!([{"name": "v", "mountPath": "/v"}]);
     let volume = |source: Value| json!([{"name": "v", "emptyDir": source}]);
     let disk = json!({"volumes": volume(json!({"sizeLimit": "1Mi"})), "container": {"volumeMounts": mounts.clone()}});
@@ -163,7 +163,7 @@ fn scratch(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn resize(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "node-resize")?;
+    let kubectl = cluster.kubectl().namespaced("node-resize")?;
     let resources = json!({"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}});
     let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
     let mut made = pod("p", "sleep 9999", json!({"container": {"resources": resources, "resizePolicy": policy}}));
@@ -212,7 +212,7 @@ fn resize(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn http_api(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = namespaced(cluster, "node-api")?;
+    let kubectl = cluster.kubectl().namespaced("node-api")?;
     let node = &cluster.host.name;
     create(&kubectl, &pod("p", "echo started; sleep 9999", json!({})))?;
     kubectl.ok("wait pod/p --for=condition=Ready --timeout=90s")?;
@@ -255,7 +255,7 @@ fn pressure(_: &Cluster) -> anyhow::Result<()> {
     let line = format!("mkdir -p {} && {copy}", agent.join("images").display());
     small.host.tool("sh")?.ok_with(&["-c", &line])?;
     small.start_server()?;
-    let kubectl = namespaced(&small, "pressure")?;
+    let kubectl = small.kubectl().namespaced("pressure")?;
     let volume = json!([{"name": "v", "emptyDir": {}}]);
     let mounts = json!([{"name": "v", "mountPath": "/v"}]);
     create(&kubectl, &pod("modest", "sleep 9999", json!({})))?;

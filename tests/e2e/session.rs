@@ -40,10 +40,7 @@ impl Session {
 
     /// kubectl with a namespace of the case's own, made anew.
     pub fn namespaced(&self, name: &str) -> anyhow::Result<Tool> {
-        let (name, mut kubectl) = (self.own(name), self.kubectl());
-        kubectl.ok(&format!("create namespace {name}"))?;
-        kubectl.leading.push(format!("--namespace={name}").into());
-        Ok(kubectl)
+        self.kubectl().namespaced(&self.own(name))
     }
 }
 

@@ -33,6 +33,13 @@ impl Tool {
         Tool { program: program.as_ref().to_path_buf(), leading: Vec::new(), environment: Vec::new() }
     }
 
+    /// This kubectl with a namespace of the case's own, made anew.
+    pub fn namespaced(mut self, name: &str) -> anyhow::Result<Tool> {
+        self.ok(&format!("create namespace {name}"))?;
+        self.leading.push(format!("--namespace={name}").into());
+        Ok(self)
+    }
+
     /// Runs to the end and requires success; returns standard output. Words are split at spaces.
     pub fn ok(&self, words: &str) -> anyhow::Result<String> {
         self.call(&split(words), "")?.succeeded()
