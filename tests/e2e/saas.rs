@@ -34,7 +34,7 @@ pub fn story(cluster: &mut Cluster) -> anyhow::Result<()> {
 /// The machine's state comes back out of a bundle: objects, secrets and certificates. Volumes are not in it, and the
 /// bundle says so.
 fn backup_wipe_restore(cluster: &mut Cluster) -> anyhow::Result<()> {
-    let keep = std::env::temp_dir().join("evenkeel-e2e-bundle");
+    let keep = std::env::temp_dir().join(format!("evenkeel-e2e-bundle-{}", cluster.number()));
     std::fs::create_dir_all(&keep)?;
     let (bundle, passphrase) = (keep.join("bundle"), keep.join("passphrase"));
     std::fs::write(&passphrase, "a long enough passphrase\n")?;
