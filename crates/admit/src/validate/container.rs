@@ -6,9 +6,8 @@ use api::Tree;
 use serde_json::json;
 
 use super::pod::one_of;
-use super::security;
+use super::{resources, security};
 use crate::causes::{At, Causes};
-use crate::vocabulary::quantity;
 use crate::{doc, names};
 
 /// All containers of a pod spec; names are unique over the lists.
@@ -50,7 +49,7 @@ fn container(one: &Tree, list: &str, volumes: &BTreeSet<String>, at: &At, causes
     security::container(one, at, causes);
     environment(one, at, causes);
     mounts(one, volumes, &at.child("volumeMounts"), causes);
-    resources(doc::get(one, "resources"), &at.child("resources"), causes);
+    resources::check(doc::get(one, "resources"), &at.child("resources"), causes);
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe_tree) = doc::at(one, probe) {
             let at = at.child(probe);
@@ -151,26 +150,6 @@ fn mounts(one: &Tree, volumes: &BTreeSet<String>, at: &At, causes: &mut Causes) 
             causes.invalid_text(&at.child("subPath"), sub, "must be a relative path");
         } else if sub.split('/').any(|part| part == "..") {
             causes.invalid_text(&at.child("subPath"), sub, "must not contain '..'");
-        }
-    }
-}
-
-pub(super) fn resources(resources: &Tree, at: &At, causes: &mut Causes) {
-    for list in ["limits", "requests"] {
-        for (resource, amount) in doc::entries(resources, list) {
-            let at = at.child(list);
-            names::qualified(resource).iter().for_each(|why| causes.invalid_text(&at, resource, why));
-            if quantity(amount).nanos < 0 {
-                causes.invalid(&at.key(resource), amount, "must be greater than or equal to 0");
-            }
-        }
-    }
-    for (resource, request) in doc::entries(resources, "requests") {
-        let limit = resources.get("limits").and_then(|limits| limits.get(resource));
-        if let Some(limit) = limit.filter(|limit| quantity(request) > quantity(limit)) {
-            let shown = limit.as_str().unwrap_or_default();
-            let why = format!("must be less than or equal to {resource} limit of {shown}");
-            causes.invalid(&at.child("requests"), request, &why);
         }
     }
 }

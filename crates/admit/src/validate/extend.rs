@@ -53,7 +53,7 @@ fn taints(tree: &Tree, causes: &mut Causes) {
 pub(super) fn object(group: &str, kind: &str, tree: &Tree, old: Option<&Tree>, causes: &mut Causes) {
     match (group, kind) {
         ("policy", "PodDisruptionBudget") => budget(tree, causes),
-        ("autoscaling", _) => autoscaler(tree, causes),
+        ("autoscaling", _) => super::autoscaler::object(tree, causes),
         ("scheduling.k8s.io", "PriorityClass") => priority(tree, old, causes),
         ("coordination.k8s.io", "Lease") => lease(tree, causes),
         ("apiextensions.k8s.io", _) => definition(tree, old, causes),
@@ -91,24 +91,6 @@ fn budget(tree: &Tree, causes: &mut Causes) {
     }
     selector(doc::get(tree, "spec.selector"), &at.child("selector"), causes);
     one_of(doc::get(tree, "spec"), "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], &at, causes);
-}
-
-fn autoscaler(tree: &Tree, causes: &mut Causes) {
-    let at = At::of("spec");
-    let (min, max) = (doc::int(tree, "spec.minReplicas").unwrap_or(1), doc::int(tree, "spec.maxReplicas").unwrap_or(0));
-    if min < 1 {
-        causes.invalid(&at.child("minReplicas"), &json!(min), "must be greater than or equal to 1");
-    }
-    if max < 1 {
-        causes.invalid(&at.child("maxReplicas"), &json!(max), "must be greater than 0");
-    } else if max < min {
-        causes.invalid(&at.child("maxReplicas"), &json!(max), "must be greater than or equal to `minReplicas`");
-    }
-    for field in ["kind", "name"] {
-        if doc::text(tree, &format!("spec.scaleTargetRef.{field}")).is_empty() {
-            causes.required(&at.child("scaleTargetRef").child(field), "");
-        }
-    }
 }
 
 fn priority(tree: &Tree, old: Option<&Tree>, causes: &mut Causes) {

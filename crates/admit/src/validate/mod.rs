@@ -4,6 +4,7 @@
 //! already so. CEL rules of CRDs (`x-kubernetes-validations`) are kept in the schema and not evaluated yet.
 
 mod affinity;
+mod autoscaler;
 mod certificate;
 mod config;
 mod container;
@@ -16,6 +17,7 @@ mod pod_resize;
 mod pod_update;
 mod raw;
 mod rbac;
+mod resources;
 mod rules;
 mod security;
 mod service;

@@ -3,7 +3,7 @@
 use api::Tree;
 use serde_json::json;
 
-use super::container;
+use super::resources;
 use crate::causes::{At, Causes};
 use crate::{doc, strategy};
 
@@ -19,8 +19,8 @@ pub(super) fn check(tree: &Tree, old: &Tree, causes: &mut Causes) {
         for (index, one) in doc::items(doc::get(tree, "spec"), list).iter().enumerate() {
             let Some(had) = had.iter().find(|had| doc::text(had, "name") == doc::text(one, "name")) else { continue };
             let at = at.child(list).index(index).child("resources");
-            container::resources(doc::get(one, "resources"), &at, causes);
-            resources(doc::get(one, "resources"), doc::get(had, "resources"), &at, causes);
+            resources::check(doc::get(one, "resources"), &at, causes);
+            kept(doc::get(one, "resources"), doc::get(had, "resources"), &at, causes);
             let starts_only = list == "initContainers" && doc::text(one, "restartPolicy") != "Always";
             if starts_only && doc::get(one, "resources") != doc::get(had, "resources") {
                 causes.forbidden(&at, "resources of non-sidecar init containers are immutable");
@@ -33,7 +33,7 @@ pub(super) fn check(tree: &Tree, old: &Tree, causes: &mut Causes) {
     }
 }
 
-fn resources(new: &Tree, old: &Tree, at: &At, causes: &mut Causes) {
+fn kept(new: &Tree, old: &Tree, at: &At, causes: &mut Causes) {
     let fixed = |tree: &Tree| {
         let mut tree = tree.clone();
         for list in ["limits", "requests"] {

@@ -358,3 +358,59 @@ fn certificate_requests_are_read() {
     assert_eq!(refused.code, 403);
     assert!(refused.message.ends_with("signer with system:masters group is not allowed"), "{refused}");
 }
+
+#[test]
+fn containers_ask_for_whole_devices_and_known_resources() {
+    let refused = |resources: Tree| {
+        let spec = json!({"containers": [{"name": "c", "image": "i", "resources": resources}]});
+        world().create(&of("v1", "Pod", spec)).map(|_| ()).map_err(|status| status.message)
+    };
+    // Requests follow limits, so most errors come twice.
+    for (resources, wanted) in [
+        (
+            json!({"limits": {"example.com/gpu": "500m"}}),
+            "limits[example.com/gpu]: Invalid value: \"500m\": must be an integer",
+        ),
+        (
+            json!({"limits": {"gpu": "1"}}),
+            "limits[gpu]: Invalid value: \"gpu\": must be a standard resource for containers",
+        ),
+        (
+            json!({"requests": {"example.com/gpu": "1"}}),
+            "limits: Required value: Limit must be set for non overcommitable resources",
+        ),
+    ] {
+        let message = refused(resources).unwrap_err();
+        assert!(message.contains(&format!("spec.containers[0].resources.{wanted}")), "{message}");
+    }
+    refused(json!({"limits": {"example.com/gpu": 2, "hugepages-2Mi": "4Mi", "cpu": "1"}})).unwrap();
+}
+
+#[test]
+fn autoscalers_say_what_they_scale_by() {
+    let refused = |metrics: Tree| {
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+        let spec = json!({"maxReplicas": 3, "scaleTargetRef": target, "metrics": metrics});
+        world()
+            .create(&of("autoscaling/v2", "HorizontalPodAutoscaler", spec))
+            .map(|_| ())
+            .map_err(|status| status.message)
+    };
+    let at = "HorizontalPodAutoscaler.autoscaling \"x\" is invalid: spec.metrics[0]";
+    let cpu = |target: Tree| json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
+    assert_eq!(
+        refused(json!([{"type": "Resource"}])).unwrap_err(),
+        format!("{at}.resource: Required value: must populate information for the given metric source")
+    );
+    assert_eq!(
+        refused(cpu(json!({"type": "Utilization", "averageUtilization": 0}))).unwrap_err(),
+        format!("{at}.resource.target.averageUtilization: Invalid value: 0: must be greater than 0")
+    );
+    assert_eq!(
+        refused(cpu(json!({"type": "Utilization"}))).unwrap_err(),
+        format!(
+            "{at}.resource.target.averageUtilization: Required value: must set either a target raw value or a target utilization"
+        )
+    );
+    refused(cpu(json!({"type": "AverageValue", "averageValue": "100m"}))).unwrap();
+}
