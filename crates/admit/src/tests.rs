@@ -482,3 +482,30 @@ fn an_applied_scale_owns_the_replicas() {
     assert_eq!((doc::text(entry, "operation"), doc::text(entry, "subresource")), ("Apply", "scale"));
     assert_eq!(entry["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
 }
+
+#[test]
+fn custom_versions_are_views_of_the_stored_one() {
+    let mut world = world();
+    let text = json!({"type": "string"});
+    let version = |name: &str, fields: Tree| {
+        json!({"name": name, "served": true, "storage": name == "v1", "subresources": {"status": {}},
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}}}})
+    };
+    let definition = json!({"spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "ships", "kind": "Ship"},
+        "versions": [version("v1", json!({"a": text, "b": text})),
+            version("v2", json!({"b": text, "c": {"type": "string", "default": "new"}}))]}});
+    for kind in api::crd::kinds(&definition, 1).unwrap() {
+        world.registry.insert(std::sync::Arc::new(kind));
+    }
+    let ship = |version: &str, spec: Tree| json!({"apiVersion": format!("x.io/{version}"), "kind": "Ship", "metadata": {"name": "s"}, "spec": spec});
+    let made = world.create(&ship("v2", json!({"a": "1", "b": "2"}))).unwrap();
+    assert_eq!(made.warnings, ["unknown field \"spec.a\""], "judged by the version it came in");
+    assert_eq!((&made.object["apiVersion"], &made.object["spec"]), (&json!("x.io/v1"), &json!({"b": "2"})));
+    assert_eq!(made.object["metadata"]["managedFields"][0]["apiVersion"], "x.io/v2");
+    world.patch(&ship("v1", json!({})), PatchType::Merge, &json!({"spec": {"a": "1"}})).unwrap();
+    let patched = world.patch(&ship("v2", json!({})), PatchType::Merge, &json!({"spec": {"b": "3"}})).unwrap().object;
+    // As upstream has it without a conversion webhook: what a version does not know is lost when it writes.
+    assert_eq!(patched["spec"], json!({"b": "3"}));
+    let conflict = world.apply(&ship("v1", json!({"b": "4"})), "bob", false).unwrap_err();
+    assert!(conflict.message.contains("conflict with \"test\" using x.io/v2"), "{}", conflict.message);
+}
