@@ -11,6 +11,7 @@ pub mod limits;
 mod serve;
 mod server;
 pub mod tls;
+mod unread;
 
 mod authn;
 mod authz;

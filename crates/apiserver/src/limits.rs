@@ -16,6 +16,10 @@ pub const H2_PENDING_RESETS_MAX: usize = 128;
 pub const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// Time for a request's head on HTTP/1.1, and for the first request of any connection.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(32);
+/// Bytes of a body that are still read when its request was answered without it, so that the connection can go on.
+pub const UNREAD_BODY_BYTES_MAX: usize = 256 << 10;
+/// Time for that.
+pub const UNREAD_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// An idle HTTP/2 connection is pinged this often; silence for as long again closes it.

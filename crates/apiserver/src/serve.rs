@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -27,6 +26,7 @@ use crate::limits::{
     KEEP_ALIVE_INTERVAL,
 };
 use crate::tls::Serving;
+use crate::unread;
 
 /// Gives the TLS settings for the next connection, so that a renewed certificate needs no restart.
 pub type TlsSource = Arc<dyn Fn() -> Arc<Serving> + Send + Sync>;
@@ -111,8 +111,10 @@ impl Connection {
                 seen.store(true, Ordering::Relaxed);
                 let (server, peer) = (server.clone(), peer.clone());
                 async move {
-                    let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                    Ok::<_, std::convert::Infallible>(server.answer(peer, request).await)
+                    let (request, rest) = unread::lend(request);
+                    let mut response = server.answer(peer, request).await;
+                    rest.settle(&mut response).await;
+                    Ok::<_, std::convert::Infallible>(response)
                 }
             })
         };
