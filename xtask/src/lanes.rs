@@ -39,6 +39,9 @@ const LANES: [Lane; 6] = [
     Lane { name: "faults", budget_minutes: 5, run: |counts| system_test("faults", counts) },
 ];
 
+/// Lanes that run only when they are named.
+const LONG_LANES: [Lane; 1] = [Lane { name: "kills", budget_minutes: 10, run: kills }];
+
 /// The fast lane for a working copy that has been built before.
 pub fn check() -> anyhow::Result<()> {
     tidy::run(false)?;
@@ -48,11 +51,13 @@ pub fn check() -> anyhow::Result<()> {
 
 /// Runs the named lanes, or all of them, and prints the minutes of each.
 pub fn test(names: &[String]) -> anyhow::Result<()> {
-    if let Some(unknown) = names.iter().find(|name| !LANES.iter().any(|lane| lane.name == name.as_str())) {
-        let known: Vec<&str> = LANES.iter().map(|lane| lane.name).collect();
+    let known = || LANES.iter().chain(&LONG_LANES);
+    if let Some(unknown) = names.iter().find(|name| !known().any(|lane| lane.name == name.as_str())) {
+        let known: Vec<&str> = known().map(|lane| lane.name).collect();
         bail!("no lane {unknown:?}; lanes are {}", known.join(", "));
     }
-    let chosen = LANES.iter().filter(|lane| names.is_empty() || names.iter().any(|name| name == lane.name));
+    let named = known().filter(|lane| names.iter().any(|name| name == lane.name));
+    let chosen: Vec<&Lane> = if names.is_empty() { LANES.iter().collect() } else { named.collect() };
     let mut report = Vec::new();
     let start = Instant::now();
     for lane in chosen {
@@ -120,4 +125,11 @@ fn test_targets() -> anyhow::Result<Vec<String>> {
 /// Lanes over real processes have a runner of their own that counts their cases.
 fn system_test(name: &str, counts: &mut Counts) -> anyhow::Result<()> {
     counts.run(&cargo(), &["test", "--locked", "--workspace", "--test", name])
+}
+
+/// The crash test with five times the kills of CI.
+fn kills(counts: &mut Counts) -> anyhow::Result<()> {
+    let cargo = cargo();
+    let case = ["test", "--locked", "--workspace", "--test", "faults", "--", "killed_server"];
+    counts.run("env", &[["EVENKEEL_KILLS=50", &cargo].as_slice(), &case].concat())
 }
