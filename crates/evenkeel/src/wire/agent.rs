@@ -10,6 +10,7 @@ use base::{Chain, Clock, Rng};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
+use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use tracing::{error, info, warn};
@@ -18,12 +19,11 @@ use view::{Backoff, Drain, Endpoint, Https, Transport};
 use super::join::{CA_PATH, ClusterSettings, JOIN_BYTES_MAX, JOIN_PATH, JoinAnswer, JoinRequest};
 use super::node::{self, NodeTls};
 use super::signals::Signals;
-use super::{SystemClock, SystemRng, host, pid};
+use super::{SystemClock, SystemRng, host, pid, renewal_pause};
 use crate::cli::AgentArgs;
 use crate::layout::Layout;
 use crate::pki::{self, Access, Leaf, NodeIdentity, TokenText, client_config};
 
-const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(15) };
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -49,7 +49,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         layout,
     };
     let (identity, cluster) = member.identity().await?;
-    let tls = NodeTls::new(&identity)?;
+    let (tls, due) = (NodeTls::new(&identity)?, identity.due());
     let drain = Drain::new();
     let parts = node::Parts {
         args: args.node.clone(),
@@ -62,7 +62,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     };
     let mut signals = Signals::new().context("receive signals")?;
     let mut running = tokio::spawn(node::run(parts, tls.clone(), drain.clone()));
-    let renewing = tokio::spawn(renew(member, tls, drain.clone()));
+    let renewing = tokio::spawn(renew(member, due, tls, drain.clone()));
     tokio::select! {
         () = signals.received() => {}
         ended = &mut running => return ended.context("the node")?,
@@ -85,14 +85,21 @@ fn token(args: &AgentArgs) -> Result<Option<TokenText>> {
     Ok(Some(TokenText::parse(&text)?))
 }
 
-async fn renew(member: Member, tls: NodeTls, drain: Drain) {
-    while drain.run_until_cancelled(tokio::time::sleep(RENEWAL_LOOK)).await.is_some() {
+/// Asks for certificates again when they are due. Connections that are open keep what they were made with.
+async fn renew(member: Member, mut due: Timestamp, tls: NodeTls, drain: Drain) {
+    loop {
+        let pause = tokio::time::sleep(renewal_pause(due, SystemClock.now()));
+        if drain.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
         let renewed = async {
             let (identity, _) = member.identity().await?;
-            tls.renew(&identity)
+            tls.renew(&identity)?;
+            Ok::<_, anyhow::Error>(identity.due())
         };
-        if let Err(failure) = renewed.await {
-            error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
+        match renewed.await {
+            Ok(next) => due = next,
+            Err(failure) => error!(error = %Chain(failure.as_ref()), "certificates were not renewed"),
         }
     }
 }

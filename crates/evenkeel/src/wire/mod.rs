@@ -25,8 +25,10 @@ mod signer;
 mod world;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 
 use crate::layout::Layout;
 use crate::pki::{self, Access};
@@ -54,6 +56,18 @@ pub fn keyring(layout: &Layout) -> Result<store::Keyring> {
             Ok(ring)
         }
     }
+}
+
+/// Certificates are looked at this often at least: the clock may have been set, a file restored.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+/// And no more often than this, when something that is due could not be issued.
+const RENEWAL_RETRY: Duration = Duration::from_secs(10);
+
+/// How long to wait until certificates are looked at again.
+fn renewal_pause(due: Timestamp, now: Timestamp) -> Duration {
+    let left = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+    // A moment late, so that it is surely due.
+    (left + Duration::from_secs(1)).clamp(RENEWAL_RETRY, RENEWAL_LOOK)
 }
 
 /// The containerd of this instance.

@@ -24,16 +24,16 @@ use super::apiserver::{self as parts, Tls};
 use super::join::{ClusterSettings, Join};
 use super::node::{self, NodeTls};
 use super::signals::Signals;
-use super::{SystemClock, control_plane, controllers, host, inprocess, keyring, manifests, pid, schedule, signer};
+use super::{
+    RENEWAL_RETRY, SystemClock, control_plane, controllers, host, inprocess, keyring, manifests, pid, renewal_pause,
+    schedule, signer,
+};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{
     self, Access, Kubeconfig, NodeIdentity, Role, ServerNames, ServerPki, TokenStore, TokenText, hash_of_ca,
 };
 
-/// Certificates are looked at this often at least: the clock may have been set, a file restored.
-const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
-const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 /// Everything has this long to drain before the process ends anyway.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
@@ -107,14 +107,13 @@ async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiser
 async fn renew(setup: Setup, tls: Tls, node: Option<NodeTls>, drain: Drain) {
     loop {
         let pause = match setup.renew(&tls, node.as_ref()) {
-            // A moment late, so that it is surely due.
-            Ok(due) => until(due, SystemClock.now()) + Duration::from_secs(1),
+            Ok(due) => renewal_pause(due, SystemClock.now()),
             Err(failure) => {
                 error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
                 RENEWAL_RETRY
             }
         };
-        if drain.run_until_cancelled(tokio::time::sleep(pause.min(RENEWAL_LOOK))).await.is_none() {
+        if drain.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }
     }
@@ -361,11 +360,6 @@ impl Setup {
     fn own_kubeconfig(&self) -> PathBuf {
         self.layout.kubeconfig()
     }
-}
-
-/// The time that is left; none when it is past.
-fn until(then: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(then.duration_since(now)).unwrap_or_default()
 }
 
 /// `EAFNOSUPPORT`.
