@@ -68,6 +68,13 @@ async fn walk(admin: &Client, kind: &Kind, samples: &Samples) -> Result<(), Stri
     if events.line().await != format!("ADDED {name}") {
         return Err("the watch did not see it first".into());
     }
+    // The server itself writes on a definition until it is established; what is compared below would move.
+    let mut settled = kind.gvk.kind != "CustomResourceDefinition";
+    while !settled {
+        let event = events.next().await.ok_or("the watch ended before the definition was established")?;
+        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        settled = conditions.iter().any(|one| one["type"] == "Established" && one["status"] == "True");
+    }
     read_back(admin, kind, &one, &collection).await?;
 
     let label = json!({"metadata": {"labels": {"touched": "1"}}});
