@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use e2e::{Case, eventually};
+use e2e::{Case, Dialogue, eventually};
 use serde_json::Value;
 
 use crate::session::Session;
@@ -128,24 +128,22 @@ fn scale_expose(session: &Session) -> anyhow::Result<()> {
 
 fn run_attach_debug(session: &Session) -> anyhow::Result<()> {
     let kubectl = session.namespaced("k-run")?;
-    let said = kubectl.ok_with(&[
-        "run",
-        "once",
-        "-i",
-        "--rm",
-        "--restart=Never",
-        &format!("--image={IMAGE}"),
-        "--",
-        "echo",
-        "hello",
-    ]);
-    ensure!(said.as_ref().is_ok_and(|text| text.contains("hello")), "{said:?}");
+    // A program that waits for a word: what one says before kubectl has attached is lost, here as upstream.
+    let image = &format!("--image={IMAGE}");
+    let answer = ["--", "sh", "-c", "read word; echo heard $word"];
+    let run = [&["run", "once", "-i", "--rm", "--restart=Never", image], answer.as_slice()].concat();
+    let said = kubectl.call(&run, "hello\n")?.succeeded()?;
+    ensure!(said.contains("heard hello"), "{said}");
     kubectl.ok(&format!("run long --image={IMAGE} -- sleep 9999"))?;
     kubectl.ok("wait pod/long --for=condition=Ready --timeout=60s")?;
-    let said = kubectl.ok_with(&["debug", "long", "-i", &format!("--image={IMAGE}"), "--", "echo", "debugged"])?;
-    ensure!(said.contains("debugged"), "{said}");
+    let debug = [&["debug", "long", "-i", image], answer.as_slice()].concat();
+    // The container runtime lets go of the output too when the input of a debugger ends: it stays open.
+    let mut debugger = Dialogue::with(kubectl.spawn_with(&debug)?)?;
+    debugger.say("debugger\n")?;
+    debugger.expect("heard debugger", Duration::from_secs(30))?;
+    ensure!(debugger.end(Duration::from_secs(30))?.success(), "the debugger ends with its program");
     let named = kubectl.ok("get pod long -o jsonpath={.spec.ephemeralContainers[0].name}")?;
-    ensure!(named.starts_with("debugger-"), "{named} {said}");
+    ensure!(named.starts_with("debugger-"), "{named}");
     kubectl.ok(&format!("debug long --copy-to=copy --image={IMAGE} --container=tools -- sleep 9999"))?;
     kubectl.ok("wait pod/copy --for=condition=Ready --timeout=60s")?;
     ensure!(kubectl.ok("get pod copy -o jsonpath={.spec.containers[*].name}")? == "long tools");
