@@ -35,3 +35,4 @@ mod volumes;
 pub use agent::{Agent, AgentError};
 pub use cgroup::Cgroups;
 pub use config::{Config, Ports};
+pub use volumes::mounts;

@@ -1,13 +1,15 @@
-//! The program on a machine: what it finds in its way, how it is installed, and what it says when it cannot start.
+//! The program on a machine: what it finds in its way, how it is installed and removed, and what it says when it cannot
+//! start.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use e2e::{Cluster, Dialogue, Tool};
+use e2e::{Cluster, Dialogue, Options, Tool, cgroups, eventually};
 
 use super::daemon::Daemon;
+use super::pods;
 
 /// Findings with real reasons: ports taken, a server that runs, another cluster, a name that is no program.
 pub fn check_config(cluster: &Cluster) -> anyhow::Result<()> {
@@ -28,7 +30,7 @@ pub fn check_config(cluster: &Cluster) -> anyhow::Result<()> {
     fs::create_dir_all(&folder)?;
     fs::copy("/bin/sleep", folder.join("k3s"))?;
     let foreign = Daemon::start(&cluster.host, &folder, "other", &format!("{} 999", folder.join("k3s").display()))?;
-    let said = e2e::eventually("another cluster is found", std::time::Duration::from_secs(10), || {
+    let said = eventually("another cluster is found", std::time::Duration::from_secs(10), || {
         let said = check(&[&own])?;
         ensure!(said.stdout.contains("FIX   other clusters: k3s"), "{said:?}");
         Ok(said)
@@ -115,5 +117,41 @@ pub fn install(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(!unit.exists() && !settings.exists() && cluster.data.join("installed").exists());
     evenkeel.ok_with(&["uninstall", "--data", &units, &data])?;
     ensure!(!cluster.data.join("installed").exists(), "the data is still there");
+    Ok(())
+}
+
+/// Of a server that runs, with a pod on it, nothing is left on the machine: no process, mount, link, rule, cgroup, file.
+pub fn uninstall(_: &()) -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::lane("uninstall", 16))?;
+    let kubectl = cluster.kubectl();
+    kubectl.ok_fed("apply -f -", pods::SLEEPER)?;
+    kubectl.ok("wait pod/sleeper --for=condition=Ready --timeout=90s")?;
+    let data = cluster.data.display().to_string();
+    let on_host = |program: &str, words: &str| cluster.host.tool(program)?.ok(words);
+    let left = || -> anyhow::Result<Vec<String>> {
+        let mounts = on_host("cat", "/proc/mounts")?;
+        let mounts = mounts.lines().filter(|line| line.contains(&data)).map(|line| format!("mount {line}"));
+        let links = on_host("cat", "/proc/net/dev")?;
+        let links = links.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+        let links = links.filter(|name| !matches!(*name, "lo" | "eth0")).map(|name| format!("link {name}"));
+        let tables = on_host("nft", "list tables")?;
+        let tables = tables.lines().map(|line| format!("rules {line}"));
+        let processes = on_host("ps", "-eo args")?;
+        let processes = processes.lines().filter(|line| line.contains(&data)).map(|line| format!("process {line}"));
+        let groups = cgroups(&cluster.data)?.into_iter().map(|path| path.display().to_string());
+        let files = cluster.data.exists().then(|| data.clone());
+        Ok(mounts.chain(links).chain(tables).chain(processes).chain(groups).chain(files).collect())
+    };
+    let before = left()?;
+    for kind in ["mount", "link", "rules", "process"] {
+        ensure!(before.iter().any(|one| one.starts_with(kind)), "there is no {kind} to remove: {before:?}");
+    }
+    // As an administrator who never looked: while all of it runs.
+    let units = std::env::temp_dir().join("evenkeel-no-units");
+    let words = format!("uninstall --data --data-dir={data} --unit-dir={}", units.display());
+    let said = cluster.evenkeel()?.ok(&words)?;
+    ensure!(said.contains("stopped evenkeel") && said.contains(&format!("removed {data}")), "uninstall says {said}");
+    let after = left()?;
+    ensure!(after.is_empty(), "left behind: {after:#?}");
     Ok(())
 }

@@ -22,10 +22,11 @@ pub const BESIDE: [Case<Cluster>; 4] = [
 ];
 
 /// Cases with clusters of their own.
-pub const ALONE: [Case<()>; 5] = [
+pub const ALONE: [Case<()>; 6] = [
     Case { name: "etcd_as_the_store", run: etcd::as_the_store },
     Case { name: "images_from_a_registry", run: registry::images },
     Case { name: "manifests_are_applied_and_pruned", run: manifests::manifests },
     Case { name: "backup_and_restore", run: backup::restored },
+    Case { name: "uninstall_leaves_nothing", run: machine::uninstall },
     Case { name: "certificates_renew_themselves", run: certificates::renew },
 ];

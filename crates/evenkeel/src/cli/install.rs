@@ -14,6 +14,7 @@ use super::args::{InstallArgs, StopArgs, UninstallArgs};
 use super::stop;
 use crate::layout::DATA;
 use crate::pki::{self, Access};
+use crate::wire;
 
 const UNIT: &str = "evenkeel.service";
 /// The unit's settings, beside it or where the administrator looks.
@@ -101,8 +102,13 @@ pub async fn uninstall(args: UninstallArgs) -> Result<()> {
     }
     let layout = args.common.layout();
     if args.data {
+        // What lies on another file system is not ours to empty.
+        let mounts = wire::foreign_mounts(&layout)?;
+        if let Some(mount) = mounts.first() {
+            bail!("{} is mounted inside the data folder; unmount it, then call this again", mount.display());
+        }
         for folder in [layout.data.clone(), layout.run()].into_iter().filter(|folder| folder.exists()) {
-            fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+            remove(&folder).with_context(|| format!("remove {}", folder.display()))?;
             println!("removed {}", folder.display());
         }
         // The kubeconfig of the default instance lies outside; it opens nothing any more.
@@ -115,6 +121,20 @@ pub async fn uninstall(args: UninstallArgs) -> Result<()> {
         println!("kept {}: state, keys and local volumes; remove it with --data", layout.data.display());
     }
     Ok(())
+}
+
+/// A folder with all that is in it; of a mount point, all that is in it.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+            if fs::read_dir(folder)?.next().is_none() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
+        outcome => outcome,
+    }
 }
 
 fn systemctl(words: &[&str]) -> Result<()> {

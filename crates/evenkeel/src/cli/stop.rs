@@ -63,6 +63,7 @@ async fn pods(layout: &Layout) -> Result<()> {
     if crate::wire::names::stop(layout).await? {
         println!("stopped the process of names");
     }
+    crate::wire::clean_mounts(layout)?;
     crate::wire::clean_cgroups(layout)?;
     crate::wire::clean_network(layout).await
 }

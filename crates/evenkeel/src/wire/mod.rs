@@ -83,6 +83,21 @@ pub fn cri_socket(layout: &Layout, endpoint: Option<&str>) -> PathBuf {
     }
 }
 
+/// Unmounts the volumes of this instance's pods and what its runtime mounted, once none of them runs.
+pub fn clean_mounts(layout: &Layout) -> Result<()> {
+    for folder in [layout.agent().join("kubelet/pods"), containerd_config(layout).settings.state] {
+        ::node::mounts::unmount_below(&folder).with_context(|| format!("unmount below {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// What is mounted below the data folder by others: a disk of the administrator's.
+pub fn foreign_mounts(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let mut mounts = ::node::mounts::below(&layout.data).context("read the list of mounts")?;
+    mounts.retain(|path| *path != layout.data);
+    Ok(mounts)
+}
+
 /// Removes the cgroups that this instance's pods were in; those that still hold processes stay.
 pub fn clean_cgroups(layout: &Layout) -> Result<()> {
     let root = host::cgroup_root(layout);
