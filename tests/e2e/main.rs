@@ -26,8 +26,8 @@ use session::Session;
 /// Cases mostly wait; four at once keep two cores busy without starving the node.
 const AT_ONCE: usize = 4;
 
-/// Each of these has a cluster of its own.
-const PROGRAMS_AT_ONCE: usize = 2;
+/// Each of these has a cluster of its own, and mostly waits.
+const PROGRAMS_AT_ONCE: usize = 3;
 
 fn main() -> anyhow::Result<()> {
     let cluster = Arc::new(Cluster::start(Options::lane("e2e", 1))?);

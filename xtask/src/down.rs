@@ -107,6 +107,10 @@ fn end_processes() -> anyhow::Result<()> {
         if all.is_empty() {
             return Ok(());
         }
+        for pid in &all {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            eprintln!("   ending process {pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "));
+        }
         let mut arguments = vec![signal.to_owned()];
         arguments.extend(all.iter().map(u32::to_string));
         // Some may have ended in between; the wait below is the judge.

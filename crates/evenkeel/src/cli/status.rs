@@ -74,7 +74,8 @@ pub async fn run(args: StatusArgs) -> Result<ExitCode> {
 
 /// Containers that run on this machine; None where no runtime answers. They do so with the program down as well.
 async fn containers(layout: &Layout) -> Option<usize> {
-    let cri = container::Cri::connect(cri_socket(layout, None));
+    let socket = Some(cri_socket(layout, None)).filter(|socket| socket.exists())?;
+    let cri = container::Cri::connect(socket);
     let listed = tokio::time::timeout(RUNTIME_TIMEOUT, cri.list_containers(None)).await;
     let running = |one: &&container::v1::Container| one.state == container::v1::ContainerState::ContainerRunning as i32;
     Some(listed.ok()?.ok()?.iter().filter(running).count())

@@ -44,7 +44,23 @@ async fn end(pid: u32) -> Result<()> {
 
 /// Containers, sandboxes, containerd, the process of names, then what pods and the network left on the machine.
 async fn pods(layout: &Layout) -> Result<()> {
-    let cri = container::Cri::connect(cri_socket(layout, None));
+    let socket = cri_socket(layout, None);
+    // Nobody to wait for.
+    if socket.exists() {
+        containers(&container::Cri::connect(socket)).await?;
+    }
+    if container::containerd::stop(&containerd_config(layout)).await.context("stop containerd")? {
+        println!("stopped containerd");
+    }
+    if crate::wire::names::stop(layout).await? {
+        println!("stopped the process of names");
+    }
+    crate::wire::clean_mounts(layout)?;
+    crate::wire::clean_cgroups(layout)?;
+    crate::wire::clean_network(layout).await
+}
+
+async fn containers(cri: &container::Cri) -> Result<()> {
     match cri.list_containers(None).await {
         Ok(containers) => {
             let stops = containers.iter().map(|one| cri.stop_container(&one.id, GRACE));
@@ -57,13 +73,5 @@ async fn pods(layout: &Layout) -> Result<()> {
         }
         Err(error) => println!("containerd does not answer ({error}); nothing to stop in it"),
     }
-    if container::containerd::stop(&containerd_config(layout)).await.context("stop containerd")? {
-        println!("stopped containerd");
-    }
-    if crate::wire::names::stop(layout).await? {
-        println!("stopped the process of names");
-    }
-    crate::wire::clean_mounts(layout)?;
-    crate::wire::clean_cgroups(layout)?;
-    crate::wire::clean_network(layout).await
+    Ok(())
 }
