@@ -23,6 +23,7 @@ use crate::logs;
 use crate::machine;
 use crate::objects::Objects;
 use crate::pods::Pods;
+use crate::pressure::meter::Meter;
 use crate::pressure::monitor::Monitor;
 use crate::reclaim::Reclaimer;
 use crate::register::{Registrar, nodes};
@@ -113,6 +114,7 @@ impl Agent {
             view: View::start(&client, watched, drain),
             machine: machine::machine(&config),
             images: Images::new(runtime.clone(), ports.clock.clone()),
+            meter: Meter::new(runtime.clone()),
             cgroups: Cgroups::detect(&config.cgroup_root),
             runtime_name: RwLock::new("containerd".to_owned()),
             handlers: RwLock::default(),

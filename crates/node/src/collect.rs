@@ -65,16 +65,23 @@ fn is_used(image: &Image, containers: &[Container]) -> bool {
     containers.iter().any(|one| names.contains(one.image.as_str()) || names.contains(one.image_ref.as_str()))
 }
 
+/// Bytes to free so that a disk filled to `high` percent comes down to `low`.
+fn excess(disk: &Disk, high: u32, low: u32) -> u64 {
+    let used = disk.total_bytes.saturating_sub(disk.available_bytes);
+    let share = |percent: u32| disk.total_bytes / 100 * u64::from(percent);
+    if share(high) <= used { used.saturating_sub(share(low)) } else { 0 }
+}
+
 impl Collector {
     pub fn new(context: Arc<Context>) -> Collector {
         Collector { context, history: History::default() }
     }
 
-    /// Keeps images from filling their disk.
-    pub async fn keep_below(&mut self, disk: &Disk) {
-        let (used, low) = (disk.total_bytes.saturating_sub(disk.available_bytes), self.context.config.image_gc_low);
-        let share = |percent: u32| disk.total_bytes / 100 * u64::from(percent);
-        let wanted = if share(self.context.config.image_gc_high) <= used { used.saturating_sub(share(low)) } else { 0 };
+    /// Keeps images from filling their disk, where that is known, and learns which are new. False without an answer of
+    /// the runtime.
+    pub async fn keep_below(&mut self, disk: Option<&Disk>) -> bool {
+        let config = &self.context.config;
+        let wanted = disk.map_or(0, |disk| excess(disk, config.image_gc_high, config.image_gc_low));
         match self.free(wanted).await {
             Ok(freed) if freed < wanted => {
                 let message = format!(
@@ -84,8 +91,12 @@ impl Collector {
                 self.context.events.node(&self.context.config.node_name, true, "FreeDiskSpaceFailed", &message);
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "images were not collected"),
+            Err(error) => {
+                tracing::warn!(%error, "images were not collected");
+                return false;
+            }
         }
+        true
     }
 
     /// Before a pod has to leave for the disk: everything that nobody uses.
@@ -182,6 +193,23 @@ mod tests {
         assert_eq!(choose(u64::MAX, 120), "never early late");
         assert_eq!(choose(0, 120), "");
         assert_eq!(choose(u64::MAX, 119), "", "fresh images are about to be used");
+    }
+
+    #[test]
+    fn what_lies_there_at_the_start_is_fresh_from_then() {
+        let mut history = History::default();
+        history.note(&images("old 10"), &[], at(1000));
+        let all = images("old 10\nnew 10");
+        history.note(&all, &[], at(1060));
+        let choose = |second: i64| history.choose(&all, &[], u64::MAX, at(second)).len();
+        assert_eq!([1000, 1119, 1120, 1180].map(choose), [0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_full_disk_comes_down_to_the_low_mark() {
+        let disk = |used: u64| Disk { total_bytes: 1000, available_bytes: 1000 - used, ..Disk::default() };
+        let free = [0, 849, 850, 1000].map(|used| excess(&disk(used), 85, 80));
+        assert_eq!(free, [0, 0, 50, 200]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::images::Images;
 use crate::objects::Objects;
 use crate::pod::status::Host;
 use crate::pressure::Condition;
+use crate::pressure::meter::Meter;
 use crate::register::nodes;
 use crate::runtime::{DnsConfig, Handler, Runtime};
 use crate::spec::SpecError;
@@ -45,6 +46,7 @@ pub struct Context {
     /// What the runtime offers; known once it answered.
     pub handlers: RwLock<Vec<Handler>>,
     pub counts: Counts,
+    pub meter: Meter,
     /// What the node runs short of.
     pub pressure: watch::Sender<Vec<Condition>>,
 }

@@ -67,6 +67,11 @@ pub const OBJECT_WAIT: Duration = Duration::from_secs(10);
 
 /// How often the machine is looked at for pressure and for limits of scratch space (`housekeeping-interval`).
 pub const PRESSURE_LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long what the runtime says of all containers is good for whoever asks next.
+pub const STATS_KEPT_FOR: Duration = Duration::from_secs(5);
+/// How long a walk of a pod's folders is good for a summary (`volume-stats-agg-period`), and for the judge of limits.
+pub const FOLDERS_KEPT_FOR: Duration = Duration::from_secs(60);
+pub const FOLDERS_KEPT_FOR_EVICTION: Duration = PRESSURE_LOOK_EVERY;
 /// How long an evicted pod may take before the next look.
 pub const EVICTION_WAIT: Duration = Duration::from_secs(30);
 /// How often resizes that did not fit are looked at again, and when one that the runtime refused is tried again.
@@ -77,5 +82,6 @@ pub const IMAGE_GC_EVERY: Duration = Duration::from_secs(300);
 pub const IMAGE_AGE_MIN: Duration = Duration::from_secs(120);
 
 const _: () = assert!(TERMINATION_LOG_BYTES_MAX <= TERMINATION_MESSAGE_BYTES_MAX);
+const _: () = assert!(FOLDERS_KEPT_FOR_EVICTION.as_secs() <= FOLDERS_KEPT_FOR.as_secs());
 const _: () = assert!(LEASE_EVERY.as_secs() * 4 <= LEASE_SECONDS as u64);
 const _: () = assert!(LOG_LINE_BYTES_MAX < FRAME_BYTES_MAX);

@@ -155,8 +155,8 @@ impl Registrar {
         let runtime =
             runtime.unwrap_or_else(|error| RuntimeStatus { message: error.to_string(), ..RuntimeStatus::default() });
         self.context.handlers.write().expect("no holder of this lock panics").clone_from(&runtime.handlers);
-        let images = self.context.runtime.list_images().await.unwrap_or_default();
-        let facts = self.status(&runtime, &images, &format!("{}://{}", version.name, version.version));
+        let images = self.context.runtime.list_images().await.ok();
+        let facts = self.status(&runtime, images.as_deref(), &format!("{}://{}", version.name, version.version));
         let pressure = self.context.pressure.borrow().clone();
         let conditions = conditions(&runtime, &pressure, &self.conditions, now);
         let ready = conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
@@ -219,7 +219,8 @@ impl Registrar {
         }
     }
 
-    fn status(&self, status: &RuntimeStatus, images: &[Image], runtime: &str) -> Tree {
+    /// Without an answer of the runtime the Node keeps the images that it names.
+    fn status(&self, status: &RuntimeStatus, images: Option<&[Image]>, runtime: &str) -> Tree {
         let config = &self.context.config;
         let machine = &self.context.machine;
         let mut addresses: Vec<Tree> =
@@ -234,7 +235,7 @@ impl Registrar {
         let milli = machine.allocatable_cpu_milli;
         let cpu = if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{milli}m") };
         let identity = &self.identity;
-        json!({
+        let mut facts = json!({
             "capacity": quantities(machine.cpus.to_string(), machine.memory_bytes, machine.storage_bytes),
             "allocatable": quantities(cpu, machine.allocatable_memory_bytes, machine.allocatable_storage_bytes),
             "addresses": addresses,
@@ -245,10 +246,13 @@ impl Registrar {
                 "kubeletVersion": config.version, "kubeProxyVersion": config.version, "operatingSystem": "linux",
                 "architecture": identity.arch, "swap": {"capacity": identity.swap_bytes},
             },
-            "images": image_list(images),
             "runtimeHandlers": status.handlers.iter().map(handler).collect::<Vec<_>>(),
             "features": {"supplementalGroupsPolicy": status.strict_groups},
-        })
+        });
+        if let Some(images) = images {
+            facts["images"] = image_list(images);
+        }
+        facts
     }
 
     // === lease ===

@@ -97,7 +97,7 @@ mod tests {
         let usage = PodUsage {
             containers: [("a".to_owned(), container(layers[0])), ("b".to_owned(), container(layers[1]))].into(),
             empty_dirs: [("v".to_owned(), used(volume))].into(),
-            processes: 0,
+            ..PodUsage::default()
         };
         assert!(has_limits(&pod));
         assert_eq!(judge(&pod, &usage).map(|outcome| outcome.message).unwrap_or_default(), wanted);

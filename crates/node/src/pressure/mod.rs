@@ -4,6 +4,7 @@
 
 pub mod decide;
 pub mod local;
+pub mod meter;
 pub mod monitor;
 pub mod rank;
 pub mod threshold;

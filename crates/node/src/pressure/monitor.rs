@@ -1,6 +1,5 @@
 //! Looks at the machine every few seconds, tells the node's conditions, and makes pods leave, one at a time.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +23,7 @@ pub struct Monitor {
     pods: Pods,
     history: History,
     collector: Collector,
+    /// When images were last looked at; None until the runtime answered.
     collected: Option<Instant>,
 }
 
@@ -57,11 +57,12 @@ impl Monitor {
         let now = self.context.ports.clock.now();
         let decision = self.history.look(&self.context.config.eviction_hard, &look.seen, now);
         self.tell(&decision);
-        if let Some(images) = look.images
-            && self.collected.is_none_or(|at| limits::IMAGE_GC_EVERY <= at.elapsed())
-        {
-            self.collected = Some(Instant::now());
-            self.collector.keep_below(&images).await;
+        if self.collected.is_none_or(|at| limits::IMAGE_GC_EVERY <= at.elapsed()) {
+            // The first look learns what lies there: all of it counts as fresh, and nothing could be freed.
+            let disk = look.images.filter(|_| self.collected.is_some());
+            if self.collector.keep_below(disk.as_ref()).await {
+                self.collected = Some(Instant::now());
+            }
         }
         if !self.enforce_limits().await
             && let Some(starved) = decision.starved
@@ -123,8 +124,8 @@ impl Monitor {
     }
 
     async fn measured(&self, pods: Vec<Arc<core::Pod>>) -> Vec<Candidate> {
-        let stats = self.context.runtime.container_stats(&BTreeMap::new()).await.unwrap_or_default();
-        let usages = usage::measure(&self.context, &pods, &stats).await;
+        let stats = self.context.meter.stats().await.unwrap_or_default();
+        let usages = usage::measure(&self.context, &pods, &stats, limits::FOLDERS_KEPT_FOR_EVICTION).await;
         pods.into_iter().zip(usages).map(|(pod, usage)| Candidate { pod, usage }).collect()
     }
 

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
 use crate::context::Context;
@@ -37,6 +39,17 @@ pub struct PodUsage {
     /// Volumes of the node's own disk, by name.
     pub empty_dirs: BTreeMap<String, Du>,
     pub processes: i64,
+    /// When logs and volumes were walked.
+    pub walked: Option<Timestamp>,
+}
+
+/// What lies in a pod's folders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// By container.
+    logs: BTreeMap<String, Du>,
+    empty_dirs: BTreeMap<String, Du>,
+    walked: Option<Timestamp>,
 }
 
 impl Du {
@@ -87,8 +100,29 @@ fn scratch(context: &Context, pod: &core::Pod) -> Vec<(String, PathBuf)> {
     on_disk.map(|volume| (volume.name.clone(), context.volumes.empty_dir_path(uid, &volume.name))).collect()
 }
 
-/// Measures pods. Walking files goes off the task's thread.
-pub async fn measure(context: &Arc<Context>, pods: &[Arc<core::Pod>], stats: &[ContainerStats]) -> Vec<PodUsage> {
+/// Walks a pod's folders where nobody did within `span`.
+async fn files(context: &Context, pod: &core::Pod, span: Duration) -> Files {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let (logs, scratch) = (context.log_directory(&PodName::of(pod)), scratch(context, pod));
+    let spec = pod.spec.as_ref();
+    let containers = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let names: Vec<String> = containers.map(|container| container.name.clone()).collect();
+    let clock = context.ports.clock.clone();
+    let walk = move || Files {
+        walked: Some(clock.now()),
+        logs: names.into_iter().map(|name| (name.clone(), du(&logs.join(name)))).collect(),
+        empty_dirs: scratch.into_iter().map(|(name, path)| (name, du(&path))).collect(),
+    };
+    context.meter.folders.get(uid, span, walk).await
+}
+
+/// Measures pods; what their folders hold may be `span` old.
+pub async fn measure(
+    context: &Context,
+    pods: &[Arc<core::Pod>],
+    stats: &[ContainerStats],
+    span: Duration,
+) -> Vec<PodUsage> {
     let mut by_uid: BTreeMap<&str, Vec<&ContainerStats>> = BTreeMap::new();
     for one in stats {
         let uid = one.labels.get(labels::POD_UID).map(String::as_str).unwrap_or_default();
@@ -97,19 +131,9 @@ pub async fn measure(context: &Arc<Context>, pods: &[Arc<core::Pod>], stats: &[C
     let mut measured = Vec::new();
     for pod in pods {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let (logs, scratch) = (context.log_directory(&PodName::of(pod)), scratch(context, pod));
-        let spec = pod.spec.as_ref();
-        let containers = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
-        let names: Vec<String> = containers.map(|container| container.name.clone()).collect();
-        let walk = move || {
-            let logs = names.into_iter().map(|name| (name.clone(), du(&logs.join(name))));
-            let logs: BTreeMap<String, Du> = logs.collect();
-            (logs, scratch.into_iter().map(|(name, path)| (name, du(&path))).collect::<BTreeMap<_, _>>())
-        };
-        let walked = tokio::task::spawn_blocking(walk).await;
-        let (logs, empty_dirs) = walked.expect("walking does not panic");
+        let Files { logs, empty_dirs, walked } = files(context, pod, span).await;
         let processes = context.cgroups.processes(uid);
-        let mut usage = PodUsage { containers: BTreeMap::new(), empty_dirs, processes };
+        let mut usage = PodUsage { containers: BTreeMap::new(), empty_dirs, processes, walked };
         for (name, logs) in logs {
             usage.containers.insert(name, ContainerUsage { logs, ..ContainerUsage::default() });
         }

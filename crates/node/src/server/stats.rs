@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Server;
 use super::reply::{self, Body};
+use crate::limits;
 use crate::machine;
 use crate::pod::observe;
 use crate::pod::status::seconds;
@@ -16,15 +17,15 @@ use crate::pressure::usage::{self, PodUsage};
 use crate::runtime::{ContainerStats, labels};
 
 impl Server {
-    pub(super) async fn stats(&self) -> Vec<ContainerStats> {
-        self.context.runtime.container_stats(&BTreeMap::new()).await.unwrap_or_default()
+    pub(super) async fn stats(&self) -> Arc<Vec<ContainerStats>> {
+        self.context.meter.stats().await.unwrap_or_default()
     }
 
     pub(super) async fn summary(&self) -> Response<Body> {
         let now = seconds(self.context.ports.clock.now());
         let stats = self.stats().await;
         let mut pods: BTreeMap<String, (Value, Vec<&ContainerStats>)> = BTreeMap::new();
-        for one in &stats {
+        for one in &*stats {
             let label = |name: &str| one.labels.get(name).cloned().unwrap_or_default();
             let uid = label(labels::POD_UID);
             if uid.is_empty() {
@@ -36,7 +37,7 @@ impl Server {
         }
         let views = self.pods.all();
         let known: Vec<Arc<core::Pod>> = views.iter().map(|view| view.pod.clone()).collect();
-        let measured = usage::measure(&self.context, &known, &stats).await;
+        let measured = usage::measure(&self.context, &known, &stats, limits::FOLDERS_KEPT_FOR).await;
         let uids = known.iter().map(|pod| pod.metadata.uid.clone().unwrap_or_default());
         let files: BTreeMap<String, PodUsage> = uids.zip(measured).collect();
         let none = PodUsage::default();
@@ -74,6 +75,7 @@ impl Server {
 
 fn pod_summary(reference: &Value, stats: &[&ContainerStats], files: &PodUsage, now: &str) -> Value {
     let sum = |of: fn(&ContainerStats) -> u64| stats.iter().map(|one| of(one)).sum::<u64>();
+    let walked = files.walked.map_or_else(|| now.to_owned(), seconds);
     let container = |one: &&ContainerStats| {
         let time = observe::time(one.timestamp).map_or_else(|| now.to_owned(), seconds);
         let name = one.labels.get(labels::CONTAINER_NAME).unwrap_or(&one.name);
@@ -87,13 +89,13 @@ fn pod_summary(reference: &Value, stats: &[&ContainerStats], files: &PodUsage, n
                 "majorPageFaults": one.memory_major_page_faults,
             },
             "rootfs": {"time": time, "usedBytes": one.layer_used_bytes, "inodesUsed": one.layer_inodes_used},
-            "logs": {"time": now, "usedBytes": logs.bytes, "inodesUsed": logs.inodes},
+            "logs": {"time": walked, "usedBytes": logs.bytes, "inodesUsed": logs.inodes},
         })
     };
     let volumes = files
         .empty_dirs
         .iter()
-        .map(|(name, du)| json!({"name": name, "time": now, "usedBytes": du.bytes, "inodesUsed": du.inodes}));
+        .map(|(name, du)| json!({"name": name, "time": walked, "usedBytes": du.bytes, "inodesUsed": du.inodes}));
     let storage = files.storage();
     json!({
         "podRef": reference, "startTime": now, "containers": stats.iter().map(container).collect::<Vec<_>>(),
@@ -101,7 +103,7 @@ fn pod_summary(reference: &Value, stats: &[&ContainerStats], files: &PodUsage, n
         "memory": {"time": now, "usageBytes": sum(|one| one.memory_usage_bytes),
             "workingSetBytes": sum(|one| one.memory_working_set_bytes)},
         "volume": volumes.collect::<Vec<_>>(),
-        "ephemeral-storage": {"time": now, "usedBytes": storage.bytes, "inodesUsed": storage.inodes},
+        "ephemeral-storage": {"time": walked, "usedBytes": storage.bytes, "inodesUsed": storage.inodes},
         "process_stats": {"process_count": files.processes},
     })
 }
