@@ -19,7 +19,7 @@ use crate::events::Recorder;
 use crate::images::Images;
 use crate::objects::Objects;
 use crate::pod::status::Host;
-use crate::pressure::Condition;
+use crate::pressure::decide::History;
 use crate::pressure::meter::Meter;
 use crate::register::nodes;
 use crate::runtime::{DnsConfig, Handler, Runtime};
@@ -47,8 +47,8 @@ pub struct Context {
     pub handlers: RwLock<Vec<Handler>>,
     pub counts: Counts,
     pub meter: Meter,
-    /// What the node runs short of.
-    pub pressure: watch::Sender<Vec<Condition>>,
+    /// What the node runs short of. Changes are told when the conditions change.
+    pub pressure: watch::Sender<History>,
 }
 
 /// What does not change while the agent runs.
@@ -68,6 +68,17 @@ impl Context {
     pub fn host(&self) -> Host {
         let runtime = self.runtime_name.read().expect("no holder of this lock panics").clone();
         Host { ips: self.config.node_ips.iter().map(ToString::to_string).collect(), runtime }
+    }
+
+    /// Wakes those who follow the pressure where its conditions changed.
+    pub fn change_pressure<T>(&self, change: impl FnOnce(&mut History) -> T) -> T {
+        let mut answer = None;
+        self.pressure.send_if_modified(|history| {
+            let before = history.conditions();
+            answer = Some(change(history));
+            before != history.conditions()
+        });
+        answer.expect("the change was made")
     }
 
     /// This node's own object as the API last showed it.
@@ -100,7 +111,7 @@ impl Context {
             taints: taints.map(Taint::parse).collect(),
             allocatable: self.allocatable(typed.as_deref()),
             others,
-            pressure: self.pressure.borrow().clone(),
+            pressure: self.pressure.borrow().conditions(),
             sysctls: self.config.allowed_unsafe_sysctls.clone(),
             apparmor: self.machine.apparmor,
             strict_groups: features.and_then(|features| features.supplemental_groups_policy) == Some(true),

@@ -56,6 +56,8 @@ impl Registrar {
             }
             failures += 1;
         }
+        let now = self.context.ports.clock.now();
+        self.context.change_pressure(|history| history.restore(&self.conditions, now));
         self.context.events.node(&self.context.config.node_name, false, "Starting", "Starting kubelet.");
         let mut pressure = self.context.pressure.subscribe();
         loop {
@@ -157,7 +159,7 @@ impl Registrar {
         self.context.handlers.write().expect("no holder of this lock panics").clone_from(&runtime.handlers);
         let images = self.context.runtime.list_images().await.ok();
         let facts = self.status(&runtime, images.as_deref(), &format!("{}://{}", version.name, version.version));
-        let pressure = self.context.pressure.borrow().clone();
+        let pressure = self.context.pressure.borrow().conditions();
         let conditions = conditions(&runtime, &pressure, &self.conditions, now);
         let ready = conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
         let compared = json!({"facts": facts, "conditions": conditions.iter().map(without_times).collect::<Vec<_>>()});
@@ -348,4 +350,34 @@ fn conditions(runtime: &RuntimeStatus, pressure: &[Condition], before: &[Tree], 
 
 fn without_times(condition: &Tree) -> Tree {
     json!([condition["type"], condition["status"], condition["reason"], condition["message"]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_transition_stays_while_the_status_does() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let before =
+            |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": seconds(at(5))});
+        let shown = [
+            before("MemoryPressure", "False"),
+            before("DiskPressure", "True"),
+            before("PIDPressure", "True"),
+            before("Ready", "Unknown"),
+        ];
+        let made = conditions(&RuntimeStatus::default(), &[Condition::Disk], &shown, at(60));
+        let said =
+            |one: &Tree| format!("{} {} {}", one["type"], one["status"], one["lastTransitionTime"]).replace('"', "");
+        let (kept, new) = (seconds(at(5)), seconds(at(60)));
+        let wanted = [
+            format!("MemoryPressure False {kept}"),
+            format!("DiskPressure True {kept}"),
+            format!("PIDPressure False {new}"),
+            format!("Ready False {new}"),
+        ];
+        assert_eq!(made.iter().map(said).collect::<Vec<_>>(), wanted);
+        assert!(made.iter().all(|one| one["lastHeartbeatTime"] == new.as_str()));
+    }
 }

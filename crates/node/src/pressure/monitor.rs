@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1 as core;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::decide::{Amount, Decision, History, Observations, Starved, crossed};
+use super::decide::{Amount, Observations, Starved, crossed};
 use super::rank::{Candidate, Disks};
 use super::{Condition, Signal, local, rank, usage};
 use crate::collect::Collector;
@@ -21,7 +21,6 @@ use crate::pods::Pods;
 pub struct Monitor {
     context: Arc<Context>,
     pods: Pods,
-    history: History,
     collector: Collector,
     /// When images were last looked at; None until the runtime answered.
     collected: Option<Instant>,
@@ -38,7 +37,7 @@ struct Look {
 impl Monitor {
     pub fn new(context: Arc<Context>, pods: Pods) -> Monitor {
         let collector = Collector::new(context.clone());
-        Monitor { context, pods, history: History::default(), collector, collected: None }
+        Monitor { context, pods, collector, collected: None }
     }
 
     pub async fn run(mut self, drain: CancellationToken) {
@@ -54,9 +53,7 @@ impl Monitor {
 
     async fn turn(&mut self) {
         let look = self.look().await;
-        let now = self.context.ports.clock.now();
-        let decision = self.history.look(&self.context.config.eviction_hard, &look.seen, now);
-        self.tell(&decision);
+        let starved = self.judge(&look.seen);
         if self.collected.is_none_or(|at| limits::IMAGE_GC_EVERY <= at.elapsed()) {
             // The first look learns what lies there: all of it counts as fresh, and nothing could be freed.
             let disk = look.images.filter(|_| self.collected.is_some());
@@ -65,18 +62,16 @@ impl Monitor {
             }
         }
         if !self.enforce_limits().await
-            && let Some(starved) = decision.starved
+            && let Some(starved) = starved
         {
             self.relieve(&starved, look.disks).await;
         }
     }
 
-    fn tell(&self, decision: &Decision) {
-        self.context.pressure.send_if_modified(|shown| {
-            let changed = *shown != decision.conditions;
-            shown.clone_from(&decision.conditions);
-            changed
-        });
+    /// What has to be won back first; tells the conditions that follow.
+    fn judge(&self, seen: &Observations) -> Option<Starved> {
+        let (thresholds, now) = (&self.context.config.eviction_hard, self.context.ports.clock.now());
+        self.context.change_pressure(|history| history.look(thresholds, seen, now))
     }
 
     async fn look(&self) -> Look {
