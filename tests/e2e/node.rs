@@ -269,7 +269,7 @@ fn pressure(_: &Cluster) -> anyhow::Result<()> {
         "{said}"
     );
     ensure!(kubectl.ok("get pod modest -o jsonpath={.status.phase}")? == "Running", "the modest pod left as well");
-    let node = &small.host.name;
+    let node = small.host.name.clone();
     kubectl.ok(&format!("wait node/{node} --for=condition=DiskPressure --timeout=30s"))?;
     eventually("the pressure is a taint", BOUND, || {
         let taints = kubectl.ok(&format!("get node {node} -o jsonpath={{.spec.taints[*].key}}"))?;
@@ -278,5 +278,19 @@ fn pressure(_: &Cluster) -> anyhow::Result<()> {
     })?;
     let said = kubectl.ok("get events --all-namespaces")?;
     ensure!(said.contains("EvictionThresholdMet"), "{said}");
+    let shown = || -> anyhow::Result<(String, String)> {
+        let condition = "status.conditions[?(@.type==\"DiskPressure\")]";
+        let field = |name: &str| kubectl.ok(&format!("get node {node} -o jsonpath={{.{condition}.{name}}}"));
+        Ok((format!("{} since {}", field("status")?, field("lastTransitionTime")?), field("lastHeartbeatTime")?))
+    };
+    let before = shown()?;
+    small.kill_server()?;
+    small.start_server()?;
+    eventually("the node reports again", BOUND, || {
+        let after = shown()?;
+        ensure!(after.1 != before.1, "{after:?}");
+        Ok(())
+    })?;
+    ensure!(shown()?.0 == before.0, "pressure was {before:?} before the restart, then {:?}", shown()?);
     Ok(())
 }
