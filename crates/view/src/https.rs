@@ -24,7 +24,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Gives the TLS configuration for the next connection: a renewed certificate is used without a restart.
+/// Gives the TLS configuration for the next request: a renewed certificate is used without a restart. The same one as long
+/// as nothing was renewed.
 pub type TlsConfig = Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>;
 
 /// Where an API server is.
@@ -40,7 +41,13 @@ pub struct Endpoint {
 pub struct Https {
     endpoint: Endpoint,
     tls: TlsConfig,
-    shared: Mutex<Option<http2::SendRequest<Full<Bytes>>>>,
+    shared: Mutex<Option<Shared>>,
+}
+
+/// The connection that requests share, and what it was opened with.
+struct Shared {
+    config: Arc<rustls::ClientConfig>,
+    sender: http2::SendRequest<Full<Bytes>>,
 }
 
 enum Opened {
@@ -96,28 +103,33 @@ impl Https {
     }
 
     /// A sender on the shared connection, opening it when there is none that works.
+    ///
+    /// A connection carries the certificate it was opened with, and servers look at that one with every request: after a
+    /// renewal new requests take a new connection. What runs on the old one goes on there.
     async fn sender(&self) -> Result<Opened, ClientError> {
         let mut shared = self.shared.lock().await;
-        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(Opened::Http2(sender.clone()));
+        let config = (self.tls)();
+        let fits = |shared: &&Shared| !shared.sender.is_closed() && Arc::ptr_eq(&shared.config, &config);
+        if let Some(shared) = shared.as_ref().filter(fits) {
+            return Ok(Opened::Http2(shared.sender.clone()));
         }
         *shared = None;
-        let opened = match tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await {
+        let opened = match tokio::time::timeout(CONNECT_TIMEOUT, self.open(config.clone())).await {
             Ok(opened) => opened?,
             Err(_) => return Err(ClientError::Timeout(CONNECT_TIMEOUT)),
         };
         if let Opened::Http2(sender) = &opened {
-            *shared = Some(sender.clone());
+            *shared = Some(Shared { config, sender: sender.clone() });
         }
         Ok(opened)
     }
 
-    async fn open(&self) -> Result<Opened, ClientError> {
+    async fn open(&self, config: Arc<rustls::ClientConfig>) -> Result<Opened, ClientError> {
         let name = ServerName::try_from(self.endpoint.server_name.clone()).map_err(ClientError::transport)?;
         let stream = TcpStream::connect((self.endpoint.host.as_str(), self.endpoint.port)).await;
         let stream = stream.map_err(ClientError::transport)?;
         stream.set_nodelay(true).map_err(ClientError::transport)?;
-        let stream = TlsConnector::from((self.tls)()).connect(name, stream).await.map_err(ClientError::transport)?;
+        let stream = TlsConnector::from(config).connect(name, stream).await.map_err(ClientError::transport)?;
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())

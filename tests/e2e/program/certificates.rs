@@ -46,28 +46,38 @@ pub fn renew(_: &()) -> anyhow::Result<()> {
     watch.expect("kube-root-ca.crt", LIFE)?;
     let mut logs = Dialogue::with(kubectl.spawn("logs talker --follow --tail=1")?)?;
     logs.expect("said ", LIFE)?;
-    let second = eventually("every certificate is another", LIFE * 2, || {
-        let now = shown(&cluster, &there)?;
-        let same: Vec<&String> =
-            first.iter().filter(|(name, text)| now.get(*name) == Some(*text)).map(|one| one.0).collect();
-        ensure!(same.is_empty(), "{same:?} did not change");
-        Ok(now)
-    })?;
+    let second = others(&cluster, &there, &first)?;
+    // With the third ones the first ones have expired, also those that connections were opened with.
+    let third = others(&cluster, &there, &second)?;
     refused(&kubectl, &cluster, &old)?;
-    // The first ones have expired by now, and what began with them goes on.
+    // What began with the first ones goes on.
     kubectl.ok("create configmap seen")?;
     watch.expect("configmap/seen", Duration::from_secs(10)).context("the watch that began before")?;
     logs.expect("said ", Duration::from_secs(10)).context("the log that was followed before")?;
     ensure!(restarts(&kubectl, "talker")? == "0");
     kubectl.ok("exec talker -- true").context("the API server's way to the node")?;
     kubectl.ok("delete pod talker --timeout=30s").context("the node's way to the API server")?;
-    ensure!(second.len() == first.len());
-    // The agent's first certificate has expired as well: it must have been let in with a later one by now.
+    ensure!(third.len() == first.len());
     kubectl.ok_fed("apply -f -", &pods::SLEEPER.replace("spec:", &format!("spec:\n  nodeName: {there}")))?;
     kubectl.ok("wait pod/sleeper --for=condition=Ready --timeout=60s")?;
     kubectl.ok("exec sleeper -- true").context("the API server's way to the agent")?;
     drop(agent);
     kubectl.ok(&format!("wait node/{} --for=condition=Ready --timeout=30s", cluster.host.name)).map(drop)
+}
+
+/// Waits until no certificate is what it was.
+fn others(
+    cluster: &Cluster,
+    agent: &str,
+    before: &BTreeMap<String, String>,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    eventually("every certificate is another", LIFE * 2, || {
+        let now = shown(cluster, agent)?;
+        let same: Vec<&String> =
+            before.iter().filter(|(name, text)| now.get(*name) == Some(*text)).map(|one| one.0).collect();
+        ensure!(same.is_empty(), "{same:?} did not change");
+        Ok(now)
+    })
 }
 
 /// What is shown to clients and kept for them: certificates by name.
