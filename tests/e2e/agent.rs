@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::{Agent, Cluster, eventually};
+use e2e::{Agent, Cluster, Tool, eventually};
 
 const PODS: &str = r#"
 apiVersion: v1
@@ -54,7 +54,21 @@ pub fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     })?;
     let other = kubectl.call(&["--as=system:node:other", "--as-group=system:nodes", "delete", "node", there], "")?;
     ensure!(!other.success, "a node may delete another");
+    falls_silent(&kubectl, &agent)?;
     kubectl.ok("delete namespace agent --timeout=60s")?;
     drop(agent);
     kubectl.ok(&format!("delete node {there}")).map(drop)
+}
+
+/// A node that nobody hears of is called unknown, its pods go on, and it is ready soon after it speaks again.
+fn falls_silent(kubectl: &Tool, agent: &Agent) -> anyhow::Result<()> {
+    let there = &agent.host.name;
+    agent.signal("STOP")?;
+    kubectl.ok(&format!("wait node/{there} --for=condition=Ready=Unknown --timeout=120s"))?;
+    agent.signal("CONT")?;
+    kubectl.ok(&format!("wait node/{there} --for=condition=Ready --timeout=30s"))?;
+    ensure!(kubectl.ok("-n agent exec there -- hostname")?.contains("there"));
+    let restarts = kubectl.ok("-n agent get pod there -o jsonpath={.status.containerStatuses[0].restartCount}")?;
+    ensure!(restarts == "0", "the pod was restarted {restarts} times");
+    Ok(())
 }

@@ -250,9 +250,21 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Stops the agent's process without ending it, or lets it go on: `STOP`, `CONT`.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let outer = self.process.id();
+        // The one outside stops with its child and does not go on with it.
+        Tool::new("kill").ok(&format!("-{signal} {} {outer}", child_of(outer)?)).map(drop)
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
-        let cut = self.host.power_cut().and_then(|()| self.process.wait().map(drop).context("wait for the agent"));
+        let cut = self.host.power_cut();
+        // Where it was stopped it would not notice.
+        let _ = self.process.kill();
+        let cut = cut.and_then(|()| self.process.wait().map(drop).context("wait for the agent"));
         let cleaned = cut.and_then(|()| remove_cgroups(&self.data)).and_then(|()| remove(&self.data));
         if let Err(error) = cleaned {
             eprintln!("{error:#}");

@@ -29,6 +29,8 @@ pub struct Registrar {
     conditions: Vec<Tree>,
     /// The lease as it was last seen.
     lease: Option<Tree>,
+    /// When it was last renewed.
+    renewed: Option<Timestamp>,
     ready_before: bool,
 }
 
@@ -43,7 +45,15 @@ fn leases() -> Gvr {
 impl Registrar {
     pub fn new(context: Arc<Context>) -> Registrar {
         let identity = machine::identity();
-        Registrar { context, identity, written: None, conditions: Vec::new(), lease: None, ready_before: false }
+        Registrar {
+            context,
+            identity,
+            written: None,
+            conditions: Vec::new(),
+            lease: None,
+            renewed: None,
+            ready_before: false,
+        }
     }
 
     /// Registers, then keeps lease and status fresh until drained.
@@ -167,7 +177,7 @@ impl Registrar {
             let age = Duration::try_from(now.duration_since(*at)).unwrap_or_default();
             *written == compared && age < limits::NODE_REPORT_EVERY
         });
-        if fresh {
+        if fresh && !self.was_silent(now) {
             self.ready_before = ready;
             return Ok(());
         }
@@ -206,6 +216,12 @@ impl Registrar {
         self.written = Some((compared, now));
         self.ready_before = ready;
         Ok(())
+    }
+
+    /// Nobody heard of this node for so long that the control plane may have called its conditions unknown.
+    fn was_silent(&self, now: Timestamp) -> bool {
+        let span = jiff::SignedDuration::from_secs(limits::LEASE_SECONDS.into());
+        self.renewed.is_some_and(|renewed| span <= now.duration_since(renewed))
     }
 
     /// Events for what a person would ask about; readiness has its own.
@@ -260,8 +276,15 @@ impl Registrar {
     // === lease ===
 
     async fn renew(&mut self) -> Result<(), ClientError> {
+        let now = self.context.ports.clock.now();
+        self.renew_at(now).await?;
+        self.renewed = Some(now);
+        Ok(())
+    }
+
+    async fn renew_at(&mut self, now: Timestamp) -> Result<(), ClientError> {
         let name = &self.context.config.node_name;
-        let now = self.context.ports.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let now = now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
         let key = Key::new("kube-node-lease", name);
         if let Some(mut lease) = self.lease.take() {
             lease["spec"]["renewTime"] = json!(now);
