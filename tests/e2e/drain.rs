@@ -32,11 +32,6 @@ pub fn cordon_drain(session: &Session) -> anyhow::Result<()> {
     kubectl.ok(&format!("uncordon {node}"))?;
     kubectl.ok("rollout status deployment/d --timeout=90s")?;
     let pod = kubectl.ok("get pods -o jsonpath={.items[0].metadata.name}")?;
-    // Events come after what they tell.
-    eventually("events tell how the pod came", Duration::from_secs(30), || {
-        let said = kubectl.ok(&format!("events --for=pod/{pod}"))?;
-        ensure!(said.contains("Scheduled") && said.contains("Started"), "{said}");
-        Ok(())
-    })?;
+    kubectl.tells(&format!("events --for=pod/{pod}"), &["Scheduled", "Started"])?;
     kubectl.ok(&format!("delete namespace {} --timeout=60s", session.own("k-drain"))).map(drop)
 }

@@ -51,7 +51,7 @@ fn get_formats(session: &Session) -> anyhow::Result<()> {
     let all = kubectl.ok("get all")?;
     ensure!(all.contains("deployment.apps/d") && all.contains("replicaset.apps/d-") && all.contains("pod/d-"), "{all}");
     ensure!(kubectl.ok("get nodes")?.contains("VERSION"));
-    ensure!(kubectl.ok("get events")?.contains("SuccessfulCreate"));
+    kubectl.tells("get events", &["SuccessfulCreate"])?;
     let sorted = kubectl.ok("get configmaps,deployments --sort-by=.metadata.name -o name")?;
     ensure!(sorted.lines().eq(["deployment.apps/d", "configmap/kube-root-ca.crt"]), "{sorted}");
     let late = kubectl.call(&["wait", "deployment/d", "--for=jsonpath={.spec.replicas}=9", "--timeout=1s"], "")?;
@@ -74,15 +74,13 @@ fn describe_explain(session: &Session) -> anyhow::Result<()> {
     let kubectl = session.namespaced("k-describe")?;
     kubectl.ok_fed("create -f -", &deployment("d", 1, "sleep 9999"))?;
     kubectl.ok("rollout status deployment/d --timeout=90s")?;
-    let said = kubectl.ok("describe deployment d")?;
-    ensure!(said.contains("StrategyType:") && said.contains("ScalingReplicaSet"), "{said}");
-    let said = kubectl.ok("describe pods")?;
-    ensure!(said.contains("Successfully assigned") && said.contains("Started"), "{said}");
+    kubectl.tells("describe deployment d", &["StrategyType:", "ScalingReplicaSet"])?;
+    kubectl.tells("describe pods", &["Successfully assigned", "Started"])?;
     ensure!(kubectl.ok("describe nodes")?.contains("Allocated resources"));
     let said = kubectl.ok("explain deployment.spec --recursive")?;
     ensure!(said.contains("maxUnavailable") && said.contains("terminationGracePeriodSeconds"), "{said}");
     ensure!(kubectl.ok("explain pod.spec.containers.livenessProbe")?.contains("initialDelaySeconds"));
-    ensure!(kubectl.ok("events")?.contains("Scheduled"));
+    kubectl.tells("events", &["Scheduled"])?;
     Ok(())
 }
 

@@ -276,8 +276,7 @@ fn pressure(_: &Cluster) -> anyhow::Result<()> {
         ensure!(taints.contains("node.kubernetes.io/disk-pressure"), "{taints}");
         Ok(())
     })?;
-    let said = kubectl.ok("get events --all-namespaces")?;
-    ensure!(said.contains("EvictionThresholdMet"), "{said}");
+    kubectl.tells("get events --all-namespaces", &["EvictionThresholdMet"])?;
     let shown = || -> anyhow::Result<(String, String)> {
         let condition = "status.conditions[?(@.type==\"DiskPressure\")]";
         let field = |name: &str| kubectl.ok(&format!("get node {node} -o jsonpath={{.{condition}.{name}}}"));

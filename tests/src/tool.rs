@@ -4,8 +4,14 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+
+use crate::wait::eventually;
+
+/// How long news may be on their way.
+const TELLS_BOUND: Duration = Duration::from_secs(30);
 
 /// A program with leading arguments and environment: `kubectl --kubeconfig …`.
 #[derive(Clone, Debug)]
@@ -53,6 +59,16 @@ impl Tool {
     /// As [`Tool::ok`], with standard input.
     pub fn ok_fed(&self, words: &str, input: &str) -> anyhow::Result<String> {
         self.call(&split(words), input)?.succeeded()
+    }
+
+    /// Asks until the output holds all of these: events are written after what they tell.
+    pub fn tells(&self, words: &str, wanted: &[&str]) -> anyhow::Result<()> {
+        eventually(words, TELLS_BOUND, || {
+            let said = self.ok(words)?;
+            let missing: Vec<&&str> = wanted.iter().filter(|text| !said.contains(**text)).collect();
+            ensure!(missing.is_empty(), "{missing:?} is not in {said}");
+            Ok(())
+        })
     }
 
     /// Runs to the end, however it ends.
