@@ -34,11 +34,7 @@ fn whoever_takes_over_arrives() {
         for lost_answer in [false, true] {
             let mut world = World::new();
             let mut first = Coordinator::new(&world, 1);
-            for _ in 0..cut {
-                if !first.turn(&mut world, true) {
-                    first.look();
-                }
-            }
+            first.turns(&mut world, cut);
             if lost_answer {
                 first.turn(&mut world, false);
             }
@@ -57,11 +53,7 @@ fn orders_of_the_past_are_refused() {
         for later in 0..12 {
             let mut world = World::new();
             let mut first = Coordinator::new(&world, 1);
-            for _ in 0..cut {
-                if !first.turn(&mut world, true) {
-                    first.look();
-                }
-            }
+            first.turns(&mut world, cut);
             let mut second = Coordinator::new(&world, 2);
             for _ in 0..later {
                 second.turn(&mut world, true);
@@ -82,11 +74,7 @@ fn the_way_back_is_open_at_every_point_before_the_last() {
     for cut in 0..length {
         let mut world = World::new();
         let mut first = Coordinator::new(&world, 1);
-        for _ in 0..cut {
-            if !first.turn(&mut world, true) {
-                first.look();
-            }
-        }
+        first.turns(&mut world, cut);
         let mut second = Coordinator::new(&world, 2);
         second.ask(Attention::Back { why: "I changed my mind".into() });
         second.finish(&mut world);
@@ -129,11 +117,7 @@ fn a_pause_leaves_no_node_half_done() {
     for cut in 0..length {
         let mut world = World::new();
         let mut coordinator = Coordinator::new(&world, 1);
-        for _ in 0..cut {
-            if !coordinator.turn(&mut world, true) {
-                coordinator.look();
-            }
-        }
+        coordinator.turns(&mut world, cut);
         coordinator.ask(Attention::Pause { why: "lunch".into() });
         coordinator.finish(&mut world);
         if coordinator.ended {

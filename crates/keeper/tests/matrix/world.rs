@@ -258,6 +258,15 @@ impl Coordinator {
         true
     }
 
+    /// Performs so many effects, looking again where there is nothing to do.
+    pub fn turns(&mut self, world: &mut World, count: usize) {
+        for _ in 0..count {
+            if !self.turn(world, true) {
+                self.look();
+            }
+        }
+    }
+
     /// Until nothing is left to do: the run ended, or waits for a person.
     pub fn finish(&mut self, world: &mut World) {
         let mut looks = 0;
