@@ -84,11 +84,13 @@ impl Runner {
         let mut changes = self.parts.view.changes();
         let mut leading = self.parts.leading.clone();
         while !drain.is_cancelled() {
-            if *leading.borrow_and_update() {
+            let leads = *leading.borrow_and_update();
+            if leads {
                 self.start_turns();
             }
             self.publish();
-            let due = self.queue.next_due().filter(|_| self.turns.len() < self.parts.one.workers);
+            // Who may not act has nothing due: the queue waits for the lease.
+            let due = self.queue.next_due().filter(|_| leads && self.turns.len() < self.parts.one.workers);
             tokio::select! { biased;
                 () = drain.cancelled() => break,
                 Ok(()) = leading.changed() => {}

@@ -204,6 +204,33 @@ async fn only_the_leader_acts_and_a_free_lease_is_taken_at_once() {
     assert_eq!(lease["spec"]["holderIdentity"], "", "released: {lease}");
 }
 
+/// Work that waits for the lease is not looked at again and again.
+#[test]
+fn who_leads_no_more_is_idle() {
+    let (done, waited) = std::sync::mpsc::channel();
+    let life = async {
+        let server = FakeApi::new();
+        server.put(&wanted(), named("poison"));
+        let (lead, leading) = tokio::sync::watch::channel(true);
+        let world = World::start(server, |driver| driver.led_by(leading));
+        let mut status = world.health.of("mirror").unwrap();
+        // It is to be tried again in a moment.
+        status.wait_for(|status| status.failing == 1).await.unwrap();
+        lead.send_replace(false);
+        let pauses = || tokio::runtime::Handle::current().metrics().worker_park_count(0);
+        let before = pauses();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        (world.writes("POST"), pauses() - before)
+    };
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        done.send(runtime.block_on(life)).unwrap();
+    });
+    let (writes, pauses) = waited.recv_timeout(BOUND).unwrap();
+    assert_eq!(writes, 0);
+    assert!(pauses < 100, "woken {pauses} times in a minute without anything to do");
+}
+
 #[tokio::test]
 async fn independent_operations_fail_one_by_one() {
     let server = FakeApi::new();
