@@ -142,7 +142,7 @@ impl Server {
         loop {
             let again = self.look_at_definitions(&mut cleanups, &mut cleaning).await;
             let pause = if again { RETRY } else { Duration::from_secs(24 * 3600) };
-            tokio::select! {
+            tokio::select! { biased;
                 event = watch.next() => if event.is_err() { return },
                 Some(done) = cleanups.join_next() => {
                     if let Ok(name) = done {

@@ -1,6 +1,6 @@
 //! The store: commits go down to the engine, facts come back up through the tail, reads are served from memory.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
 /// Commits under way. The order of the map reaches no decision.
 #[derive(Default)]
 struct Waiters {
-    by_id: HashMap<CommitId, oneshot::Sender<Applied>>,
+    by_id: BTreeMap<CommitId, oneshot::Sender<Applied>>,
     instance: u64,
     count: u64,
 }

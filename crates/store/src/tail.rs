@@ -92,7 +92,9 @@ impl TailTask {
         let mut prune = tokio::time::interval(PRUNE_PERIOD);
         prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            // The tick first: it is rare, and a tail that never pauses must not keep it from coming.
+            tokio::select! { biased;
+                _ = prune.tick() => self.maintain().await,
                 group = tail.next() => match group {
                     None => return Ok(()),
                     Some(group) => {
@@ -102,7 +104,6 @@ impl TailTask {
                         }
                     }
                 },
-                _ = prune.tick() => self.maintain().await,
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::process;
 
 /// The crates in the order a request travels, with the edges each may have. `*` is everything.
-const EDGES: [(&str, &str); 17] = [
+const EDGES: [(&str, &str); 18] = [
     ("base", ""),
     ("api", "base"),
     ("admit", "base api"),
@@ -23,6 +23,7 @@ const EDGES: [(&str, &str); 17] = [
     ("net", "base api view reconcile"),
     ("keeper", "base"),
     ("evenkeel", "*"),
+    ("sim", "*"),
     ("e2e", ""),
     ("fuzz", "api"),
     ("xtask", ""),
