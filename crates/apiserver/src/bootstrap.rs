@@ -112,8 +112,7 @@ impl Server {
     /// The `kubernetes` Service with its endpoints, and what extension servers and pods trust.
     fn own_objects(&self) -> Vec<Tree> {
         let config = &self.shared.deps.config;
-        let mut servers = vec![config.advertise];
-        servers.extend(config.peers.iter().copied().filter(|peer| *peer != config.advertise));
+        let servers = vec![config.advertise];
         let mut objects = vec![
             authentication(config),
             json!({

@@ -64,7 +64,8 @@ impl Server {
         }
         let tokens = self.shared.tokens();
         let others = self.shared.deps.tokens.as_ref();
-        let certificate = peer.certificate.at(self.shared.deps.clock.now());
+        let revoked = self.shared.deps.revoked.borrow().clone();
+        let certificate = peer.certificate.at(self.shared.deps.clock.now(), &revoked);
         let user = authn::authenticate(&head.headers, certificate, &tokens, others).await;
         match user {
             Ok(user) => {

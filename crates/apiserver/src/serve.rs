@@ -2,11 +2,13 @@
 //!
 //! Whatever arrives on the port, the worst outcome is that this one connection is closed.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base::SmolStr;
 use futures::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{Instrument, debug, info_span, warn};
 
@@ -103,6 +105,7 @@ impl Connection {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let now = self.server.shared.deps.clock.now();
         let certificate = Presented::of(certificates, self.tls.clients.as_ref(), now);
+        let revoked = revoked(self.server.shared.deps.revoked.clone(), certificate.clone());
         let peer = Peer { address: Some(self.address), certificate };
         let seen = Arc::new(AtomicBool::new(false));
         let service = {
@@ -123,11 +126,25 @@ impl Connection {
         let mut connection = std::pin::pin!(watcher.watch(connection));
         // The header timeout of HTTP/1.1 starts with a request; this one covers peers that never begin.
         let silent = tokio::time::sleep(HEADER_READ_TIMEOUT);
+        let mut revoked = std::pin::pin!(revoked);
         tokio::select! {
             ended = &mut connection => return log_end(ended),
+            () = &mut revoked => return debug!("closed: the certificate was revoked"),
             () = silent => if !seen.load(Ordering::Relaxed) { return debug!("no request in time") },
         }
-        log_end(connection.await);
+        tokio::select! {
+            ended = connection => log_end(ended),
+            // Its watches and streams end with it.
+            () = revoked => debug!("closed: the certificate was revoked"),
+        }
+    }
+}
+
+/// Resolves once a certificate is revoked; whoever comes with one that is already is told with every request.
+async fn revoked(mut revoked: watch::Receiver<BTreeSet<SmolStr>>, certificate: Presented) {
+    let already = certificate.is_revoked(&revoked.borrow());
+    if already || revoked.wait_for(|revoked| certificate.is_revoked(revoked)).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

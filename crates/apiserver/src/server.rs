@@ -1,10 +1,11 @@
 //! The server as a value: what it is made of, and the state all its requests share.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use base::{Clock, Rng};
+use base::{Clock, Rng, SmolStr};
 use store::Store;
 use tokio::sync::watch;
 
@@ -37,6 +38,8 @@ pub struct Deps {
     /// Further checks of `/livez` and `/readyz`.
     pub checks: Vec<Arc<dyn HealthCheck>>,
     pub audit: Audit,
+    /// Users and URIs whose client certificates hold no longer: at once, and on open connections too.
+    pub revoked: watch::Receiver<BTreeSet<SmolStr>>,
     pub config: Config,
 }
 
@@ -50,8 +53,6 @@ pub struct Config {
     pub audiences: Vec<String>,
     /// Where clients reach this server: written into the endpoints of the `kubernetes` Service.
     pub advertise: SocketAddr,
-    /// The other servers of this cluster.
-    pub peers: Vec<SocketAddr>,
     /// The CA of the serving certificate, for `kube-root-ca.crt`. PEM.
     pub server_ca_pem: String,
     /// The CA of client certificates, for `extension-apiserver-authentication`. PEM.

@@ -54,16 +54,6 @@ impl Layout {
         self.data.join("server/cred/encryption.keys")
     }
 
-    /// Hashes of join tokens, with role and expiry.
-    pub fn join_tokens(&self) -> PathBuf {
-        self.data.join("server/cred/tokens.json")
-    }
-
-    /// Hashes of what each node proves its name with.
-    pub fn node_passwords(&self) -> PathBuf {
-        self.data.join("server/cred/node-passwords.json")
-    }
-
     /// The join token that an administrator copies to an agent.
     pub fn token(&self) -> PathBuf {
         self.data.join("server/token")
@@ -78,6 +68,11 @@ impl Layout {
         self.data.join("server/manifests")
     }
 
+    /// The key that makes this machine itself, whatever it is called. Never copied: no bundle holds it.
+    pub fn machine_key(&self) -> PathBuf {
+        self.data.join("machine/key")
+    }
+
     pub fn agent(&self) -> PathBuf {
         self.data.join("agent")
     }
@@ -85,10 +80,6 @@ impl Layout {
     /// What a node proves itself with, and whom it trusts.
     pub fn agent_tls(&self) -> PathBuf {
         self.data.join("agent/tls")
-    }
-
-    pub fn node_password(&self) -> PathBuf {
-        self.data.join("agent/node-password")
     }
 
     /// Image tarballs that are imported at start.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::{Gvr, Key, Reason, Status, Tree};
 use async_trait::async_trait;
-use base::Revision;
+use base::{Revision, SmolStr};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, Response};
@@ -247,7 +247,11 @@ impl State {
         let items = self.objects.iter().filter(|((gvr, have), _)| {
             *gvr == target.gvr && (key.namespace.is_empty() || have.namespace == key.namespace)
         });
-        let items: Vec<&Tree> = items.map(|(_, object)| object).collect();
+        let selector = parameter(&target.query, "labelSelector").unwrap_or_default();
+        let selector = percent_encoding::percent_decode_str(selector).decode_utf8_lossy().into_owned();
+        let selector = api::LabelSelector::parse(&selector).expect("tests select well");
+        let items: Vec<&Tree> =
+            items.map(|(_, object)| object).filter(|item| selector.matches(&labels_of(item))).collect();
         Ok(json!({"metadata": {"resourceVersion": self.revision.to_string()}, "items": items}))
     }
 
@@ -328,6 +332,11 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 fn key_of(object: &Tree) -> Key {
     let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
     Key::new(text("namespace"), text("name"))
+}
+
+fn labels_of(object: &Tree) -> BTreeMap<SmolStr, SmolStr> {
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    labels.map(|(key, value)| (key.into(), value.as_str().unwrap_or_default().into())).collect()
 }
 
 fn missing(target: &Target) -> Status {

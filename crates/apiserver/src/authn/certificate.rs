@@ -1,11 +1,13 @@
 //! The user that a client certificate names: its common name, and its organisations as groups.
 
+use std::collections::BTreeSet;
+
 use admit::User;
 use base::SmolStr;
 use jiff::Timestamp;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::with_authenticated;
 
@@ -15,7 +17,7 @@ pub(crate) enum Presented {
     /// None was shown, or one that names nobody.
     Nothing,
     /// Signed by the client CA; holds until then.
-    Holds { user: User, until: Timestamp },
+    Holds { user: User, until: Timestamp, uris: Vec<SmolStr> },
     /// Foreign, expired, or for another purpose.
     Fails,
 }
@@ -35,21 +37,38 @@ impl Presented {
         let until = expiries.and_then(|all| all.into_iter().min());
         match (clients.verify_client_cert(leaf, rest, time), until) {
             (Ok(_), Some(until)) => match user_of(leaf) {
-                Some(user) => Presented::Holds { user, until },
+                Some(user) => Presented::Holds { user, until, uris: uris_of(leaf) },
                 None => Presented::Nothing,
             },
             _ => Presented::Fails,
         }
     }
 
-    /// The user at a time.
-    pub(crate) fn at(&self, now: Timestamp) -> Option<Result<&User, BadCertificate>> {
+    /// The user at a time, by what is revoked then.
+    pub(crate) fn at(&self, now: Timestamp, revoked: &BTreeSet<SmolStr>) -> Option<Result<&User, BadCertificate>> {
         match self {
             Presented::Nothing => None,
-            Presented::Holds { user, until } if now <= *until => Some(Ok(user)),
+            Presented::Holds { user, until, .. } if now <= *until && !self.is_revoked(revoked) => Some(Ok(user)),
             Presented::Holds { .. } | Presented::Fails => Some(Err(BadCertificate)),
         }
     }
+
+    /// By the machine that it names, or by the user.
+    pub(crate) fn is_revoked(&self, revoked: &BTreeSet<SmolStr>) -> bool {
+        let Presented::Holds { user, uris, .. } = self else { return false };
+        revoked.contains(&user.name) || uris.iter().any(|uri| revoked.contains(uri))
+    }
+}
+
+fn uris_of(der: &[u8]) -> Vec<SmolStr> {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Vec::new() };
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|extension| &extension.value.general_names);
+    let uri = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => Some(SmolStr::new(uri)),
+        _ => None,
+    };
+    names.filter_map(uri).collect()
 }
 
 fn expiry(der: &CertificateDer<'_>) -> Option<Timestamp> {

@@ -45,6 +45,21 @@ async fn nobody_known_may_what_rbac_says() {
 }
 
 #[tokio::test]
+async fn a_revoked_certificate_ends_at_once_also_what_is_open() {
+    let cluster = Cluster::start().await;
+    let named = |uri| cluster.client_ca.leaf_of("system:admin", "system:masters", uri);
+    let (gone, stays) =
+        (cluster.client(Some(named("machine:1"))).await, cluster.client(Some(named("machine:2"))).await);
+    assert_eq!(gone.get(PODS).await.code, 200);
+    let mut watch = gone.watch(&format!("{PODS}?watch=true")).await;
+    cluster.revoking.send_replace(["machine:1".into()].into());
+    assert!(watch.ended().await, "a watch goes on for who was revoked");
+    let again = cluster.client(Some(named("machine:1"))).await;
+    assert_eq!(again.get(PODS).await.code, 401, "a new connection does not help");
+    assert_eq!(stays.get(PODS).await.code, 200);
+}
+
+#[tokio::test]
 async fn certificates_that_do_not_hold_are_refused_per_request() {
     let cluster = Cluster::start().await;
     let foreign = Ca::new("client-ca").leaf("system:admin", "system:masters", false);

@@ -1,10 +1,11 @@
 //! A server on SQLite in a temporary folder, behind TLS on a port of its own, and clients with identities.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use apiserver::{Audit, Body, Config, Deps, NoExtension, NoNodes, NoTokens, NodeProxy, Server, TokenKeys};
-use base::{Clock, Rng};
+use base::{Clock, Rng, SmolStr};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -13,6 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -48,6 +50,13 @@ impl Ca {
         self.sign(name, group, server, CertificateParams::new(Vec::new()).unwrap())
     }
 
+    /// A client's certificate with a URI among its names.
+    pub fn leaf_of(&self, name: &str, group: &str, uri: &str) -> Leaf {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        self.sign(name, group, false, params)
+    }
+
     pub fn expired_leaf(&self, name: &str, group: &str) -> Leaf {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -80,6 +89,8 @@ pub struct Cluster {
     pub folder: tempfile::TempDir,
     /// Signs as the server does.
     pub keys: TokenKeys,
+    /// URIs in certificates that hold no longer.
+    pub revoking: watch::Sender<BTreeSet<SmolStr>>,
     _drain: tokio::sync::oneshot::Sender<()>,
 }
 
@@ -119,6 +130,7 @@ impl Cluster {
         let pem = KeyPair::generate().unwrap().serialize_pem();
         let audit =
             apiserver::AuditConfig { path: folder.path().join("audit.log"), file_bytes_max: 64 << 20, files_max: 1 };
+        let revoking = watch::Sender::default();
         let server = Server::new(Deps {
             store,
             clock,
@@ -130,12 +142,12 @@ impl Cluster {
             extension: Arc::new(NoExtension),
             checks: Vec::new(),
             audit: Audit::start(audit).unwrap(),
+            revoked: revoking.subscribe(),
             config: Config {
                 admit: admit::Config::default(),
                 issuers: vec!["https://kubernetes.default.svc.cluster.local".into()],
                 audiences: vec!["https://kubernetes.default.svc.cluster.local".into()],
                 advertise: address,
-                peers: Vec::new(),
                 server_ca_pem: server_ca.pem.clone(),
                 client_ca_pem: client_ca.pem.clone(),
                 front_proxy_ca_pem: String::new(),
@@ -162,6 +174,7 @@ impl Cluster {
             client_ca,
             folder,
             keys: TokenKeys::from_pems(&[&pem]).unwrap(),
+            revoking,
             _drain: drain,
         }
     }
@@ -295,6 +308,12 @@ impl Events {
                 self.buffer.extend_from_slice(&data);
             }
         }
+    }
+
+    /// Reads on until the stream breaks off or ends; false when it still gives events after 20 s.
+    pub async fn ended(&mut self) -> bool {
+        let end = async { while let Some(Ok(_)) = self.body.frame().await {} };
+        tokio::time::timeout(std::time::Duration::from_secs(20), end).await.is_ok()
     }
 
     /// `TYPE name` of the next event.

@@ -159,7 +159,7 @@ pub struct ServerArgs {
     /// Domain of the cluster
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
-    /// Secret that agents join with [default: drawn on the first start]
+    /// Secret that machines join with [default: drawn on the first start]
     #[arg(long, short = 't', value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// File with the secret that agents join with

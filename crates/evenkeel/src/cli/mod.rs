@@ -100,7 +100,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(args).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args),
-        Command::Token(args) => token::run(&args),
+        Command::Token(args) => token::run(&args).await,
         Command::Certificate(args) => certificate::run(&args),
         Command::Images(args) => images::run(args).await,
         Command::Ps(args) => images::ps(args).await,

@@ -1,16 +1,16 @@
-//! `evenkeel token`: what machines join with.
+//! `evenkeel token`: what machines join with. Tokens are the cluster's: any server makes, lists and deletes them.
 
 use anyhow::{Context, Result, bail};
 use base::Clock;
 
 use super::args::{TokenArgs, TokenCommand};
 use super::output::table;
-use crate::pki::{Role, TokenStore, read};
-use crate::wire::SystemClock;
+use crate::pki::{Kubeconfig, Role, TokenText, hash_of_ca};
+use crate::wire::{Records, SystemClock, admin};
 
-pub fn run(args: &TokenArgs) -> Result<()> {
-    let layout = args.common.layout();
-    let store = TokenStore::new(layout.join_tokens());
+pub async fn run(args: &TokenArgs) -> Result<()> {
+    let config = Kubeconfig::load(&args.common.layout().kubeconfig()).context("does a server run on this machine?")?;
+    let records = Records::new(admin::client(&config)?);
     let now = SystemClock.now();
     match &args.command {
         TokenCommand::Create { ttl, role, description } => {
@@ -19,29 +19,20 @@ pub fn run(args: &TokenArgs) -> Result<()> {
                 "server" => Role::Server,
                 other => bail!("{other:?} is no role: agent or server"),
             };
-            let ca = read(&layout.server_tls().join("server-ca.crt"))?;
-            let ca = ca.context("this machine is no server, or has not been started yet")?;
-            let life = ttl.is_positive().then_some(*ttl);
-            let (_, text) = store.create(role, None, life, description, &ca, now)?;
-            println!("{}", text.reveal());
+            let expires = ttl.is_positive().then(|| now + *ttl);
+            let secret = records.create(role, None, expires, description, now).await?;
+            println!("{}", TokenText { ca_hash: hash_of_ca(&config.ca_pem), role, secret }.reveal());
         }
         TokenCommand::List => {
-            let rows: Vec<Vec<String>> = store
-                .list()?
-                .into_iter()
-                .map(|token| {
-                    let expires = match token.expires {
-                        None => "never".to_owned(),
-                        Some(_) if !token.is_valid(now) => "expired".to_owned(),
-                        Some(at) => at.to_string(),
-                    };
-                    vec![token.id, token.role.as_str().to_owned(), expires, token.description]
-                })
-                .collect();
-            print!("{}", table(&["ID", "ROLE", "EXPIRES", "DESCRIPTION"], &rows));
+            let tokens = records.tokens(now).await?;
+            let rows = tokens.into_iter().map(|token| {
+                let expires = token.expires.map_or_else(|| "never".to_owned(), |at| at.to_string());
+                vec![token.id, token.role.as_str().to_owned(), expires, token.description]
+            });
+            print!("{}", table(&["ID", "ROLE", "EXPIRES", "DESCRIPTION"], &rows.collect::<Vec<_>>()));
         }
         TokenCommand::Delete { id } => {
-            if !store.delete(id)? {
+            if !records.delete(id).await? {
                 bail!("there is no token {id}");
             }
         }

@@ -11,6 +11,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::PkiError;
 use super::leaf::{Leaf, Profile, Renewal};
+use super::machine::MachineKey;
 use super::server::ServerPki;
 use crate::layout::Layout;
 
@@ -67,7 +68,8 @@ impl NodeIdentity {
         now: Timestamp,
     ) -> Result<(NodeIdentity, Renewal), PkiError> {
         let folder = layout.agent_tls();
-        let profile = Profile::node_client(node).lasting(pki.leaf_life);
+        let machine = MachineKey::load_or_draw(&layout.machine_key())?.id();
+        let profile = Profile::node_client(node).of_machine(&machine).lasting(pki.leaf_life);
         let (client, first) = Leaf::load_or_issue(&folder, "node-client", &pki.client, &profile, now)?;
         let profile = Profile::kubelet_serving(node, addresses.clone()).lasting(pki.leaf_life);
         let (serving, second) = Leaf::load_or_issue(&folder, "kubelet-serving", &pki.server, &profile, now)?;

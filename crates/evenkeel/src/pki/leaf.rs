@@ -13,6 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::PkiError;
 use super::authority::Authority;
 use super::files::{Access, read, write};
+use super::machine::MachineId;
 
 /// How long leaves last unless the operator says otherwise.
 pub const LEAF_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365);
@@ -30,6 +31,8 @@ pub struct Profile {
     pub organizations: Vec<String>,
     pub names: BTreeSet<String>,
     pub addresses: BTreeSet<IpAddr>,
+    /// The machine it was issued to.
+    pub machine: Option<String>,
     pub usage: Usage,
     pub life: SignedDuration,
 }
@@ -60,6 +63,7 @@ impl Profile {
             organizations: organizations.iter().map(|name| (*name).to_owned()).collect(),
             names: BTreeSet::new(),
             addresses: BTreeSet::new(),
+            machine: None,
             usage: Usage::Client,
             life: LEAF_LIFE,
         }
@@ -78,6 +82,12 @@ impl Profile {
         let names = BTreeSet::from([node.to_owned(), "localhost".to_owned()]);
         let organizations = vec!["system:nodes".to_owned()];
         Profile { organizations, ..Profile::server(&format!("system:node:{node}"), names, addresses) }
+    }
+
+    /// Names the machine too, so that the certificate ends with it.
+    #[must_use]
+    pub fn of_machine(self, machine: &MachineId) -> Profile {
+        Profile { machine: Some(machine.uri()), ..self }
     }
 
     #[must_use]
@@ -103,6 +113,9 @@ impl Profile {
             params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
         }
         params.subject_alt_names.extend(self.addresses.iter().map(|address| SanType::IpAddress(*address)));
+        if let Some(machine) = &self.machine {
+            params.subject_alt_names.push(SanType::URI(machine.as_str().try_into()?));
+        }
         Ok(params)
     }
 }
@@ -193,12 +206,13 @@ impl Leaf {
         let text = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let common = leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok()).collect();
         let organizations = leaf.subject().iter_organization().filter_map(|name| name.as_str().ok()).collect();
-        let (names, addresses) = alternative_names(&leaf);
+        let (names, addresses, machine) = alternative_names(&leaf);
         leaf.verify_signature(Some(issuer.public_key())).is_ok()
             && text(common) == [profile.common_name.clone()]
             && text(organizations) == profile.organizations
             && names == profile.names
             && addresses == profile.addresses
+            && machine == profile.machine
     }
 
     pub fn key(&self) -> PrivateKeyDer<'static> {
@@ -221,8 +235,8 @@ fn validity(certificate: &X509Certificate<'_>) -> Result<(Timestamp, Timestamp),
     Ok((at(validity.not_before.timestamp())?, at(validity.not_after.timestamp())?))
 }
 
-fn alternative_names(certificate: &X509Certificate<'_>) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
-    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+fn alternative_names(certificate: &X509Certificate<'_>) -> (BTreeSet<String>, BTreeSet<IpAddr>, Option<String>) {
+    let (mut names, mut addresses, mut machine) = (BTreeSet::new(), BTreeSet::new(), None);
     let found = certificate.subject_alternative_name().ok().flatten();
     for name in found.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default() {
         match name {
@@ -234,10 +248,11 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> (BTreeSet<String>, BT
                 let sixteen: Option<[u8; 16]> = (*bytes).try_into().ok();
                 addresses.extend(four.map(IpAddr::from).or(sixteen.map(IpAddr::from)));
             }
+            GeneralName::URI(uri) => machine = Some((*uri).to_owned()),
             _ => {}
         }
     }
-    (names, addresses)
+    (names, addresses, machine)
 }
 
 /// Sets the validity, to the second.

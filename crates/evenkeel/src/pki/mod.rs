@@ -8,6 +8,7 @@ mod identity;
 mod join;
 mod kubeconfig;
 pub mod leaf;
+mod machine;
 mod seal;
 mod server;
 
@@ -16,9 +17,10 @@ use std::path::PathBuf;
 
 pub use files::{Access, read, write};
 pub use identity::{NodeIdentity, certificates, client_config};
-pub use join::{NodePasswords, Role, TokenStore, TokenText, hash_of_ca};
+pub use join::{Role, TokenText, draw, hash_of_ca};
 pub use kubeconfig::Kubeconfig;
 pub use leaf::{Leaf, Profile, Usage, due};
+pub use machine::{Claim, MachineId, MachineKey, Proof, ProofError};
 pub use seal::{Opener, open_with, recipient, seal_to};
 pub use server::{ServerNames, ServerPki};
 

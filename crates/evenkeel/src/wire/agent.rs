@@ -1,12 +1,12 @@
 //! `evenkeel agent`: a machine that joins. It trusts the server whose authority its token names, asks for certificates
-//! that can only name this node, keeps them, and renews them with a password of its own.
+//! that can only name this node, keeps them, and renews them with the key of its machine.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use base::{Chain, Clock, Rng};
+use anyhow::{Context, Result};
+use base::{Chain, Clock};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
@@ -16,13 +16,14 @@ use serde_json::json;
 use tracing::{error, info, warn};
 use view::{Backoff, Drain, Endpoint, Https, Transport};
 
-use super::join::{CA_PATH, ClusterSettings, JOIN_BYTES_MAX, JOIN_PATH, JoinAnswer, JoinRequest};
+use super::join::messages::{ClusterSettings, JoinAnswer, JoinRequest, Signed};
+use super::join::{CA_PATH, JOIN_BYTES_MAX, JOIN_PATH};
 use super::node::{self, NodeTls};
 use super::signals::Signals;
 use super::{SystemClock, SystemRng, host, pid, renewal_pause};
 use crate::cli::AgentArgs;
 use crate::layout::Layout;
-use crate::pki::{self, Access, Leaf, NodeIdentity, TokenText, client_config};
+use crate::pki::{self, Access, Leaf, MachineKey, NodeIdentity, TokenText, client_config, hash_of_ca};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(15) };
@@ -33,6 +34,7 @@ struct Member {
     layout: Layout,
     name: String,
     addresses: Vec<IpAddr>,
+    machine: MachineKey,
     endpoint: Endpoint,
     token: Option<TokenText>,
 }
@@ -45,6 +47,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         name: host::node_name(&args.node)?,
         addresses: host::node_addresses(&args.node)?,
         endpoint: Endpoint::parse(&args.server)?,
+        machine: MachineKey::load_or_draw(&layout.machine_key()).context("the key of this machine")?,
         token: token(&args)?,
         layout,
     };
@@ -166,7 +169,6 @@ impl Member {
         let (client_key, serving_key) = (key()?, key()?);
         let request = JoinRequest {
             node_name: self.name.clone(),
-            node_password: self.password().map_err(Attempt::Final)?,
             addresses: self.addresses.clone(),
             client_request: csr(&client_key)?,
             serving_request: csr(&serving_key)?,
@@ -175,11 +177,14 @@ impl Member {
         if let Some(token) = &self.token {
             head = head.header(AUTHORIZATION, format!("Bearer {}", token.secret));
         }
-        let body = json!(request).to_string();
+        let cluster = hash_of_ca(&server_ca_pem);
+        let signed = Signed::new(&request, (&cluster, JOIN_PATH), &self.machine, SystemClock.now());
+        let body = json!(signed.map_err(Attempt::fatal)?).to_string();
         let request = head.body(Bytes::from(body)).map_err(|error| Attempt::Final(error.into()))?;
         let (code, body) = call(&transport, request).await?;
         if code != 200 {
-            let failure = anyhow::anyhow!("the server answered {code}: {}", String::from_utf8_lossy(&body));
+            // What a server refuses it says in a sentence for people.
+            let failure = anyhow::anyhow!("{}", String::from_utf8_lossy(&body));
             return Err(if code < 500 { Attempt::Final(failure) } else { Attempt::Again(failure) });
         }
         let answer: JoinAnswer = serde_json::from_slice(&body).map_err(|error| Attempt::Final(error.into()))?;
@@ -231,20 +236,6 @@ impl Member {
             )));
         }
         Ok(pem)
-    }
-
-    fn password(&self) -> Result<String> {
-        let path = self.layout.node_password();
-        if let Some(kept) = pki::read(&path)? {
-            let kept = kept.trim().to_owned();
-            ensure!(kept.len() >= 32, "{} is damaged", path.display());
-            return Ok(kept);
-        }
-        let mut bytes = [0; 24];
-        SystemRng.fill(&mut bytes);
-        let drawn = pki::hex(&bytes);
-        pki::write(&path, drawn.as_bytes(), Access::Secret)?;
-        Ok(drawn)
     }
 }
 
@@ -301,9 +292,9 @@ mod tests {
 
     use super::Member;
     use crate::layout::Layout;
-    use crate::pki::{self, Access, NodeIdentity, ServerPki};
+    use crate::pki::{self, Access, MachineKey, NodeIdentity, ServerPki};
     use crate::wire::SystemClock;
-    use crate::wire::join::ClusterSettings;
+    use crate::wire::join::messages::ClusterSettings;
 
     #[tokio::test]
     async fn certificates_that_are_due_serve_while_the_server_is_away() {
@@ -326,7 +317,8 @@ mod tests {
         write(layout.agent().join("cluster.json"), &serde_json::to_string(&cluster).unwrap());
         // Nobody listens there.
         let endpoint = Endpoint::new("127.0.0.1", 1);
-        let member = Member { layout, name: "n".to_owned(), addresses: Vec::new(), endpoint, token: None };
+        let machine = MachineKey::load_or_draw(&layout.machine_key()).unwrap();
+        let member = Member { layout, name: "n".to_owned(), addresses: Vec::new(), machine, endpoint, token: None };
         let (identity, _) = member.identity().await.unwrap();
         assert_eq!(identity.client.pem, issued.client.pem);
     }

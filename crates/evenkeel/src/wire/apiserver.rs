@@ -1,5 +1,6 @@
 //! The API server put together: store, keys, trust, and how it finds nodes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -11,7 +12,7 @@ use apiserver::tls::Serving;
 use apiserver::{Audit, AuditConfig, Config, Deps, HealthCheck, NoTokens, Server, TlsSource, TokenKeys};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use base::{Chain, Clock};
+use base::{Chain, Clock, SmolStr};
 use jiff::Timestamp;
 use reconcile::Health;
 use tokio::sync::watch;
@@ -92,7 +93,9 @@ pub async fn engine(args: &DatastoreArgs, layout: &Layout) -> Result<Arc<dyn sto
 pub struct Parts {
     pub store: store::Store,
     pub pki: Arc<ServerPki>,
-    pub join: Join,
+    pub join: Arc<Join>,
+    /// Machines that were removed.
+    pub revoked: watch::Receiver<BTreeSet<SmolStr>>,
     pub nodes: Proxy,
     pub advertise: SocketAddr,
     /// The loops' health, once they run, and their names.
@@ -108,7 +111,6 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         issuers: vec![issuer.clone()],
         audiences: vec![issuer],
         advertise: parts.advertise,
-        peers: Vec::new(),
         server_ca_pem: parts.pki.server.pem.clone(),
         client_ca_pem: parts.pki.client.pem.clone(),
         front_proxy_ca_pem: parts.pki.request_header.pem.clone(),
@@ -124,9 +126,10 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         keys: TokenKeys::from_pems(&parts.pki.signing_keys).context("service-account keys")?,
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(parts.nodes),
-        extension: Arc::new(parts.join),
+        extension: parts.join,
         checks,
         audit: Audit::start(audit).context("open the audit log")?,
+        revoked: parts.revoked,
         config,
     }))
 }

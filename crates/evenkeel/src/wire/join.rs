@@ -1,14 +1,19 @@
 //! The distribution's own paths beside the API: trust, joining, and the snapshot of a backup.
 //!
 //! - `/cacerts` (open): the server authority; a joining machine compares its hash with the one in its token.
-//! - `/v1-evenkeel/join` (open, authenticates itself): a token or the node's own password, and two certificate requests;
-//!   answers with certificates that can only name that node.
+//! - `/v1-evenkeel/join` (open, authenticates itself): two certificate requests, signed by a machine that is recorded or
+//!   that brings a token; answers with certificates that can only name that node.
 //! - `/v1-evenkeel/snapshot` (authorised by path): a consistent export of the store, for `evenkeel backup`.
+
+mod judge;
+pub mod messages;
+mod own;
+pub mod records;
+pub mod registrar;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use admit::User;
 use apiserver::{Body, Extension, full};
@@ -16,11 +21,16 @@ use async_trait::async_trait;
 use base::{Chain, Clock};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::{info, warn};
+use view::Client;
 
-use crate::layout::Layout;
-use crate::pki::{NodePasswords, PkiError, Profile, ServerPki, TokenStore};
+pub use own::{own_token, revocations};
+
+use crate::pki::{MachineId, PkiError, Profile, ProofError, Role, ServerPki, hash_of_ca};
+use messages::{ClusterSettings, JoinAnswer, JoinRequest, Signed};
+use registrar::{Applicant, RegisterError, Registrar};
 
 pub const CA_PATH: &str = "/cacerts";
 pub const JOIN_PATH: &str = "/v1-evenkeel/join";
@@ -30,86 +40,51 @@ pub const JOIN_BYTES_MAX: usize = 64 << 10;
 /// Addresses that a node may have in its serving certificate.
 const ADDRESSES_MAX: usize = 16;
 
-/// What a machine sends to become a node, or to renew its certificates.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct JoinRequest {
-    pub node_name: String,
-    /// Drawn on the machine at its first join; proves the name from then on.
-    pub node_password: String,
-    pub addresses: Vec<IpAddr>,
-    pub client_request: String,
-    pub serving_request: String,
-}
-
-/// What it gets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct JoinAnswer {
-    pub client_certificate: String,
-    pub serving_certificate: String,
-    pub client_ca: String,
-    pub cluster: ClusterSettings,
-}
-
-/// What every node of a cluster must agree on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterSettings {
-    pub cluster_cidrs: Vec<String>,
-    pub service_cidrs: Vec<String>,
-    pub cluster_dns: Vec<IpAddr>,
-    pub cluster_domain: String,
-    /// Where every node keeps `local-path` volumes; None where there are none.
-    #[serde(default)]
-    pub local_path: Option<PathBuf>,
-}
-
 /// The server's side.
 pub struct Join {
     pub pki: Arc<ServerPki>,
-    pub tokens: TokenStore,
-    pub passwords: NodePasswords,
     pub settings: ClusterSettings,
     pub clock: Arc<dyn Clock>,
     pub store: store::Store,
+    cluster: String,
+    /// Made once the API server is there that it asks.
+    registrar: OnceLock<Registrar>,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum JoinError {
     #[error("{0}")]
-    Refused(&'static str),
-    #[error("{0}")]
     Bad(String),
-    #[error("join")]
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    #[error("this server has just been started; ask again")]
+    Starting,
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    #[error("no certificate could be issued for this request")]
     Pki(#[from] PkiError),
 }
 
 // === impl Join ===
 
 impl Join {
-    pub fn new(
-        layout: &Layout,
-        pki: Arc<ServerPki>,
-        settings: ClusterSettings,
-        clock: Arc<dyn Clock>,
-        store: store::Store,
-    ) -> Join {
-        let tokens = TokenStore::new(layout.join_tokens());
-        let passwords = NodePasswords::new(layout.node_passwords());
-        Join { pki, tokens, passwords, settings, clock, store }
+    pub fn new(pki: Arc<ServerPki>, settings: ClusterSettings, clock: Arc<dyn Clock>, store: store::Store) -> Join {
+        let cluster = hash_of_ca(&pki.server.pem);
+        Join { pki, settings, clock, store, cluster, registrar: OnceLock::new() }
+    }
+
+    /// Gives it the way to what the cluster knows of its machines.
+    pub fn attach(&self, client: Client) {
+        self.registrar.get_or_init(|| Registrar::new(client));
     }
 
     async fn join(&self, request: Request<Body>) -> Result<JoinAnswer, JoinError> {
         let secret = bearer(&request).map(str::to_owned);
-        let body = view::read_body(request.into_body(), JOIN_BYTES_MAX).await;
-        let body = body.map_err(|_| JoinError::Bad("the request is too large or broke off".to_owned()))?;
-        let wanted: JoinRequest = serde_json::from_slice(&body).map_err(|error| JoinError::Bad(error.to_string()))?;
-        self.admit(&wanted, secret.as_deref())?;
-        let now = self.clock.now();
+        let (signed, wanted): (Signed, JoinRequest) = read(request).await?;
         let addresses: BTreeSet<IpAddr> = wanted.addresses.iter().copied().take(ADDRESSES_MAX).collect();
-        let node = &wanted.node_name;
-        let profile = Profile::node_client(node).lasting(self.pki.leaf_life);
+        let machine = self.admit(&signed, &wanted, secret.as_deref()).await?;
+        let (node, now) = (&wanted.node_name, self.clock.now());
+        let profile = Profile::node_client(node).of_machine(&machine).lasting(self.pki.leaf_life);
         let client_certificate = self.pki.client.issue_for_request(&profile, &wanted.client_request, now)?;
         let profile = Profile::kubelet_serving(node, addresses).lasting(self.pki.leaf_life);
         let serving_certificate = self.pki.server.issue_for_request(&profile, &wanted.serving_request, now)?;
@@ -118,26 +93,14 @@ impl Join {
         Ok(JoinAnswer { client_certificate, serving_certificate, client_ca, cluster })
     }
 
-    /// A known node needs its password; a new name needs a token, and gets the password it came with.
-    fn admit(&self, wanted: &JoinRequest, secret: Option<&str>) -> Result<(), JoinError> {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-        let name = &wanted.node_name;
-        if name.is_empty() || name.len() > 253 || !name.bytes().all(plain) {
-            return Err(JoinError::Bad(format!("{name:?} cannot be a node's name")));
-        }
-        if wanted.node_password.len() < 32 {
-            return Err(JoinError::Bad("the node's password is too short".to_owned()));
-        }
-        match self.passwords.knows(name, &wanted.node_password)? {
-            Some(true) => Ok(()),
-            Some(false) => Err(JoinError::Refused("a node of this name has joined with another password")),
-            None => {
-                let secret = secret.ok_or(JoinError::Refused("a join token is needed"))?;
-                let token = self.tokens.role_of(secret, self.clock.now())?;
-                token.ok_or(JoinError::Refused("the join token is unknown or has expired"))?;
-                Ok(self.passwords.set(name, &wanted.node_password)?)
-            }
-        }
+    async fn admit(&self, signed: &Signed, wanted: &JoinRequest, secret: Option<&str>) -> Result<MachineId, JoinError> {
+        let now = self.clock.now();
+        let machine = signed.sender((&self.cluster, JOIN_PATH), now)?;
+        let registrar = self.registrar.get().ok_or(JoinError::Starting)?;
+        let addresses = &wanted.addresses[..wanted.addresses.len().min(ADDRESSES_MAX)];
+        let applicant = Applicant { node: &wanted.node_name, machine: &machine, role: Role::Agent, addresses };
+        registrar.admit(applicant, secret, now).await?;
+        Ok(machine)
     }
 
     async fn snapshot(&self) -> Response<Body> {
@@ -174,26 +137,43 @@ impl Extension for Join {
         match (request.method().as_str(), request.uri().path()) {
             ("GET", CA_PATH) => text(StatusCode::OK, self.pki.server.pem.clone()),
             ("GET", SNAPSHOT_PATH) if user.is_some() => self.snapshot().await,
-            ("POST", JOIN_PATH) => match self.join(request).await {
-                Ok(answer) => {
-                    let json = serde_json::to_string(&answer).expect("an answer is plain data");
-                    let mut response = text(StatusCode::OK, json);
-                    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                    response
-                }
-                Err(error @ JoinError::Refused(_)) => {
-                    warn!(%error, "join refused");
-                    text(StatusCode::UNAUTHORIZED, error.to_string())
-                }
-                Err(error @ JoinError::Bad(_)) => text(StatusCode::BAD_REQUEST, error.to_string()),
-                Err(error @ JoinError::Pki(_)) => {
-                    warn!(error = %Chain(&error), "join failed");
-                    text(StatusCode::BAD_REQUEST, "no certificate could be issued for this request".to_owned())
-                }
-            },
+            ("POST", JOIN_PATH) => self.join(request).await.map_or_else(|error| error.answer(), |answer| json(&answer)),
             _ => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()),
         }
     }
+}
+
+// === impl JoinError ===
+
+impl JoinError {
+    /// What a refused machine shows to whoever started it: one sentence.
+    fn answer(self) -> Response<Body> {
+        warn!(error = %Chain(&self), "join refused");
+        let code = match &self {
+            JoinError::Bad(_) | JoinError::Pki(_) | JoinError::Register(RegisterError::Name(_)) => {
+                StatusCode::BAD_REQUEST
+            }
+            JoinError::Proof(_) | JoinError::Register(RegisterError::Refused(_)) => StatusCode::UNAUTHORIZED,
+            JoinError::Starting | JoinError::Register(RegisterError::Records(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        text(code, self.to_string())
+    }
+}
+
+/// A signed request, and what is in it.
+async fn read<T: DeserializeOwned>(request: Request<Body>) -> Result<(Signed, T), JoinError> {
+    let body = view::read_body(request.into_body(), JOIN_BYTES_MAX).await;
+    let body = body.map_err(|_| JoinError::Bad("the request is too large or broke off".to_owned()))?;
+    let bad = |error: serde_json::Error| JoinError::Bad(error.to_string());
+    let signed: Signed = serde_json::from_slice(&body).map_err(bad)?;
+    let wanted = serde_json::from_str(&signed.request).map_err(bad)?;
+    Ok((signed, wanted))
+}
+
+fn json(answer: &impl Serialize) -> Response<Body> {
+    let mut response = text(StatusCode::OK, serde_json::to_string(answer).expect("an answer is plain data"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn bearer(request: &Request<Body>) -> Option<&str> {
@@ -209,15 +189,17 @@ fn text(code: StatusCode, text: String) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClusterSettings, JOIN_PATH, Join, JoinAnswer, JoinRequest};
+    use super::messages::{ClusterSettings, JoinAnswer, JoinRequest, Signed};
+    use super::{JOIN_PATH, Join};
     use crate::layout::Layout;
-    use crate::pki::{Leaf, Role, ServerPki, TokenStore};
+    use crate::pki::{Leaf, MachineKey, Role, ServerPki, hash_of_ca};
     use crate::wire::SystemClock;
     use apiserver::Extension;
     use base::Clock;
     use http::Request;
     use rcgen::{CertificateParams, DnType, KeyPair};
     use std::sync::Arc;
+    use view::fake::FakeApi;
 
     async fn join(folder: &std::path::Path) -> Join {
         let layout = Layout::new(folder);
@@ -233,22 +215,32 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             local_path: None,
         };
-        Join::new(&layout, pki, settings, clock, store)
+        Join::new(pki, settings, clock, store)
+    }
+
+    fn machine(folder: &std::path::Path, name: &str) -> MachineKey {
+        MachineKey::load_or_draw(&folder.join(name)).unwrap()
     }
 
     /// Asks as `node`, with a request that names somebody greater; answers the code and, where granted, the answer.
-    async fn ask(join: &Join, node: &str, password: char, secret: Option<&str>) -> (u16, Option<(JoinAnswer, String)>) {
+    async fn ask(
+        join: &Join,
+        node: &str,
+        machine: &MachineKey,
+        secret: Option<&str>,
+    ) -> (u16, Option<(JoinAnswer, String)>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::OrganizationName, "system:masters");
         let request = params.serialize_request(&key).unwrap().pem().unwrap();
         let body = JoinRequest {
             node_name: node.to_owned(),
-            node_password: password.to_string().repeat(40),
             addresses: vec!["192.0.2.9".parse().unwrap()],
             client_request: request.clone(),
             serving_request: request,
         };
+        let cluster = hash_of_ca(&join.pki.server.pem);
+        let body = Signed::new(&body, (&cluster, JOIN_PATH), machine, SystemClock.now()).unwrap();
         let mut head = Request::post(JOIN_PATH);
         if let Some(secret) = secret {
             head = head.header("authorization", format!("Bearer {secret}"));
@@ -260,22 +252,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_opens_a_new_name_and_the_password_keeps_it() {
+    async fn a_token_opens_a_new_name_and_the_machine_keeps_it() {
         let folder = tempfile::tempdir().unwrap();
         let join = join(folder.path()).await;
-        let tokens = TokenStore::new(Layout::new(folder.path()).join_tokens());
-        let (_, token) = tokens.create(Role::Agent, None, None, "", &join.pki.server.pem, SystemClock.now()).unwrap();
-        assert_eq!(ask(&join, "a", 'x', None).await.0, 401, "no token");
-        assert_eq!(ask(&join, "a", 'x', Some("guess")).await.0, 401, "a wrong one");
-        assert_eq!(ask(&join, "A/../b", 'x', Some(&token.secret)).await.0, 400, "no node's name");
-        let (code, granted) = ask(&join, "a", 'x', Some(&token.secret)).await;
+        let (one, other) = (machine(folder.path(), "one"), machine(folder.path(), "other"));
+        assert_eq!(ask(&join, "a", &one, None).await.0, 503, "it has just been started");
+        // The API that it asks holds no other Secrets, so that nothing must be selected.
+        let (machines, tokens) = (FakeApi::new(), FakeApi::new());
+        join.attach(machines.client());
+        assert_eq!(ask(&join, "a", &one, None).await.0, 401, "no token");
+        assert_eq!(ask(&join, "A/../b", &one, None).await.0, 400, "no node's name");
+        drop(tokens);
+        let records = &join.registrar.get().unwrap().records;
+        let secret = records.create(Role::Agent, None, None, "", SystemClock.now()).await.unwrap();
+        assert_eq!(ask(&join, "a", &one, Some("guess")).await.0, 401, "a wrong one");
+        let (code, granted) = ask(&join, "a", &one, Some(&secret)).await;
         assert_eq!(code, 200);
-        assert_eq!(ask(&join, "a", 'y', Some(&token.secret)).await.0, 401, "the name is taken");
-        assert_eq!(ask(&join, "a", 'x', None).await.0, 200, "its own password renews");
+        assert_eq!(ask(&join, "a", &other, Some(&secret)).await.0, 401, "the name is taken");
+        assert_eq!(ask(&join, "a", &one, None).await.0, 200, "it renews");
         let (answer, key) = granted.unwrap();
         let leaf = Leaf::of_pem(&answer.client_certificate, &key).unwrap();
         let (_, certificate) = x509_parser::parse_x509_certificate(&leaf.chain[0]).unwrap();
         // The request wished for system:masters; the certificate names the node and nothing else.
         assert_eq!(certificate.subject().to_string(), "CN=system:node:a, O=system:nodes");
+        let names = certificate.subject_alternative_name().unwrap().unwrap();
+        assert!(format!("{names:?}").contains(&one.id().uri()), "and the machine");
     }
 }

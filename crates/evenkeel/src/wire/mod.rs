@@ -34,6 +34,7 @@ use crate::layout::Layout;
 use crate::pki::{self, Access};
 
 pub use apiserver::engine;
+pub use join::records::Records;
 pub use world::{SystemClock, SystemRng};
 
 /// Name of this instance's things on the machine: the plain one for the default data folder, else one of its own.

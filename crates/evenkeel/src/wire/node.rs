@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 use view::{Client, Drain, Endpoint, Https};
 
-use super::join::ClusterSettings;
+use super::join::messages::ClusterSettings;
 use super::runtime::CriRuntime;
 use super::{SystemClock, SystemRng, cri_socket, host, names};
 use crate::cli::NodeArgs;

@@ -11,17 +11,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use api::Registry;
-use base::{Chain, Clock};
-use jiff::{SignedDuration, Timestamp};
+use base::{Chain, Clock, SmolStr};
+use jiff::Timestamp;
 use reconcile::{Health, Leader, LeaderConfig, Recorder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
-use view::{Drain, Endpoint};
+use view::{Client, Drain, Endpoint};
 
 use super::apiserver::{self as parts, Tls};
-use super::join::{ClusterSettings, Join};
+use super::join::messages::ClusterSettings;
+use super::join::registrar::{Applicant, Registrar};
+use super::join::{self, Join};
 use super::node::{self, NodeTls};
 use super::signals::Signals;
 use super::{
@@ -30,9 +32,7 @@ use super::{
 };
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
-use crate::pki::{
-    self, Access, Kubeconfig, NodeIdentity, Role, ServerNames, ServerPki, TokenStore, TokenText, hash_of_ca,
-};
+use crate::pki::{self, Access, Kubeconfig, MachineKey, NodeIdentity, Role, ServerNames, ServerPki, hash_of_ca};
 
 /// Everything has this long to drain before the process ends anyway.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
@@ -46,9 +46,20 @@ struct Setup {
     layout: Layout,
     name: String,
     addresses: Vec<IpAddr>,
+    machine: MachineKey,
     pki: Arc<ServerPki>,
     names: ServerNames,
     cluster: ClusterSettings,
+}
+
+/// The state opened and the API server put together; nothing listens yet.
+struct Opened {
+    server: ::apiserver::Server,
+    tls: Tls,
+    health: watch::Sender<Health>,
+    revoked: watch::Sender<BTreeSet<SmolStr>>,
+    /// The program's own way in.
+    client: Client,
 }
 
 pub async fn run(args: ServerArgs) -> Result<()> {
@@ -61,12 +72,13 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     let setup = Setup::prepare(args, layout)?;
     pid::note(&setup.layout)?;
-    let (server, tls, health) = setup.open().await?;
+    let Opened { server, tls, health, revoked, client } = setup.open().await?;
     let (work, api) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
     let mut serving = JoinSet::new();
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
+    setup.register(&client).await?;
     let mut signals = Signals::new().context("receive signals")?;
     serving.spawn(serve(server.clone(), listener, tls.source(), api.clone()));
     setup.write_kubeconfig()?;
@@ -78,9 +90,9 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     setup.start_loops(&server, &mut tasks, health, &work);
     let identity = setup.start_node(&mut tasks, &work)?;
     if identity.is_some() {
-        let client = inprocess::administrator(&server, "evenkeel");
-        tasks.spawn(control_plane::label(client, setup.name.clone(), work.clone()));
+        tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));
     }
+    tasks.spawn(join::revocations(client, revoked, work.clone()));
     tasks.spawn(renew(setup, tls, identity, work.clone()));
     tokio::select! {
         () = signals.received() => {}
@@ -145,58 +157,45 @@ impl Setup {
             ServerPki::load_or_make(&layout, args.certificate_lifetime, SystemClock.now())
                 .context("prepare the authorities")?,
         );
-        let setup = Setup { args, layout, name, addresses, pki, names, cluster };
-        setup.prepare_token()?;
-        Ok(setup)
-    }
-
-    /// The token that agents join with: the operator's, or one drawn on the first start.
-    fn prepare_token(&self) -> Result<()> {
-        let now = SystemClock.now();
-        let tokens = TokenStore::new(self.layout.join_tokens());
-        let given = match (&self.args.token, &self.args.token_file) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(file)) => {
-                Some(std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?)
-            }
-            (None, None) => None,
-        };
-        let given = given.map(|text| text.trim().to_owned());
-        let secret = given.map(|text| TokenText::parse(&text).map_or(text, |token| token.secret));
-        let kept = pki::read(&self.layout.token())?.and_then(|text| TokenText::parse(&text).ok());
-        if let Some(kept) = &kept
-            && kept.trusts(&self.pki.server.pem)
-            && secret.as_ref().is_none_or(|secret| *secret == kept.secret)
-            && tokens.role_of(&kept.secret, now)?.is_some()
-        {
-            return Ok(());
-        }
-        let secret = secret.or_else(|| kept.map(|kept| kept.secret));
-        let forever: Option<SignedDuration> = None;
-        let (_, text) = tokens.create(Role::Server, secret, forever, "of this server", &self.pki.server.pem, now)?;
-        pki::write(&self.layout.token(), format!("{}\n", text.reveal()).as_bytes(), Access::Secret)?;
-        Ok(())
+        let machine = MachineKey::load_or_draw(&layout.machine_key()).context("the key of this machine")?;
+        Ok(Setup { args, layout, name, addresses, machine, pki, names, cluster })
     }
 
     /// Opens the state and puts the API server together.
-    async fn open(&self) -> Result<(::apiserver::Server, Tls, watch::Sender<Health>)> {
+    async fn open(&self) -> Result<Opened> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let engine = parts::engine(&self.args.datastore, &self.layout).await?;
         let store =
             store::Store::open(engine, keyring(&self.layout)?, clock.clone()).await.context("read the state")?;
         let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
-        let join = Join::new(&self.layout, self.pki.clone(), self.cluster.clone(), clock, store.clone());
+        let join = Arc::new(Join::new(self.pki.clone(), self.cluster.clone(), clock, store.clone()));
+        let (revoked, revocations) = watch::channel(BTreeSet::new());
         let (health, healthy) = watch::channel(Health::default());
         let made = parts::Parts {
             store,
             pki: self.pki.clone(),
-            join,
+            join: join.clone(),
+            revoked: revocations,
             nodes: tls.proxy()?,
             advertise: self.advertise(),
             health: healthy,
             loops: controllers::names(&self.controllers_config()),
         };
-        Ok((parts::build(&self.args, &self.layout, made)?, tls, health))
+        let server = parts::build(&self.args, &self.layout, made)?;
+        let client = inprocess::administrator(&server, "evenkeel");
+        join.attach(client.clone());
+        Ok(Opened { server, tls, health, revoked, client })
+    }
+
+    /// What the cluster is to know of this machine: its key, and the token that others join with.
+    async fn register(&self, client: &Client) -> Result<()> {
+        let now = SystemClock.now();
+        let registrar = Registrar::new(client.clone());
+        let machine = self.machine.id();
+        let own = Applicant { node: &self.name, machine: &machine, role: Role::Server, addresses: &self.addresses };
+        registrar.register_own(own, now).await?;
+        let given = (self.args.token.as_deref(), self.args.token_file.as_deref());
+        join::own_token(&registrar.records, &self.layout.token(), given, &self.pki.server.pem, now).await
     }
 
     async fn listen(&self) -> Result<TcpListener> {

@@ -25,6 +25,7 @@ impl Signer for PkiSigner {
         let serving = wanted.authority == Authority::NodeServing;
         let life = wanted.seconds.map_or(LIFE_MAX, |seconds| SignedDuration::from_secs(seconds).min(LIFE_MAX));
         let profile = Profile {
+            machine: None,
             common_name: request.common_name.clone(),
             organizations: request.organizations.clone(),
             names: request.dns_names.iter().cloned().collect(),

@@ -1,0 +1,78 @@
+//! What a server does for joining beside answering: it keeps the token that its administrator copies, and tells the API
+//! server whose certificates hold no longer.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use api::Snapshot;
+use base::{Chain, SmolStr};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::error;
+use view::{Client, Drain, View};
+
+use super::judge::Offered;
+use super::records::{Records, machine_of, machines_watched, secrets};
+use crate::pki::{self, Access, Role, TokenText, hash_of_ca};
+
+/// Sees to it that the token in a file lets machines join: the operator's, that of an earlier start, or a new one.
+pub async fn own_token(
+    records: &Records,
+    path: &Path,
+    (given, file): (Option<&str>, Option<&Path>),
+    ca_pem: &str,
+    now: Timestamp,
+) -> Result<()> {
+    let given = match (given, file) {
+        (Some(token), _) => Some(token.to_owned()),
+        (None, Some(file)) => Some(std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?),
+        (None, None) => None,
+    };
+    let given = given.map(|text| text.trim().to_owned());
+    let given = given.map(|text| TokenText::parse(&text).map_or(text, |token| token.secret));
+    let kept = pki::read(path)?.and_then(|text| TokenText::parse(&text).ok()).filter(|kept| kept.trusts(ca_pem));
+    let secret = given.or_else(|| kept.as_ref().map(|kept| kept.secret.clone()));
+    let secret = match records.offered(secret.as_deref(), now).await? {
+        Offered::Valid(Role::Server) => secret.context("a token that was found")?,
+        _ => records.create(Role::Server, secret, None, "of the servers", now).await?,
+    };
+    if kept.is_none_or(|kept| kept.secret != secret) {
+        let text = TokenText { ca_hash: hash_of_ca(ca_pem), role: Role::Server, secret };
+        pki::write(path, format!("{}\n", text.reveal()).as_bytes(), Access::Secret)?;
+    }
+    Ok(())
+}
+
+/// Follows the records of machines: those that were removed are nobody any more.
+pub async fn revocations(client: Client, revoked: watch::Sender<BTreeSet<SmolStr>>, drain: Drain) {
+    let view = View::start(&client, vec![machines_watched()], &drain);
+    let mut snapshots = view.subscribe();
+    loop {
+        let now = removed(&snapshots.borrow_and_update());
+        revoked.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+        match drain.run_until_cancelled(snapshots.changed()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
+fn removed(snapshot: &Snapshot) -> BTreeSet<SmolStr> {
+    let mut names = BTreeSet::new();
+    for object in snapshot.stream(&secrets()).iter() {
+        match machine_of(object) {
+            Ok(record) => {
+                names.extend(record.removed.keys().map(|machine| SmolStr::from(machine.uri())));
+                // Certificates that were signed on request name no machine.
+                names.extend(record.machine.is_none().then(|| SmolStr::from(format!("system:node:{}", record.node))));
+            }
+            Err(failure) => error!(error = %Chain(&failure), "a machine that was removed may still be let in"),
+        }
+    }
+    names
+}
