@@ -1,6 +1,6 @@
 //! What exists from the first start, written through the pipeline like everything else, and safe to repeat.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use api::{Gvk, Tree};
 use http::{Method, StatusCode};
@@ -22,7 +22,7 @@ pub enum BootstrapError {
 
 impl Server {
     /// Creates the bootstrap objects that are absent, brings roles and bindings up to date where their annotation allows
-    /// it, and points the `kubernetes` Service at this server.
+    /// it. Who serves the `kubernetes` Service is its owner's to say, who knows the other servers.
     ///
     /// # Errors
     /// The first object that the pipeline refuses.
@@ -76,7 +76,7 @@ impl Server {
             return Ok(());
         }
         if let Some(map) = patch.as_object_mut() {
-            map.retain(|key, _| matches!(key.as_str(), "data" | "subsets" | "endpoints" | "ports"));
+            map.retain(|key, _| key == "data");
         }
         let (code, answer) = self.exchange(Method::PATCH, &path, Some(&patch)).await;
         if code.is_success() { Ok(()) } else { Err(refused(Method::PATCH, &path, code, &answer)) }
@@ -109,10 +109,9 @@ impl Server {
         (code, serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
-    /// The `kubernetes` Service with its endpoints, and what extension servers and pods trust.
+    /// The `kubernetes` Service, and what extension servers and pods trust.
     fn own_objects(&self) -> Vec<Tree> {
         let config = &self.shared.deps.config;
-        let servers = vec![config.advertise];
         let mut objects = vec![
             authentication(config),
             json!({
@@ -122,7 +121,7 @@ impl Server {
             }),
         ];
         if let Some(first) = config.admit.service_cidrs.iter().filter_map(|cidr| first_address(*cidr)).next() {
-            objects.extend([service(first, config.advertise.port()), endpoints(&servers), slice(&servers)]);
+            objects.push(service(first, config.advertise.port()));
         }
         objects
     }
@@ -164,31 +163,6 @@ fn service(address: IpAddr, port: u16) -> Tree {
             "sessionAffinity": "None",
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
         },
-    })
-}
-
-fn endpoints(servers: &[SocketAddr]) -> Tree {
-    let addresses: Vec<Tree> = servers.iter().map(|server| json!({"ip": server.ip().to_string()})).collect();
-    json!({
-        "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-        },
-        "subsets": [{"addresses": addresses, "ports": [{"name": "https", "port": servers[0].port(), "protocol": "TCP"}]}],
-    })
-}
-
-fn slice(servers: &[SocketAddr]) -> Tree {
-    let endpoint = |server: &SocketAddr| json!({"addresses": [server.ip().to_string()], "conditions": {"ready": true}});
-    let endpoints: Vec<Tree> = servers.iter().map(endpoint).collect();
-    let family = if servers[0].is_ipv4() { "IPv4" } else { "IPv6" };
-    json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
-        "metadata": {
-            "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "endpoints": endpoints, "ports": [{"name": "https", "port": servers[0].port(), "protocol": "TCP"}],
     })
 }
 

@@ -82,6 +82,11 @@ impl Layout {
         self.data.join("agent/tls")
     }
 
+    /// The API servers that this node has learned of.
+    pub fn known_servers(&self) -> PathBuf {
+        self.data.join("agent/servers.json")
+    }
+
     /// Image tarballs that are imported at start.
     pub fn images(&self) -> PathBuf {
         self.data.join("agent/images")

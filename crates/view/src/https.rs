@@ -1,11 +1,12 @@
-//! The transport over TLS: one HTTP/2 connection shared by all requests and watches, opened again when it breaks.
+//! The transport over TLS: one HTTP/2 connection shared by all requests and watches, opened again when it breaks, to
+//! whichever of several servers answers first.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,12 +18,14 @@ use tokio_rustls::TlsConnector;
 use crate::{ClientError, ResponseBody, Transport};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where another server may be asked instead: a machine without power answers nothing at all.
+const CONNECT_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(2);
 /// hyper's 64 KB default stalls a watch behind a large list; upstream's servers use 256 KB a stream, 25 MB in all.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// A dead peer is noticed within interval + timeout, also by a watch that is silent for good reasons.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(4);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Gives the TLS configuration for the next request: a renewed certificate is used without a restart. The same one as long
 /// as nothing was renewed.
@@ -37,17 +40,23 @@ pub struct Endpoint {
     pub server_name: String,
 }
 
-/// Talks to one endpoint.
+/// Gives the API servers that are known when a connection is opened, the preferred first. Never empty.
+pub type Endpoints = Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>;
+
+/// Talks to one of several API servers at a time.
 pub struct Https {
-    endpoint: Endpoint,
+    endpoints: Endpoints,
     tls: TlsConfig,
     shared: Mutex<Option<Shared>>,
 }
 
 /// The connection that requests share, and what it was opened with.
 struct Shared {
+    endpoint: Endpoint,
     config: Arc<rustls::ClientConfig>,
     sender: http2::SendRequest<Full<Bytes>>,
+    /// Its server says that it cannot serve now: the next request tries the others first.
+    ailing: bool,
 }
 
 enum Opened {
@@ -99,56 +108,90 @@ impl Endpoint {
 impl Https {
     /// The configuration's ALPN decides: `h2` shares one connection, anything else opens one per request.
     pub fn new(endpoint: Endpoint, tls: TlsConfig) -> Https {
-        Https { endpoint, tls, shared: Mutex::new(None) }
+        Https::among(Arc::new(move || vec![endpoint.clone()]), tls)
     }
 
-    /// A sender on the shared connection, opening it when there is none that works.
+    /// As [`Https::new`], over whichever of several servers can be reached.
+    pub fn among(endpoints: Endpoints, tls: TlsConfig) -> Https {
+        Https { endpoints, tls, shared: Mutex::new(None) }
+    }
+
+    /// A sender on the shared connection, opening it when there is none that works, and the server at its end.
     ///
     /// A connection carries the certificate it was opened with, and servers look at that one with every request: after a
     /// renewal new requests take a new connection. What runs on the old one goes on there.
-    async fn sender(&self) -> Result<Opened, ClientError> {
+    async fn sender(&self) -> Result<(Endpoint, Opened), ClientError> {
         let mut shared = self.shared.lock().await;
         let config = (self.tls)();
-        let fits = |shared: &&Shared| !shared.sender.is_closed() && Arc::ptr_eq(&shared.config, &config);
+        let fits =
+            |shared: &&Shared| !shared.sender.is_closed() && !shared.ailing && Arc::ptr_eq(&shared.config, &config);
         if let Some(shared) = shared.as_ref().filter(fits) {
-            return Ok(Opened::Http2(shared.sender.clone()));
+            return Ok((shared.endpoint.clone(), Opened::Http2(shared.sender.clone())));
         }
-        *shared = None;
-        let opened = match tokio::time::timeout(CONNECT_TIMEOUT, self.open(config.clone())).await {
-            Ok(opened) => opened?,
-            Err(_) => return Err(ClientError::Timeout(CONNECT_TIMEOUT)),
-        };
+        let failed = shared.take().filter(|shared| shared.sender.is_closed() || shared.ailing);
+        let (endpoint, opened) = self.open_any(&config, failed.map(|shared| shared.endpoint)).await?;
         if let Opened::Http2(sender) = &opened {
-            *shared = Some(Shared { config, sender: sender.clone() });
+            let (endpoint, sender) = (endpoint.clone(), sender.clone());
+            *shared = Some(Shared { endpoint, config, sender, ailing: false });
         }
-        Ok(opened)
+        Ok((endpoint, opened))
     }
 
-    async fn open(&self, config: Arc<rustls::ClientConfig>) -> Result<Opened, ClientError> {
-        let name = ServerName::try_from(self.endpoint.server_name.clone()).map_err(ClientError::transport)?;
-        let stream = TcpStream::connect((self.endpoint.host.as_str(), self.endpoint.port)).await;
-        let stream = stream.map_err(ClientError::transport)?;
-        stream.set_nodelay(true).map_err(ClientError::transport)?;
-        let stream = TlsConnector::from(config).connect(name, stream).await.map_err(ClientError::transport)?;
-        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .keep_alive_interval(PING_INTERVAL)
-                .keep_alive_timeout(PING_TIMEOUT)
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(ClientError::transport)?;
-            // Ends with the connection, which ends when the last sender and stream are gone.
-            tokio::spawn(connection);
-            return Ok(Opened::Http2(sender));
+    /// The first server that takes a connection; the one that failed before is tried last.
+    async fn open_any(
+        &self,
+        config: &Arc<rustls::ClientConfig>,
+        failed: Option<Endpoint>,
+    ) -> Result<(Endpoint, Opened), ClientError> {
+        let mut endpoints = (self.endpoints)();
+        endpoints.sort_by_key(|endpoint| failed.as_ref() == Some(endpoint));
+        let within = if endpoints.len() > 1 { CONNECT_TIMEOUT_OF_SEVERAL } else { CONNECT_TIMEOUT };
+        let mut last = ClientError::Timeout(within);
+        for endpoint in endpoints {
+            match tokio::time::timeout(within, open(&endpoint, config.clone())).await {
+                Ok(Ok(opened)) => return Ok((endpoint, opened)),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = ClientError::Timeout(within),
+            }
         }
-        let (sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(ClientError::transport)?;
-        tokio::spawn(connection);
-        Ok(Opened::Http1(sender))
+        Err(last)
     }
+
+    /// A server that cannot serve is left for the others, by what comes after this.
+    async fn judge(&self, endpoint: &Endpoint, status: StatusCode) {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+            && (self.endpoints)().len() > 1
+            && let Some(shared) = self.shared.lock().await.as_mut().filter(|shared| shared.endpoint == *endpoint)
+        {
+            shared.ailing = true;
+        }
+    }
+}
+
+async fn open(endpoint: &Endpoint, config: Arc<rustls::ClientConfig>) -> Result<Opened, ClientError> {
+    let name = ServerName::try_from(endpoint.server_name.clone()).map_err(ClientError::transport)?;
+    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
+    let stream = stream.map_err(ClientError::transport)?;
+    stream.set_nodelay(true).map_err(ClientError::transport)?;
+    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(ClientError::transport)?;
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ClientError::transport)?;
+        // Ends with the connection, which ends when the last sender and stream are gone.
+        tokio::spawn(connection);
+        return Ok(Opened::Http2(sender));
+    }
+    let (sender, connection) =
+        http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(ClientError::transport)?;
+    tokio::spawn(connection);
+    Ok(Opened::Http1(sender))
 }
 
 #[async_trait]
@@ -156,8 +199,9 @@ impl Transport for Https {
     async fn call(&self, request: Request<Bytes>) -> Result<Response<ResponseBody>, ClientError> {
         let (mut head, body) = request.into_parts();
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let authority = self.endpoint.authority();
-        let response = match self.sender().await? {
+        let (endpoint, opened) = self.sender().await?;
+        let authority = endpoint.authority();
+        let response = match opened {
             Opened::Http2(mut sender) => {
                 head.uri = format!("https://{authority}{path}").parse().map_err(ClientError::transport)?;
                 head.version = http::Version::HTTP_2;
@@ -172,6 +216,7 @@ impl Transport for Https {
             }
         };
         let response = response.map_err(ClientError::transport)?;
+        self.judge(&endpoint, response.status()).await;
         Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
     }
 }

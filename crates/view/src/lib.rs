@@ -26,7 +26,7 @@ pub use changes::{Change, Changes};
 pub use client::{Client, ListOptions, PatchRequest};
 pub use error::ClientError;
 pub use frames::{Frame, Frames};
-pub use https::{Endpoint, Https, TlsConfig};
+pub use https::{Endpoint, Endpoints, Https, TlsConfig};
 pub use page::ListPage;
 pub use transport::{BoxError, ResponseBody, Transport, full_body, read_body};
 pub use unverified::unverified_config;

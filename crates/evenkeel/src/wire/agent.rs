@@ -16,6 +16,7 @@ use serde_json::json;
 use tracing::{error, info, warn};
 use view::{Backoff, Drain, Endpoint, Https, Transport};
 
+use super::endpoints::KnownServers;
 use super::join::messages::{ClusterSettings, JoinAnswer, JoinRequest, Signed};
 use super::join::{CA_PATH, JOIN_BYTES_MAX, JOIN_PATH};
 use super::node::{self, NodeTls};
@@ -35,7 +36,7 @@ struct Member {
     name: String,
     addresses: Vec<IpAddr>,
     machine: MachineKey,
-    endpoint: Endpoint,
+    known: KnownServers,
     token: Option<TokenText>,
 }
 
@@ -43,10 +44,12 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     let layout = args.common.layout();
     let _lock = store::DataLock::acquire(&layout.agent()).context("is this agent running already?")?;
     pid::note(&layout)?;
+    let name = host::node_name(&args.node)?;
+    let joined = Endpoint::parse(&args.server)?;
     let member = Member {
-        name: host::node_name(&args.node)?,
+        known: KnownServers::new(&layout, &name, None, Some(&joined)),
+        name,
         addresses: host::node_addresses(&args.node)?,
-        endpoint: Endpoint::parse(&args.server)?,
         machine: MachineKey::load_or_draw(&layout.machine_key()).context("the key of this machine")?,
         token: token(&args)?,
         layout,
@@ -60,7 +63,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         name: member.name.clone(),
         addresses: member.addresses.clone(),
         cluster,
-        endpoint: member.endpoint.clone(),
+        known: member.known.clone(),
         disable: Vec::new(),
     };
     let mut signals = Signals::new().context("receive signals")?;
@@ -165,7 +168,7 @@ impl Member {
     async fn join(&self) -> Result<(NodeIdentity, ClusterSettings), Attempt> {
         let server_ca_pem = self.trusted_ca().await?;
         let tls = client_config(&server_ca_pem, None, false).map_err(Attempt::fatal)?;
-        let transport = Https::new(self.endpoint.clone(), Arc::new(move || tls.clone()));
+        let transport = Https::among(self.known.endpoints(), Arc::new(move || tls.clone()));
         let (client_key, serving_key) = (key()?, key()?);
         let request = JoinRequest {
             node_name: self.name.clone(),
@@ -207,7 +210,7 @@ impl Member {
         pki::write(&folder.join("client-ca.crt"), answer.client_ca.as_bytes(), Access::Public)?;
         let cluster = serde_json::to_string(&answer.cluster)?;
         pki::write(&self.layout.agent().join("cluster.json"), cluster.as_bytes(), Access::Public)?;
-        info!(node = %self.name, server = %self.endpoint.url(), "joined");
+        info!(node = %self.name, "joined");
         let client_ca_pem = answer.client_ca.clone();
         Ok((NodeIdentity { client, serving, server_ca_pem, client_ca_pem }, answer.cluster.clone()))
     }
@@ -222,7 +225,7 @@ impl Member {
         if let Some(kept) = kept.filter(|kept| token.trusts(kept)) {
             return Ok(kept);
         }
-        let transport = Https::new(self.endpoint.clone(), unverified().map_err(Attempt::Final)?);
+        let transport = Https::among(self.known.endpoints(), unverified().map_err(Attempt::Final)?);
         let request = Request::get(CA_PATH).body(Bytes::new()).map_err(|error| Attempt::Final(error.into()))?;
         let (code, body) = call(&transport, request).await?;
         let pem = String::from_utf8_lossy(&body).into_owned();
@@ -230,10 +233,8 @@ impl Member {
             return Err(Attempt::Again(anyhow::anyhow!("the server answered {code}")));
         }
         if !token.trusts(&pem) {
-            return Err(Attempt::Final(anyhow::anyhow!(
-                "{} is not the server that the token is for",
-                self.endpoint.url()
-            )));
+            let joined = self.known.joined.as_deref().unwrap_or_default();
+            return Err(Attempt::Final(anyhow::anyhow!("{joined} is not the server that the token is for")));
         }
         Ok(pem)
     }
@@ -290,7 +291,7 @@ mod tests {
     use jiff::SignedDuration;
     use view::Endpoint;
 
-    use super::Member;
+    use super::{KnownServers, Member};
     use crate::layout::Layout;
     use crate::pki::{self, Access, MachineKey, NodeIdentity, ServerPki};
     use crate::wire::SystemClock;
@@ -316,9 +317,9 @@ mod tests {
         };
         write(layout.agent().join("cluster.json"), &serde_json::to_string(&cluster).unwrap());
         // Nobody listens there.
-        let endpoint = Endpoint::new("127.0.0.1", 1);
+        let known = KnownServers::new(&layout, "n", None, Some(&Endpoint::new("127.0.0.1", 1)));
         let machine = MachineKey::load_or_draw(&layout.machine_key()).unwrap();
-        let member = Member { layout, name: "n".to_owned(), addresses: Vec::new(), machine, endpoint, token: None };
+        let member = Member { layout, name: "n".to_owned(), addresses: Vec::new(), machine, known, token: None };
         let (identity, _) = member.identity().await.unwrap();
         assert_eq!(identity.client.pem, issued.client.pem);
     }

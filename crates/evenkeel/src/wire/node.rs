@@ -16,8 +16,9 @@ use container::child::Supervised;
 use container::containerd::Containerd;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
-use view::{Client, Drain, Endpoint, Https};
+use view::{Client, Drain, Https};
 
+use super::endpoints::KnownServers;
 use super::join::messages::ClusterSettings;
 use super::runtime::CriRuntime;
 use super::{SystemClock, SystemRng, cri_socket, host, names};
@@ -35,7 +36,8 @@ pub struct Parts {
     pub name: String,
     pub addresses: Vec<IpAddr>,
     pub cluster: ClusterSettings,
-    pub endpoint: Endpoint,
+    /// Where it looks for the API.
+    pub known: KnownServers,
     /// Components to leave out.
     pub disable: Vec<String>,
 }
@@ -84,6 +86,7 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
     let runtime = runtime(&parts, &mut tasks, &drain).await?;
     let network = network(&parts)?;
     names(&parts, &network, &tls, &mut tasks, &drain).await?;
+    tasks.spawn(parts.known.clone().follow(client.clone(), drain.clone()));
     let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(runtime.clone()));
     tasks.spawn(agent.run(drain.clone()));
     let config = node_config(&parts)?;
@@ -126,7 +129,7 @@ async fn names(
         return names::stop(&parts.layout).await.map(drop);
     };
     let settings = names::Settings {
-        server: parts.endpoint.url(),
+        known: parts.known.clone(),
         server_ca_pem: tls.server_ca_pem.to_string(),
         tls: parts.layout.agent_tls(),
         dns,
@@ -140,7 +143,7 @@ async fn names(
 
 fn client(parts: &Parts, tls: &NodeTls) -> Client {
     let current = tls.client.clone();
-    let transport = Https::new(parts.endpoint.clone(), Arc::new(move || current.load_full()));
+    let transport = Https::among(parts.known.endpoints(), Arc::new(move || current.load_full()));
     Client::new(Arc::new(transport), &agent_name("kubelet")).with_rng(Arc::new(SystemRng))
 }
 

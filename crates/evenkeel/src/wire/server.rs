@@ -21,10 +21,12 @@ use tracing::{error, info, warn};
 use view::{Client, Drain, Endpoint};
 
 use super::apiserver::{self as parts, Tls};
+use super::endpoints::KnownServers;
 use super::join::messages::ClusterSettings;
 use super::join::registrar::{Applicant, Registrar};
 use super::join::{self, Join};
 use super::node::{self, NodeTls};
+use super::presence::Presence;
 use super::signals::Signals;
 use super::{
     RENEWAL_RETRY, SystemClock, control_plane, controllers, host, inprocess, keyring, manifests, pid, renewal_pause,
@@ -79,6 +81,8 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
     setup.register(&client).await?;
+    let mut presence = Presence::new(client.clone(), &setup.name, setup.advertise(), Arc::new(SystemClock));
+    presence.turn().await.context("say where this server is")?;
     let mut signals = Signals::new().context("receive signals")?;
     serving.spawn(serve(server.clone(), listener, tls.source(), api.clone()));
     setup.write_kubeconfig()?;
@@ -92,6 +96,7 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     if identity.is_some() {
         tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));
     }
+    tasks.spawn(presence.run(work.clone()));
     tasks.spawn(join::revocations(client, revoked, work.clone()));
     tasks.spawn(renew(setup, tls, identity, work.clone()));
     tokio::select! {
@@ -284,13 +289,14 @@ impl Setup {
         } else {
             self.args.bind_address
         };
+        let own = Endpoint::new(&own.to_string(), self.args.https_listen_port);
         let parts = node::Parts {
             args: self.args.node.clone(),
             layout: self.layout.clone(),
             name: self.name.clone(),
             addresses: self.addresses.clone(),
             cluster: self.cluster.clone(),
-            endpoint: Endpoint::new(&own.to_string(), self.args.https_listen_port),
+            known: KnownServers::new(&self.layout, &self.name, Some(&own), None),
             disable: self.args.disable.clone(),
         };
         let running = node::run(parts, tls.clone(), drain.clone());

@@ -28,6 +28,7 @@ pub use process::run;
 
 use crate::layout::Layout;
 use crate::pki;
+use crate::wire::endpoints::KnownServers;
 
 const NAME: &str = "names";
 /// Longest path of a Unix socket: `sun_path` less its terminator.
@@ -44,8 +45,8 @@ const COMPLETE_TIMEOUT: Duration = Duration::from_secs(3);
 /// What the process is told, in a file. No secret is in it: keys are read from their own files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
-    /// The API server: `https://HOST:PORT`.
-    pub server: String,
+    /// Where it looks for the API.
+    pub known: KnownServers,
     pub server_ca_pem: String,
     /// The folder with the node's client certificate, followed when it is renewed.
     pub tls: PathBuf,
@@ -212,14 +213,15 @@ impl Kind for Names {
 
 #[cfg(test)]
 mod tests {
-    use super::{Names, Settings};
+    use super::{KnownServers, Names, Settings};
     use crate::layout::Layout;
 
     fn names(server: &str, program: &str) -> Names {
         let mut network = net::Config::new("n", "/data/agent".as_ref());
         network.program = program.into();
+        let joined = view::Endpoint::parse(server).unwrap();
         let settings = Settings {
-            server: server.to_owned(),
+            known: KnownServers::new(&Layout::new("/data"), "n", None, Some(&joined)),
             server_ca_pem: String::new(),
             tls: "/data/agent/tls".into(),
             dns: network.dns.clone().unwrap(),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use base::Chain;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use tracing::{info, warn};
-use view::{Client, Drain, Endpoint, Https, TlsConfig, View};
+use view::{Client, Drain, Https, TlsConfig, View};
 
 use super::Settings;
 use crate::pki::{Leaf, PkiError, client_config};
@@ -25,7 +25,7 @@ pub async fn run(path: &Path) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let settings: Settings = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     let drain = Drain::new();
-    let transport = Https::new(Endpoint::parse(&settings.server)?, tls(&settings)?);
+    let transport = Https::among(settings.known.endpoints(), tls(&settings)?);
     let agent = format!("evenkeel-names/{}", env!("CARGO_PKG_VERSION"));
     let client = Client::new(Arc::new(transport), &agent).with_rng(Arc::new(SystemRng));
     let view = View::start(&client, net::dns::watched(), &drain);
@@ -89,6 +89,7 @@ mod tests {
     use crate::pki::leaf::LEAF_LIFE;
     use crate::pki::{Leaf, NodeIdentity, Profile, ServerPki};
     use crate::wire::SystemClock;
+    use crate::wire::endpoints::KnownServers;
 
     #[test]
     fn a_renewed_certificate_is_used_and_a_damaged_one_is_not() {
@@ -97,7 +98,7 @@ mod tests {
         let authorities = ServerPki::load_or_make(&layout, LEAF_LIFE, now).unwrap();
         NodeIdentity::of_server(&layout, &authorities, "n", &BTreeSet::new(), now).unwrap();
         let settings = Settings {
-            server: "https://127.0.0.1:6443".to_owned(),
+            known: KnownServers::new(&layout, "n", Some(&view::Endpoint::new("127.0.0.1", 6443)), None),
             server_ca_pem: authorities.server.pem.clone(),
             tls: layout.agent_tls(),
             dns: net::Config::new("n", folder.path()).dns.unwrap(),
