@@ -70,7 +70,11 @@ impl Layout {
 
     /// The key that makes this machine itself, whatever it is called. Never copied: no bundle holds it.
     pub fn machine_key(&self) -> PathBuf {
-        self.data.join("machine/key")
+        self.machine().join("key")
+    }
+
+    pub fn machine(&self) -> PathBuf {
+        self.data.join("machine")
     }
 
     pub fn agent(&self) -> PathBuf {

@@ -35,6 +35,10 @@ pub enum Command {
     Kubeconfig(KubeconfigArgs),
     /// Tokens for machines that join
     Token(TokenArgs),
+    /// Take this machine out of its cluster
+    Leave(LeaveArgs),
+    /// The cluster's nodes
+    Node(NodeCommandArgs),
     /// The cluster's certificates
     Certificate(CertificateArgs),
     /// Container images on this machine
@@ -315,6 +319,40 @@ pub enum TokenCommand {
     List,
     /// Delete a token by its id
     Delete { id: String },
+}
+
+#[derive(Debug, Args)]
+pub struct LeaveArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// How long to wait for pods to end
+    #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = span)]
+    pub timeout: SignedDuration,
+    /// Ask no cluster: this machine was removed from one, or the cluster is gone
+    #[arg(long)]
+    pub local: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeCommandArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Take a node out of the cluster: its pods end, its machine is let in no more
+    Remove {
+        name: String,
+        /// How long to wait for pods to end
+        #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = span)]
+        timeout: SignedDuration,
+        /// Do not wait for its pods
+        #[arg(long)]
+        now: bool,
+    },
 }
 
 #[derive(Debug, Args)]

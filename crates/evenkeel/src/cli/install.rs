@@ -17,6 +17,7 @@ use crate::pki::{self, Access};
 use crate::wire;
 
 const UNIT: &str = "evenkeel.service";
+const UNITS: &str = "/etc/systemd/system";
 /// The unit's settings, beside it or where the administrator looks.
 const ENVIRONMENT: &str = "evenkeel.env";
 
@@ -121,6 +122,12 @@ pub async fn uninstall(args: UninstallArgs) -> Result<()> {
         println!("kept {}: state, keys and local volumes; remove it with --data", layout.data.display());
     }
     Ok(())
+}
+
+/// Keeps an installed unit from starting the program again on a machine that is to be left alone.
+pub fn disable() -> Result<()> {
+    let installed = Path::new("/run/systemd/system").is_dir() && Path::new(UNITS).join(UNIT).exists();
+    if installed { systemctl(&["disable", "--now", UNIT]) } else { Ok(()) }
 }
 
 /// A folder with all that is in it; of a mount point, all that is in it.

@@ -9,6 +9,7 @@ mod images;
 mod install;
 mod kubeconfig;
 mod kubectl;
+mod leave;
 mod output;
 mod restore;
 mod status;
@@ -101,6 +102,8 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Restore(args) => restore::run(args).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Token(args) => token::run(&args).await,
+        Command::Leave(args) => leave::run(args).await,
+        Command::Node(args) => leave::node(args).await,
         Command::Certificate(args) => certificate::run(&args),
         Command::Images(args) => images::run(args).await,
         Command::Ps(args) => images::ps(args).await,

@@ -215,6 +215,13 @@ impl Leaf {
             && machine == profile.machine
     }
 
+    /// Whom it names.
+    pub fn common_name(&self) -> Option<String> {
+        let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;
+        let name = certificate.subject().iter_common_name().find_map(|name| name.as_str().ok());
+        name.map(str::to_owned)
+    }
+
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use jiff::{SignedDuration, Timestamp};
@@ -24,9 +25,10 @@ const SIGNATURE_DIGITS_MAX: usize = 144;
 /// How a client certificate names its machine: a URI among its names.
 pub const MACHINE_URI: &str = "evenkeel:machine:";
 
-/// The key of this machine.
+/// The key of this machine. Cheap to clone.
+#[derive(Clone)]
 pub struct MachineKey {
-    pair: KeyPair,
+    pair: Arc<KeyPair>,
 }
 
 /// A machine as others know it: SHA-256 of its public key, in hexadecimal.
@@ -69,11 +71,11 @@ impl MachineKey {
     pub fn load_or_draw(path: &Path) -> Result<MachineKey, PkiError> {
         if let Some(text) = read(path)? {
             let content = |error: rcgen::Error| PkiError::Content { path: path.to_owned(), why: error.to_string() };
-            return Ok(MachineKey { pair: KeyPair::from_pem(&text).map_err(content)? });
+            return Ok(MachineKey { pair: Arc::new(KeyPair::from_pem(&text).map_err(content)?) });
         }
         let pair = KeyPair::generate()?;
         write(path, pair.serialize_pem().as_bytes(), Access::Secret)?;
-        Ok(MachineKey { pair })
+        Ok(MachineKey { pair: Arc::new(pair) })
     }
 
     pub fn id(&self) -> MachineId {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use view::{Client, Endpoint, Https, Transport};
 
+use super::join::messages::Leaving;
 use crate::cli::backup::Snapshot;
 use crate::layout::Layout;
 use crate::pki::{Kubeconfig, Leaf, client_config};
@@ -21,6 +22,18 @@ fn transport(config: &Kubeconfig) -> Result<Https> {
     let tls = client_config(&config.ca_pem, Some(&leaf), true)?;
     let endpoint = Endpoint::parse(&config.server)?;
     Ok(Https::new(endpoint, Arc::new(move || tls.clone())))
+}
+
+/// One step of a node's way out.
+pub async fn remove_node(layout: &Layout, node: &str, now: bool) -> Result<Leaving> {
+    let path = format!("{}?node={node}&now={now}", super::join::REMOVE_PATH);
+    let request = http::Request::post(path).body(bytes::Bytes::new()).context("a node's name")?;
+    let response =
+        transport(&Kubeconfig::load(&layout.kubeconfig())?)?.call(request).await.context("ask the server")?;
+    let code = response.status();
+    let body = view::read_body(response.into_body(), super::join::JOIN_BYTES_MAX).await.context("read the answer")?;
+    anyhow::ensure!(code.is_success(), "{}", String::from_utf8_lossy(&body));
+    Ok(serde_json::from_slice(&body)?)
 }
 
 /// A consistent snapshot from the running server.

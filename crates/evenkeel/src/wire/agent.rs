@@ -2,32 +2,29 @@
 //! that can only name this node, keeps them, and renews them with the key of its machine.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base::{Chain, Clock};
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Method, Request};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
-use serde_json::json;
 use tracing::{error, info, warn};
-use view::{Backoff, Drain, Endpoint, Https, Transport};
+use view::{Backoff, Drain, Endpoint};
 
+use super::door::{Attempt, Door};
 use super::endpoints::KnownServers;
-use super::join::messages::{ClusterSettings, JoinAnswer, JoinRequest, Signed};
-use super::join::{CA_PATH, JOIN_BYTES_MAX, JOIN_PATH};
+use super::join::JOIN_PATH;
+use super::join::messages::{ClusterSettings, JoinAnswer, JoinRequest};
 use super::node::{self, NodeTls};
 use super::signals::Signals;
 use super::{SystemClock, SystemRng, host, pid, renewal_pause};
 use crate::cli::AgentArgs;
 use crate::layout::Layout;
-use crate::pki::{self, Access, Leaf, MachineKey, NodeIdentity, TokenText, client_config, hash_of_ca};
+use crate::pki::{self, Access, Leaf, MachineKey, NodeIdentity, TokenText};
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(15) };
+/// How often it is asked whether this machine still belongs to the cluster.
+const CHECK_IN: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What joining needs, and what it gave.
@@ -68,10 +65,12 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     };
     let mut signals = Signals::new().context("receive signals")?;
     let mut running = tokio::spawn(node::run(parts, tls.clone(), drain.clone()));
+    let (machine, name, door) = (member.machine.clone(), member.name.clone(), member.door().await.ok());
     let renewing = tokio::spawn(renew(member, due, tls, drain.clone()));
     tokio::select! {
         () = signals.received() => {}
         ended = &mut running => return ended.context("the node")?,
+        refusal = refused(door, &name, &machine) => return Err(refusal),
     }
     info!("draining; pods keep running");
     drain.cancel();
@@ -89,6 +88,17 @@ fn token(args: &AgentArgs) -> Result<Option<TokenText>> {
         (None, None) => return Ok(None),
     };
     Ok(Some(TokenText::parse(&text)?))
+}
+
+/// Resolves when the cluster says that this machine does not belong to it. Its pods are left as they are.
+async fn refused(door: Option<Door>, name: &str, machine: &MachineKey) -> anyhow::Error {
+    let Some(door) = door else { return std::future::pending().await };
+    loop {
+        if let Some(refusal) = door.check_in(name, machine).await {
+            return refusal;
+        }
+        tokio::time::sleep(CHECK_IN).await;
+    }
 }
 
 /// Asks for certificates again when they are due. Connections that are open keep what they were made with.
@@ -166,9 +176,7 @@ impl Member {
     }
 
     async fn join(&self) -> Result<(NodeIdentity, ClusterSettings), Attempt> {
-        let server_ca_pem = self.trusted_ca().await?;
-        let tls = client_config(&server_ca_pem, None, false).map_err(Attempt::fatal)?;
-        let transport = Https::among(self.known.endpoints(), Arc::new(move || tls.clone()));
+        let door = self.door().await?;
         let (client_key, serving_key) = (key()?, key()?);
         let request = JoinRequest {
             node_name: self.name.clone(),
@@ -176,22 +184,9 @@ impl Member {
             client_request: csr(&client_key)?,
             serving_request: csr(&serving_key)?,
         };
-        let mut head = Request::builder().method(Method::POST).uri(JOIN_PATH).header(CONTENT_TYPE, "application/json");
-        if let Some(token) = &self.token {
-            head = head.header(AUTHORIZATION, format!("Bearer {}", token.secret));
-        }
-        let cluster = hash_of_ca(&server_ca_pem);
-        let signed = Signed::new(&request, (&cluster, JOIN_PATH), &self.machine, SystemClock.now());
-        let body = json!(signed.map_err(Attempt::fatal)?).to_string();
-        let request = head.body(Bytes::from(body)).map_err(|error| Attempt::Final(error.into()))?;
-        let (code, body) = call(&transport, request).await?;
-        if code != 200 {
-            // What a server refuses it says in a sentence for people.
-            let failure = anyhow::anyhow!("{}", String::from_utf8_lossy(&body));
-            return Err(if code < 500 { Attempt::Final(failure) } else { Attempt::Again(failure) });
-        }
-        let answer: JoinAnswer = serde_json::from_slice(&body).map_err(|error| Attempt::Final(error.into()))?;
-        self.store(server_ca_pem, &answer, &client_key, &serving_key).map_err(Attempt::Final)
+        let secret = self.token.as_ref().map(|token| token.secret.as_str());
+        let answer: JoinAnswer = door.ask(JOIN_PATH, &request, &self.machine, secret).await?;
+        self.store(door.ca_pem, &answer, &client_key, &serving_key).map_err(Attempt::Final)
     }
 
     fn store(
@@ -215,41 +210,19 @@ impl Member {
         Ok((NodeIdentity { client, serving, server_ca_pem, client_ca_pem }, answer.cluster.clone()))
     }
 
-    /// The server's authority: the one we know, or the one whose hash is in the token.
-    async fn trusted_ca(&self) -> Result<String, Attempt> {
+    /// The cluster: the one we know, or the one whose authority is in the token.
+    async fn door(&self) -> Result<Door, Attempt> {
         let kept = pki::read(&self.layout.agent_tls().join("server-ca.crt")).map_err(Attempt::fatal)?;
+        let endpoints = self.known.endpoints();
         let Some(token) = &self.token else {
             let missing = "a join token is needed: `evenkeel token create` on the server prints one";
-            return kept.ok_or_else(|| Attempt::Final(anyhow::anyhow!(missing)));
+            let ca_pem = kept.ok_or_else(|| Attempt::Final(anyhow::anyhow!(missing)))?;
+            return Ok(Door { endpoints, ca_pem });
         };
-        if let Some(kept) = kept.filter(|kept| token.trusts(kept)) {
-            return Ok(kept);
+        match kept.filter(|kept| token.trusts(kept)) {
+            Some(ca_pem) => Ok(Door { endpoints, ca_pem }),
+            None => Door::find(endpoints, token).await,
         }
-        let transport = Https::among(self.known.endpoints(), unverified().map_err(Attempt::Final)?);
-        let request = Request::get(CA_PATH).body(Bytes::new()).map_err(|error| Attempt::Final(error.into()))?;
-        let (code, body) = call(&transport, request).await?;
-        let pem = String::from_utf8_lossy(&body).into_owned();
-        if code != 200 {
-            return Err(Attempt::Again(anyhow::anyhow!("the server answered {code}")));
-        }
-        if !token.trusts(&pem) {
-            let joined = self.known.joined.as_deref().unwrap_or_default();
-            return Err(Attempt::Final(anyhow::anyhow!("{joined} is not the server that the token is for")));
-        }
-        Ok(pem)
-    }
-}
-
-/// A try that failed.
-enum Attempt {
-    /// The same again may work later.
-    Again(anyhow::Error),
-    Final(anyhow::Error),
-}
-
-impl Attempt {
-    fn fatal(error: impl Into<anyhow::Error>) -> Attempt {
-        Attempt::Final(error.into())
     }
 }
 
@@ -260,27 +233,6 @@ fn key() -> Result<KeyPair, Attempt> {
 /// A request without any name: the server decides what the certificate says.
 fn csr(key: &KeyPair) -> Result<String, Attempt> {
     CertificateParams::default().serialize_request(key).and_then(|request| request.pem()).map_err(Attempt::fatal)
-}
-
-async fn call(transport: &Https, request: Request<Bytes>) -> Result<(u16, Bytes), Attempt> {
-    let exchange = async {
-        let response = transport.call(request).await?;
-        let code = response.status().as_u16();
-        let body = view::read_body(response.into_body(), JOIN_BYTES_MAX).await?;
-        Ok::<_, anyhow::Error>((code, body))
-    };
-    match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
-        Ok(outcome) => outcome.map_err(Attempt::Again),
-        Err(_) => Err(Attempt::Again(anyhow::anyhow!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
-    }
-}
-
-/// For the one request whose answer is checked by its hash.
-fn unverified() -> Result<view::TlsConfig> {
-    let mut config = view::unverified_config()?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let config = Arc::new(config);
-    Ok(Arc::new(move || config.clone()))
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! - `/cacerts` (open): the server authority; a joining machine compares its hash with the one in its token.
 //! - `/v1-evenkeel/join` (open, authenticates itself): two certificate requests, signed by a machine that is recorded or
 //!   that brings a token; answers with certificates that can only name that node.
+//! - `/v1-evenkeel/machine` (open, likewise): whether a machine still belongs to the cluster.
+//! - `/v1-evenkeel/leave` (open, likewise): one step of a machine's way out; `/v1-evenkeel/remove?node=NAME` (authorised by
+//!   path) the same for any other node.
 //! - `/v1-evenkeel/snapshot` (authorised by path): a consistent export of the store, for `evenkeel backup`.
 
 mod judge;
@@ -10,6 +13,7 @@ pub mod messages;
 mod own;
 pub mod records;
 pub mod registrar;
+mod removal;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -29,11 +33,16 @@ use view::Client;
 pub use own::{own_token, revocations};
 
 use crate::pki::{MachineId, PkiError, Profile, ProofError, Role, ServerPki, hash_of_ca};
-use messages::{ClusterSettings, JoinAnswer, JoinRequest, Signed};
+use judge::Refusal;
+use messages::{ClusterSettings, JoinAnswer, JoinRequest, Leaving, MachineRequest, Signed};
 use registrar::{Applicant, RegisterError, Registrar};
+use removal::{Removal, RemoveError};
 
 pub const CA_PATH: &str = "/cacerts";
 pub const JOIN_PATH: &str = "/v1-evenkeel/join";
+pub const MACHINE_PATH: &str = "/v1-evenkeel/machine";
+pub const LEAVE_PATH: &str = "/v1-evenkeel/leave";
+pub const REMOVE_PATH: &str = "/v1-evenkeel/remove";
 pub const SNAPSHOT_PATH: &str = "/v1-evenkeel/snapshot";
 /// Two certificate requests and a few names.
 pub const JOIN_BYTES_MAX: usize = 64 << 10;
@@ -48,7 +57,7 @@ pub struct Join {
     pub store: store::Store,
     cluster: String,
     /// Made once the API server is there that it asks.
-    registrar: OnceLock<Registrar>,
+    inside: OnceLock<Removal>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +70,8 @@ enum JoinError {
     Starting,
     #[error(transparent)]
     Register(#[from] RegisterError),
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
     #[error("no certificate could be issued for this request")]
     Pki(#[from] PkiError),
 }
@@ -70,12 +81,17 @@ enum JoinError {
 impl Join {
     pub fn new(pki: Arc<ServerPki>, settings: ClusterSettings, clock: Arc<dyn Clock>, store: store::Store) -> Join {
         let cluster = hash_of_ca(&pki.server.pem);
-        Join { pki, settings, clock, store, cluster, registrar: OnceLock::new() }
+        Join { pki, settings, clock, store, cluster, inside: OnceLock::new() }
     }
 
-    /// Gives it the way to what the cluster knows of its machines.
-    pub fn attach(&self, client: Client) {
-        self.registrar.get_or_init(|| Registrar::new(client));
+    /// Gives it the way to what the cluster knows of its machines, and the name of this server.
+    pub fn attach(&self, client: Client, own: &str) {
+        let registrar = Registrar::new(client.clone());
+        self.inside.get_or_init(|| Removal { client, registrar, own: own.to_owned() });
+    }
+
+    fn inside(&self) -> Result<&Removal, JoinError> {
+        self.inside.get().ok_or(JoinError::Starting)
     }
 
     async fn join(&self, request: Request<Body>) -> Result<JoinAnswer, JoinError> {
@@ -96,11 +112,40 @@ impl Join {
     async fn admit(&self, signed: &Signed, wanted: &JoinRequest, secret: Option<&str>) -> Result<MachineId, JoinError> {
         let now = self.clock.now();
         let machine = signed.sender((&self.cluster, JOIN_PATH), now)?;
-        let registrar = self.registrar.get().ok_or(JoinError::Starting)?;
+        let registrar = &self.inside()?.registrar;
         let addresses = &wanted.addresses[..wanted.addresses.len().min(ADDRESSES_MAX)];
         let applicant = Applicant { node: &wanted.node_name, machine: &machine, role: Role::Agent, addresses };
         registrar.admit(applicant, secret, now).await?;
         Ok(machine)
+    }
+
+    /// The name of a machine that belongs to the cluster and asks on its own behalf.
+    async fn member(&self, request: Request<Body>, path: &str) -> Result<String, JoinError> {
+        let (signed, asked): (Signed, MachineRequest) = read(request).await?;
+        let now = self.clock.now();
+        let machine = signed.sender((&self.cluster, path), now)?;
+        let who = Applicant { node: &asked.node_name, machine: &machine, role: Role::Agent, addresses: &[] };
+        self.inside()?.registrar.knows(who, now).await?;
+        Ok(asked.node_name)
+    }
+
+    async fn leave(&self, request: Request<Body>) -> Result<Leaving, JoinError> {
+        match self.member(request, LEAVE_PATH).await {
+            Ok(node) => Ok(self.inside()?.step(&node, false, self.clock.now()).await?),
+            // The answer to the last step was lost.
+            Err(JoinError::Register(RegisterError::Refused(Refusal::Removed { .. }))) => {
+                Ok(Leaving { gone: true, waiting: Vec::new() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn remove(&self, user: &User, query: Option<&str>) -> Result<Leaving, JoinError> {
+        let words: Vec<&str> = query.unwrap_or_default().split('&').collect();
+        let node = words.iter().find_map(|word| word.strip_prefix("node="));
+        let node = node.ok_or_else(|| JoinError::Bad("which node: ?node=NAME".to_owned()))?;
+        info!(node, user = %user.name, "asked to remove a node");
+        Ok(self.inside()?.step(node, words.contains(&"now=true"), self.clock.now()).await?)
     }
 
     async fn snapshot(&self) -> Response<Body> {
@@ -126,20 +171,27 @@ impl Join {
 #[async_trait]
 impl Extension for Join {
     fn is_open(&self, path: &str) -> bool {
-        path == CA_PATH || path == JOIN_PATH
+        matches!(path, CA_PATH | JOIN_PATH | MACHINE_PATH | LEAVE_PATH)
     }
 
     fn serves(&self, path: &str) -> bool {
-        path == SNAPSHOT_PATH
+        matches!(path, SNAPSHOT_PATH | REMOVE_PATH)
     }
 
     async fn answer(&self, user: Option<User>, request: Request<Body>) -> Response<Body> {
-        match (request.method().as_str(), request.uri().path()) {
-            ("GET", CA_PATH) => text(StatusCode::OK, self.pki.server.pem.clone()),
-            ("GET", SNAPSHOT_PATH) if user.is_some() => self.snapshot().await,
-            ("POST", JOIN_PATH) => self.join(request).await.map_or_else(|error| error.answer(), |answer| json(&answer)),
-            _ => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()),
-        }
+        let answered = match (request.method().as_str(), request.uri().path()) {
+            ("GET", CA_PATH) => Ok(text(StatusCode::OK, self.pki.server.pem.clone())),
+            ("GET", SNAPSHOT_PATH) if user.is_some() => Ok(self.snapshot().await),
+            ("POST", JOIN_PATH) => self.join(request).await.map(|answer| json(&answer)),
+            ("POST", MACHINE_PATH) => self.member(request, MACHINE_PATH).await.map(|node| json(&node)),
+            ("POST", LEAVE_PATH) => self.leave(request).await.map(|leaving| json(&leaving)),
+            ("POST", REMOVE_PATH) => match &user {
+                Some(user) => self.remove(user, request.uri().query()).await.map(|leaving| json(&leaving)),
+                None => Ok(text(StatusCode::UNAUTHORIZED, "who asks?".to_owned())),
+            },
+            _ => Ok(text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned())),
+        };
+        answered.unwrap_or_else(JoinError::answer)
     }
 }
 
@@ -148,13 +200,19 @@ impl Extension for Join {
 impl JoinError {
     /// What a refused machine shows to whoever started it: one sentence.
     fn answer(self) -> Response<Body> {
-        warn!(error = %Chain(&self), "join refused");
+        warn!(error = %Chain(&self), "refused");
         let code = match &self {
             JoinError::Bad(_) | JoinError::Pki(_) | JoinError::Register(RegisterError::Name(_)) => {
                 StatusCode::BAD_REQUEST
             }
             JoinError::Proof(_) | JoinError::Register(RegisterError::Refused(_)) => StatusCode::UNAUTHORIZED,
-            JoinError::Starting | JoinError::Register(RegisterError::Records(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            JoinError::Remove(RemoveError::Unknown(_)) => StatusCode::NOT_FOUND,
+            JoinError::Starting
+            | JoinError::Register(RegisterError::Records(_))
+            // Another server can.
+            | JoinError::Remove(RemoveError::Own(_) | RemoveError::Api(_) | RemoveError::Register(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         text(code, self.to_string())
     }
@@ -258,12 +316,10 @@ mod tests {
         let (one, other) = (machine(folder.path(), "one"), machine(folder.path(), "other"));
         assert_eq!(ask(&join, "a", &one, None).await.0, 503, "it has just been started");
         // The API that it asks holds no other Secrets, so that nothing must be selected.
-        let (machines, tokens) = (FakeApi::new(), FakeApi::new());
-        join.attach(machines.client());
+        join.attach(FakeApi::new().client(), "server");
         assert_eq!(ask(&join, "a", &one, None).await.0, 401, "no token");
         assert_eq!(ask(&join, "A/../b", &one, None).await.0, 400, "no node's name");
-        drop(tokens);
-        let records = &join.registrar.get().unwrap().records;
+        let records = &join.inside().ok().unwrap().registrar.records;
         let secret = records.create(Role::Agent, None, None, "", SystemClock.now()).await.unwrap();
         assert_eq!(ask(&join, "a", &one, Some("guess")).await.0, 401, "a wrong one");
         let (code, granted) = ask(&join, "a", &one, Some(&secret)).await;

@@ -6,12 +6,14 @@ pub mod agent;
 mod apiserver;
 mod control_plane;
 pub mod controllers;
+mod door;
 mod endpoints;
 mod etcd;
 mod host;
 mod inprocess;
 mod join;
 mod kinds;
+pub mod leaving;
 mod leftovers;
 mod manifests;
 pub mod names;
@@ -36,6 +38,7 @@ use crate::layout::Layout;
 use crate::pki::{self, Access};
 
 pub use apiserver::engine;
+pub use join::messages::Leaving;
 pub use join::records::Records;
 pub use world::{SystemClock, SystemRng};
 

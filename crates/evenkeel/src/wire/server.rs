@@ -188,7 +188,7 @@ impl Setup {
         };
         let server = parts::build(&self.args, &self.layout, made)?;
         let client = inprocess::administrator(&server, "evenkeel");
-        join.attach(client.clone());
+        join.attach(client.clone(), &self.name);
         Ok(Opened { server, tls, health, revoked, client })
     }
 

@@ -26,6 +26,23 @@ pub struct JoinRequest {
     pub serving_request: String,
 }
 
+/// What a machine sends to hear whether it still belongs to the cluster, or to leave it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineRequest {
+    pub node_name: String,
+}
+
+/// How far a node is on its way out. The same request again goes on from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leaving {
+    /// Nothing of it is left in the cluster.
+    pub gone: bool,
+    /// What is waited for, a sentence each.
+    pub waiting: Vec<String>,
+}
+
 /// What it gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 use view::Client;
 
-use super::judge::{Asked, Machine, Refusal, judge};
+use super::judge::{Asked, Machine, Offered, Refusal, judge};
 use super::records::{NODE_NAME_BYTES_MAX, RecordError, Recorded, Records};
 use crate::pki::{MachineId, Role};
 
@@ -58,10 +58,28 @@ impl Registrar {
         .await
     }
 
+    /// Whether a machine has the name that it says, and nothing else.
+    pub async fn knows(&self, who: Applicant<'_>, now: Timestamp) -> Result<(), RegisterError> {
+        let known = self.records.machines().await?;
+        let machines: Vec<Machine> = known.into_iter().map(|recorded| recorded.machine).collect();
+        let asked = Asked { node: who.node, machine: who.machine, role: who.role };
+        judge(&machines, &asked, Offered::Nothing, who.addresses, now).map(drop)?;
+        Ok(())
+    }
+
     /// The machine of a server itself: it holds the authorities, so that no token is asked of it. After a restore it is
     /// another machine than the one that had its name, which does not come back.
     pub async fn register_own(&self, who: Applicant<'_>, now: Timestamp) -> Result<(), RegisterError> {
         self.record(who.node, |known| own(known, who, now)).await
+    }
+
+    /// Marks the machine of a node as removed: its certificates hold no longer, and it is not let in again.
+    pub async fn remove(&self, node: &str, now: Timestamp) -> Result<(), RegisterError> {
+        self.record(node, |known| {
+            let record = known.iter().find(|record| record.node == node && record.machine.is_some());
+            Ok(record.map(|record| record.clone().without(now)))
+        })
+        .await
     }
 
     async fn record(
@@ -135,8 +153,13 @@ mod tests {
         assert!(secret.is_ok());
         let bad = registrar.admit(Applicant { node: "A/..", ..server(&first) }, None, NOW).await;
         assert!(matches!(bad, Err(RegisterError::Name(_))));
+        registrar.knows(server(&first), NOW).await.unwrap();
+        assert!(registrar.knows(server(&second), NOW).await.is_err());
         registrar.register_own(server(&second), NOW).await.unwrap();
         let back = registrar.register_own(server(&first), NOW).await;
         assert!(matches!(back, Err(RegisterError::Refused(Refusal::Removed { .. }))), "{back:?}");
+        registrar.remove("a", NOW).await.unwrap();
+        registrar.remove("nobody", NOW).await.unwrap();
+        assert!(registrar.knows(server(&second), NOW).await.is_err());
     }
 }

@@ -1,0 +1,121 @@
+//! How a machine asks a cluster for something before, or without, a certificate: it knows the cluster by its authority,
+//! and signs what it asks with its own key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use base::Clock;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use view::{Endpoints, Https, Transport};
+
+use super::SystemClock;
+use super::join::messages::{MachineRequest, Signed};
+use super::join::{CA_PATH, MACHINE_PATH};
+use crate::pki::{MachineKey, TokenText, client_config, hash_of_ca};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a server joins with is a few keys and certificates.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// A try that failed.
+pub enum Attempt {
+    /// The same again may work later.
+    Again(anyhow::Error),
+    /// What a server refuses it says in a sentence for people.
+    Final(anyhow::Error),
+}
+
+/// A cluster as a machine at its door knows it.
+pub struct Door {
+    pub endpoints: Endpoints,
+    pub ca_pem: String,
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    pub fn fatal(error: impl Into<anyhow::Error>) -> Attempt {
+        Attempt::Final(error.into())
+    }
+}
+
+// === impl Door ===
+
+impl Door {
+    /// Finds the cluster whose authority a token names.
+    pub async fn find(endpoints: Endpoints, token: &TokenText) -> Result<Door, Attempt> {
+        let request = Request::get(CA_PATH).body(Bytes::new()).map_err(Attempt::fatal)?;
+        let asked = (endpoints)().first().map(view::Endpoint::url).unwrap_or_default();
+        let transport = Https::among(endpoints.clone(), unverified().map_err(Attempt::Final)?);
+        let (code, body) = call(&transport, request).await?;
+        let ca_pem = String::from_utf8_lossy(&body).into_owned();
+        if code != 200 {
+            return Err(Attempt::Again(anyhow::anyhow!("the server answered {code}")));
+        }
+        if !token.trusts(&ca_pem) {
+            return Err(Attempt::Final(anyhow::anyhow!("{asked} is not the server that the token is for")));
+        }
+        Ok(Door { endpoints, ca_pem })
+    }
+
+    /// Asks for something under this machine's key, with a join token where there is one.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+        key: &MachineKey,
+        secret: Option<&str>,
+    ) -> Result<T, Attempt> {
+        let cluster = hash_of_ca(&self.ca_pem);
+        let signed = Signed::new(request, (&cluster, path), key, SystemClock.now()).map_err(Attempt::fatal)?;
+        let mut head = Request::builder().method(Method::POST).uri(path).header(CONTENT_TYPE, "application/json");
+        if let Some(secret) = secret {
+            head = head.header(AUTHORIZATION, format!("Bearer {secret}"));
+        }
+        let body = serde_json::to_string(&signed).map_err(Attempt::fatal)?;
+        let request = head.body(Bytes::from(body)).map_err(Attempt::fatal)?;
+        let tls = client_config(&self.ca_pem, None, false).map_err(Attempt::fatal)?;
+        let transport = Https::among(self.endpoints.clone(), Arc::new(move || tls.clone()));
+        let (code, body) = call(&transport, request).await?;
+        if code != 200 {
+            let failure = anyhow::anyhow!("{}", String::from_utf8_lossy(&body));
+            return Err(if code < 500 { Attempt::Final(failure) } else { Attempt::Again(failure) });
+        }
+        serde_json::from_slice(&body).map_err(Attempt::fatal)
+    }
+
+    /// Why this machine does not belong to the cluster any more. None where it does, or where nobody answers.
+    pub async fn check_in(&self, node: &str, key: &MachineKey) -> Option<anyhow::Error> {
+        let request = MachineRequest { node_name: node.to_owned() };
+        match self.ask::<serde_json::Value>(MACHINE_PATH, &request, key, None).await {
+            Err(Attempt::Final(refusal)) => Some(refusal),
+            Ok(_) | Err(Attempt::Again(_)) => None,
+        }
+    }
+}
+
+async fn call(transport: &Https, request: Request<Bytes>) -> Result<(u16, Bytes), Attempt> {
+    let exchange = async {
+        let response = transport.call(request).await?;
+        let code = response.status().as_u16();
+        let body = view::read_body(response.into_body(), ANSWER_BYTES_MAX).await?;
+        Ok::<_, anyhow::Error>((code, body))
+    };
+    match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
+        Ok(outcome) => outcome.map_err(Attempt::Again),
+        Err(_) => Err(Attempt::Again(anyhow::anyhow!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+    }
+}
+
+/// For the one request whose answer is checked by its hash.
+fn unverified() -> Result<view::TlsConfig> {
+    let mut config = view::unverified_config()?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let config = Arc::new(config);
+    Ok(Arc::new(move || config.clone()))
+}
