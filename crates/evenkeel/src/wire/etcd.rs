@@ -60,7 +60,7 @@ fn config(args: &DatastoreArgs, endpoints: &str) -> Result<Config> {
             Some(Arc::new(move || config.clone()))
         }
     };
-    Ok(Config { endpoints, prefix: PREFIX.to_owned(), tls })
+    Ok(Config { endpoints, others: None, prefix: PREFIX.to_owned(), tls })
 }
 
 #[cfg(test)]

@@ -23,11 +23,16 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// certificates are used.
 pub type TlsProvider = Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>;
 
+/// Endpoints that come and go, best known now. Asked at every connection.
+pub type EndpointProvider = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// Where etcd is.
 #[derive(Clone)]
 pub struct Config {
     /// `http://host:port` or, with `tls`, `https://host:port`.
     pub endpoints: Vec<String>,
+    /// Tried after those: the members that joined since.
+    pub others: Option<EndpointProvider>,
     /// Everything of ours is below this: `/evenkeel`.
     pub prefix: String,
     pub tls: Option<TlsProvider>,
@@ -59,15 +64,25 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One channel over all endpoints: every connection goes to the first that answers, starting at the last good one.
 pub(super) fn channel(config: &Config) -> Result<Channel, ConnectError> {
-    let peers = Arc::new(peers(config)?);
+    channel_within(config, REQUEST_TIMEOUT)
+}
+
+/// As [`channel`], where a single request may take longer or shorter.
+pub(super) fn channel_within(config: &Config, timeout: Duration) -> Result<Channel, ConnectError> {
+    // What is wrong with them is told now.
+    peers(config)?;
+    let config = config.clone();
     let last_good = Arc::new(AtomicUsize::new(0));
     let connector = tower::service_fn(move |_: Uri| {
-        let (peers, last_good) = (peers.clone(), last_good.clone());
-        async move { first_that_answers(&peers, &last_good).await.map(TokioIo::new).map_err(NotConnected) }
+        let (config, last_good) = (config.clone(), last_good.clone());
+        async move {
+            let peers = peers(&config).map_err(|error| NotConnected(io::Error::other(error)))?;
+            first_that_answers(&peers, &last_good).await.map(TokioIo::new).map_err(NotConnected)
+        }
     });
     // TLS is ours, below tonic, and so is the choice of the peer: to tonic there is one plain endpoint.
     let endpoint = Endpoint::from_static("http://etcd")
-        .timeout(REQUEST_TIMEOUT)
+        .timeout(timeout)
         .http2_keep_alive_interval(PING_PERIOD)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
@@ -77,7 +92,10 @@ pub(super) fn channel(config: &Config) -> Result<Channel, ConnectError> {
 }
 
 pub(super) fn peers(config: &Config) -> Result<Vec<Peer>, ConnectError> {
-    let peers = config.endpoints.iter().map(|text| peer(text, config)).collect::<Result<Vec<Peer>, _>>()?;
+    let mut endpoints = config.endpoints.clone();
+    let others = config.others.as_ref().map(|others| others()).unwrap_or_default();
+    endpoints.extend(others.into_iter().filter(|other| !config.endpoints.contains(other)));
+    let peers = endpoints.iter().map(|text| peer(text, config)).collect::<Result<Vec<Peer>, _>>()?;
     if peers.is_empty() { Err(ConnectError::NoEndpoint) } else { Ok(peers) }
 }
 

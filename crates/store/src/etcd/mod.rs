@@ -7,6 +7,7 @@
 
 mod config;
 mod keys;
+mod members;
 mod reach;
 mod tail;
 mod wire;
@@ -23,7 +24,8 @@ use tonic::{Code, Status};
 
 use crate::engine::{CommitId, Engine, EngineError, Load, Row, Tail, TailError, WriteError};
 
-pub use config::{Config, ConnectError, TlsProvider};
+pub use config::{Config, ConnectError, EndpointProvider, TlsProvider};
+pub use members::{Alarm, AlarmKind, Member, MemberStatus, Members, MembersError};
 pub use reach::{ReachError, reach};
 
 use keys::Keys;

@@ -70,7 +70,7 @@ impl Etcd {
     pub fn connect(&self) -> Arc<dyn Engine> {
         // A dead endpoint first: the next one is used.
         let endpoints = vec!["http://127.0.0.1:1".to_owned(), self.endpoint()];
-        etcd::connect(etcd::Config { endpoints, prefix: "/evenkeel".into(), tls: None }).unwrap()
+        etcd::connect(etcd::Config { endpoints, others: None, prefix: "/evenkeel".into(), tls: None }).unwrap()
     }
 
     /// As a power cut would: no chance to say anything.
