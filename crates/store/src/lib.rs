@@ -19,6 +19,7 @@ mod splice;
 pub mod sqlite;
 mod store;
 mod tail;
+mod transfer;
 mod watch;
 
 pub use engine::{
@@ -30,6 +31,7 @@ pub use lock::{DataLock, LockError};
 pub use memory::{Gone, ListQuery, Page};
 pub use snapshot::{ExportError, ImportError, RESTORE_LEAP, Summary, import};
 pub use store::{CommitError, Committed, OpenError, ReadError, ReencryptError, Store};
+pub use transfer::{TransferError, Transferred, transfer};
 pub use watch::{Watch, WatchEvent};
 
 #[cfg(test)]

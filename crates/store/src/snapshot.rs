@@ -33,8 +33,8 @@ const PLACE_BYTES_MAX: u32 = 4096;
 /// Longest value: an object, its envelope and its seal.
 const VALUE_BYTES_MAX: u32 = (base::limits::OBJECT_BYTES_MAX + 64) as u32;
 /// One import transaction: below etcd's default limits of operations and bytes.
-const IMPORT_CHANGES_MAX: usize = 100;
-const IMPORT_BYTES_MAX: usize = 1 << 20;
+pub(crate) const IMPORT_CHANGES_MAX: usize = 100;
+pub(crate) const IMPORT_BYTES_MAX: usize = 1 << 20;
 
 /// What a snapshot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,10 +126,10 @@ pub async fn import(engine: &dyn Engine, reader: impl Read + Send) -> Result<Sum
     }
     let revision = Revision(reader.u64()?);
     engine.leap(Revision(revision.0.saturating_add(RESTORE_LEAP))).await?;
-    let mut batches = Batches { engine, count: 0 };
-    let marked = batches.commit(vec![change(marker(), Expect::Absent, Write::Put(Bytes::new()))]).await?;
+    let mut batches = Batches::new(engine);
+    let mark = Mark::set(&mut batches).await?;
     let records = copy(&mut reader, &mut batches).await?;
-    batches.commit(vec![change(marker(), Expect::At(marked), Write::Delete)]).await?;
+    mark.remove(&mut batches).await?;
     Ok(Summary { revision, records })
 }
 
@@ -155,13 +155,17 @@ async fn copy<R: Read>(reader: &mut Hashing<R>, batches: &mut Batches<'_>) -> Re
 }
 
 /// Commits of one import, with ids of their own.
-struct Batches<'a> {
+pub(crate) struct Batches<'a> {
     engine: &'a dyn Engine,
     count: u128,
 }
 
 impl Batches<'_> {
-    async fn commit(&mut self, changes: Vec<Change>) -> Result<Revision, WriteError> {
+    pub(crate) fn new(engine: &dyn Engine) -> Batches<'_> {
+        Batches { engine, count: 0 }
+    }
+
+    pub(crate) async fn commit(&mut self, changes: Vec<Change>) -> Result<Revision, WriteError> {
         if changes.is_empty() {
             return Ok(Revision::ZERO);
         }
@@ -170,7 +174,21 @@ impl Batches<'_> {
     }
 }
 
-fn change(place: Place, expect: Expect, write: Write) -> Change {
+/// Tells that an engine is being filled; it goes when all is there.
+pub(crate) struct Mark(Revision);
+
+impl Mark {
+    pub(crate) async fn set(batches: &mut Batches<'_>) -> Result<Mark, WriteError> {
+        let put = change(marker(), Expect::Absent, Write::Put(Bytes::new()));
+        Ok(Mark(batches.commit(vec![put]).await?))
+    }
+
+    pub(crate) async fn remove(self, batches: &mut Batches<'_>) -> Result<Revision, WriteError> {
+        batches.commit(vec![change(marker(), Expect::At(self.0), Write::Delete)]).await
+    }
+}
+
+pub(crate) fn change(place: Place, expect: Expect, write: Write) -> Change {
     Change { place, expect, write }
 }
 
