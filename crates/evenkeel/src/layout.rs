@@ -45,6 +45,16 @@ impl Layout {
         self.data.join("server/db/state.db")
     }
 
+    /// The managed etcd: its data, and what is known of its process and membership.
+    pub fn etcd(&self) -> PathBuf {
+        self.data.join("server/db/etcd")
+    }
+
+    /// Asks the next start to move the state into a managed etcd.
+    pub fn convert_intent(&self) -> PathBuf {
+        self.data.join("server/db/convert-to-etcd")
+    }
+
     /// What a restore has unpacked and not put in place yet.
     pub fn restoring(&self) -> PathBuf {
         self.data.join("server/restoring")

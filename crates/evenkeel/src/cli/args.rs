@@ -31,6 +31,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Restore a bundle into an empty data folder
     Restore(RestoreArgs),
+    /// Where this server's state is; move it into an etcd that more servers can join
+    Datastore(DatastoreCommandArgs),
     /// Print a kubeconfig
     Kubeconfig(KubeconfigArgs),
     /// Tokens for machines that join
@@ -183,6 +185,12 @@ pub struct ServerArgs {
     pub disable_agent: bool,
     #[command(flatten)]
     pub datastore: DatastoreArgs,
+    /// Keep the state in an etcd of this server's own, which more servers can join; what is in the data folder moves there
+    #[arg(long)]
+    pub cluster_init: bool,
+    /// Further flags of that etcd
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub etcd_arg: Vec<String>,
     /// How long certificates last, as 365d, 12h or 30m; they renew themselves at two thirds of it
     #[arg(long, default_value = "365d", value_name = "SPAN", value_parser = span)]
     pub certificate_lifetime: SignedDuration,
@@ -280,6 +288,22 @@ pub struct RestoreArgs {
     pub show: bool,
     #[command(flatten)]
     pub datastore: DatastoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DatastoreCommandArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: DatastoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DatastoreCommand {
+    /// Say where the state is
+    Show,
+    /// Move the state from its file into an etcd of this server's own: pods go on, the API is away for some seconds
+    Convert,
 }
 
 #[derive(Debug, Args)]

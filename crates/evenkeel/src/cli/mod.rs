@@ -5,6 +5,7 @@ pub mod backup;
 mod bundle;
 mod certificate;
 mod check;
+mod datastore;
 mod images;
 mod install;
 mod kubeconfig;
@@ -100,6 +101,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Agent(args) => wire::agent::run(args).await,
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(args).await,
+        Command::Datastore(args) => datastore::run(args).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Token(args) => token::run(&args).await,
         Command::Leave(args) => leave::run(args).await,

@@ -42,7 +42,7 @@ async fn end(pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Containers, sandboxes, containerd, the process of names, then what pods and the network left on the machine.
+/// Containers, sandboxes, containerd, the process of names, etcd, then what pods and the network left on the machine.
 async fn pods(layout: &Layout) -> Result<()> {
     let socket = cri_socket(layout, None);
     // Nobody to wait for.
@@ -54,6 +54,9 @@ async fn pods(layout: &Layout) -> Result<()> {
     }
     if crate::wire::names::stop(layout).await? {
         println!("stopped the process of names");
+    }
+    if crate::wire::etcd::stop(layout).await? {
+        println!("stopped etcd");
     }
     crate::wire::clean_mounts(layout)?;
     crate::wire::clean_cgroups(layout)?;

@@ -22,6 +22,8 @@ pub const LEAF_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365);
 pub enum Usage {
     Client,
     Server,
+    /// A peer among equals: it connects and is connected to.
+    Both,
 }
 
 /// What a leaf says about its holder.
@@ -90,6 +92,12 @@ impl Profile {
         Profile { machine: Some(machine.uri()), ..self }
     }
 
+    /// A member of the managed etcd: server, client and peer with one leaf.
+    pub fn etcd_member(node: &str, addresses: BTreeSet<IpAddr>) -> Profile {
+        let names = BTreeSet::from([node.to_owned(), "localhost".to_owned()]);
+        Profile { usage: Usage::Both, ..Profile::server(node, names, addresses) }
+    }
+
     #[must_use]
     pub fn lasting(self, life: SignedDuration) -> Profile {
         Profile { life, ..self }
@@ -108,6 +116,7 @@ impl Profile {
         params.extended_key_usages = match self.usage {
             Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         };
         for name in &self.names {
             params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));

@@ -22,7 +22,7 @@ pub use kubeconfig::Kubeconfig;
 pub use leaf::{Leaf, Profile, Usage, due};
 pub use machine::{Claim, MachineId, MachineKey, Proof, ProofError};
 pub use seal::{Opener, open_with, recipient, seal_to};
-pub use server::{ServerNames, ServerPki};
+pub use server::{ETCD_CA, ETCD_MEMBER, ServerNames, ServerPki};
 
 /// Something wrong with a certificate, a key or their files.
 #[derive(Debug, thiserror::Error)]

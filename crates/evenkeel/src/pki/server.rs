@@ -17,6 +17,10 @@ use crate::layout::Layout;
 /// Older signing keys stay until their tokens have expired; more than this is a mistake.
 const SIGNING_KEYS_MAX: usize = 8;
 
+/// Files of the managed etcd's authority and of this server's leaf of it, less their ending.
+pub const ETCD_CA: &str = "etcd-ca";
+pub const ETCD_MEMBER: &str = "etcd-member";
+
 /// Every name and address that a client may know the API server by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerNames {
@@ -32,6 +36,8 @@ pub struct ServerPki {
     pub client: Authority,
     /// Signs front proxies: their word about users is taken.
     pub request_header: Authority,
+    /// Signs members of the managed etcd and who may read and write it: nobody but servers.
+    pub etcd: Authority,
     /// Private keys of service-account tokens in PEM, newest first.
     pub signing_keys: Vec<String>,
     /// How long the leaves last that are issued.
@@ -72,6 +78,7 @@ impl ServerPki {
             server: Authority::load_or_make(&folder, "server-ca", now)?,
             client: Authority::load_or_make(&folder, "client-ca", now)?,
             request_header: Authority::load_or_make(&folder, "request-header-ca", now)?,
+            etcd: Authority::load_or_make(&folder, ETCD_CA, now)?,
             signing_keys: signing_keys(&folder.join("service-account"))?,
             leaf_life,
             folder,
@@ -92,6 +99,15 @@ impl ServerPki {
     pub fn kubelet_client(&self, now: Timestamp) -> Result<(Leaf, Renewal), PkiError> {
         let profile = Profile::client("kube-apiserver-kubelet-client", &["evenkeel:kubelet-clients"]);
         self.client_leaf("kubelet-client", &profile, now)
+    }
+
+    /// What this server's etcd member shows to clients and peers, and this server to every member. etcd reads the files
+    /// at every handshake.
+    pub fn etcd_member(&self, node: &str, addresses: &[IpAddr], now: Timestamp) -> Result<(Leaf, Renewal), PkiError> {
+        let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let addresses = own.into_iter().chain(addresses.iter().copied()).collect();
+        let profile = Profile::etcd_member(node, addresses).lasting(self.leaf_life);
+        Leaf::load_or_issue(&self.folder, ETCD_MEMBER, &self.etcd, &profile, now)
     }
 
     fn client_leaf(&self, name: &str, profile: &Profile, now: Timestamp) -> Result<(Leaf, Renewal), PkiError> {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use view::{Client, Endpoint, Https, Transport};
 
+use super::etcd::Datastore;
 use super::join::messages::Leaving;
 use crate::cli::backup::Snapshot;
 use crate::layout::Layout;
 use crate::pki::{Kubeconfig, Leaf, client_config};
 
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The largest snapshot that is read into memory.
 const SNAPSHOT_BYTES_MAX: usize = 8 << 30;
 
@@ -28,12 +30,29 @@ fn transport(config: &Kubeconfig) -> Result<Https> {
 pub async fn remove_node(layout: &Layout, node: &str, now: bool) -> Result<Leaving> {
     let path = format!("{}?node={node}&now={now}", super::join::REMOVE_PATH);
     let request = http::Request::post(path).body(bytes::Bytes::new()).context("a node's name")?;
-    let response =
-        transport(&Kubeconfig::load(&layout.kubeconfig())?)?.call(request).await.context("ask the server")?;
-    let code = response.status();
-    let body = view::read_body(response.into_body(), super::join::JOIN_BYTES_MAX).await.context("read the answer")?;
-    anyhow::ensure!(code.is_success(), "{}", String::from_utf8_lossy(&body));
-    Ok(serde_json::from_slice(&body)?)
+    Ok(serde_json::from_slice(&ask(layout, request).await?)?)
+}
+
+/// Where the running server's state is.
+pub async fn datastore(layout: &Layout) -> Result<Datastore> {
+    let request = http::Request::get(super::etcd::PATH).body(bytes::Bytes::new())?;
+    Ok(serde_json::from_slice(&ask(layout, request).await?)?)
+}
+
+/// Asks the running server to move its state into a managed etcd.
+pub async fn convert_datastore(layout: &Layout) -> Result<()> {
+    let request = http::Request::post(super::etcd::PATH).body(bytes::Bytes::new())?;
+    ask(layout, request).await.map(drop)
+}
+
+/// A short answer of the running server; a refusal is an error with the server's words.
+async fn ask(layout: &Layout, request: http::Request<bytes::Bytes>) -> Result<bytes::Bytes> {
+    let config = Kubeconfig::load(&layout.kubeconfig())?;
+    let response = transport(&config)?.call(request).await.context("ask the running server")?;
+    let status = response.status();
+    let body = view::read_body(response.into_body(), ANSWER_BYTES_MAX).await.context("read the answer")?;
+    anyhow::ensure!(status.is_success(), "the server answered {status}: {}", String::from_utf8_lossy(&body));
+    Ok(body)
 }
 
 /// A consistent snapshot from the running server.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apiserver::tls::Serving;
-use apiserver::{Audit, AuditConfig, Config, Deps, HealthCheck, NoTokens, Server, TlsSource, TokenKeys};
+use apiserver::{Audit, AuditConfig, Config, Deps, Extension, HealthCheck, NoTokens, Server, TlsSource, TokenKeys};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use base::{Chain, Clock, SmolStr};
@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use reconcile::Health;
 use tokio::sync::watch;
 
-use super::join::Join;
 use super::nodeproxy::Proxy;
 use super::{SystemClock, SystemRng};
 use crate::KUBERNETES_VERSION;
@@ -93,7 +92,7 @@ pub async fn engine(args: &DatastoreArgs, layout: &Layout) -> Result<Arc<dyn sto
 pub struct Parts {
     pub store: store::Store,
     pub pki: Arc<ServerPki>,
-    pub join: Arc<Join>,
+    pub extension: Arc<dyn Extension>,
     /// Machines that were removed.
     pub revoked: watch::Receiver<BTreeSet<SmolStr>>,
     pub nodes: Proxy,
@@ -126,7 +125,7 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         keys: TokenKeys::from_pems(&parts.pki.signing_keys).context("service-account keys")?,
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(parts.nodes),
-        extension: parts.join,
+        extension: parts.extension,
         checks,
         audit: Audit::start(audit).context("open the audit log")?,
         revoked: parts.revoked,

@@ -22,11 +22,14 @@ use view::{Client, Drain, Endpoint};
 
 use super::apiserver::{self as parts, Tls};
 use super::endpoints::KnownServers;
+use super::etcd::{self, DatastorePath, Managed};
+use super::extensions::Extensions;
 use super::join::messages::ClusterSettings;
 use super::join::registrar::{Applicant, Registrar};
 use super::join::{self, Join};
 use super::node::{self, NodeTls};
 use super::presence::Presence;
+use super::restart::Restart;
 use super::signals::Signals;
 use super::{
     RENEWAL_RETRY, SystemClock, control_plane, controllers, host, inprocess, keyring, manifests, pid, renewal_pause,
@@ -68,15 +71,19 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     if let Some(other) = &args.server {
         bail!("several servers as one cluster are not there yet; for a node: evenkeel agent --server {other}");
     }
+    etcd::check_flags(&args.datastore, args.cluster_init)?;
+    let restart = Restart::of_this_process().context("find this program")?;
     let layout = args.common.layout();
     let _lock = store::DataLock::acquire(&layout.server()).context("is this server running already?")?;
     ensure!(!layout.restoring().exists(), "a restore into {} did not end; run it again", layout.data.display());
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     let setup = Setup::prepare(args, layout)?;
     pid::note(&setup.layout)?;
-    let Opened { server, tls, health, revoked, client } = setup.open().await?;
+    let state = setup.state().await?;
+    let Opened { server, tls, health, revoked, client } = setup.open(&state, &restart).await?;
     let (work, api) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
+    let managed = state.etcd.map(|running| etcd::attend(running, &mut tasks, &work));
     let mut serving = JoinSet::new();
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
@@ -98,9 +105,10 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     }
     tasks.spawn(presence.run(work.clone()));
     tasks.spawn(join::revocations(client, revoked, work.clone()));
-    tasks.spawn(renew(setup, tls, identity, work.clone()));
+    tasks.spawn(renew(setup, tls, identity, managed, work.clone()));
     tokio::select! {
         () = signals.received() => {}
+        () = restart.requested() => info!("starting again"),
         _ = serving.join_next() => error!("the API server ended"),
     }
     info!("draining; pods keep running");
@@ -113,6 +121,9 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
         warn!("the drain took longer than {} s", DRAIN_TIMEOUT.as_secs());
     }
+    if restart.is_requested() {
+        return Err(restart.execute()).context("execute this program again");
+    }
     Ok(())
 }
 
@@ -121,9 +132,9 @@ async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiser
 }
 
 /// Issues again what is due, without a restart. Connections that are open keep what they were made with.
-async fn renew(setup: Setup, tls: Tls, node: Option<NodeTls>, drain: Drain) {
+async fn renew(setup: Setup, tls: Tls, node: Option<NodeTls>, etcd: Option<Managed>, drain: Drain) {
     loop {
-        let pause = match setup.renew(&tls, node.as_ref()) {
+        let pause = match setup.renew(&tls, node.as_ref(), etcd.as_ref()) {
             Ok(due) => renewal_pause(due, SystemClock.now()),
             Err(failure) => {
                 error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
@@ -166,12 +177,26 @@ impl Setup {
         Ok(Setup { args, layout, name, addresses, machine, pki, names, cluster })
     }
 
-    /// Opens the state and puts the API server together.
-    async fn open(&self) -> Result<Opened> {
+    /// Where the state is, and the etcd that holds it if that is this server's own.
+    async fn state(&self) -> Result<etcd::Opened> {
+        etcd::open(&self.args.datastore, self.args.cluster_init, self.etcd()).await
+    }
+
+    fn etcd(&self) -> etcd::Settings {
+        etcd::Settings {
+            layout: self.layout.clone(),
+            name: self.name.clone(),
+            addresses: self.addresses.clone(),
+            pki: self.pki.clone(),
+            arguments: self.args.etcd_arg.clone(),
+        }
+    }
+
+    /// Reads the state and puts the API server together.
+    async fn open(&self, state: &etcd::Opened, restart: &Restart) -> Result<Opened> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let engine = parts::engine(&self.args.datastore, &self.layout).await?;
-        let store =
-            store::Store::open(engine, keyring(&self.layout)?, clock.clone()).await.context("read the state")?;
+        let (engine, keys) = (state.engine.clone(), keyring(&self.layout)?);
+        let store = store::Store::open(engine, keys, clock.clone()).await.context("read the state")?;
         let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
         let join = Arc::new(Join::new(self.pki.clone(), self.cluster.clone(), clock, store.clone()));
         let (revoked, revocations) = watch::channel(BTreeSet::new());
@@ -179,7 +204,10 @@ impl Setup {
         let made = parts::Parts {
             store,
             pki: self.pki.clone(),
-            join: join.clone(),
+            extension: Arc::new(Extensions(vec![
+                join.clone(),
+                Arc::new(DatastorePath { settings: self.etcd(), kind: state.kind, restart: restart.clone() }),
+            ])),
             revoked: revocations,
             nodes: tls.proxy()?,
             advertise: self.advertise(),
@@ -336,8 +364,11 @@ impl Setup {
     }
 
     /// Issues what is due of everything this process shows to others; answers when the first of it is due next.
-    fn renew(&self, tls: &Tls, node: Option<&NodeTls>) -> Result<Timestamp> {
+    fn renew(&self, tls: &Tls, node: Option<&NodeTls>, etcd: Option<&Managed>) -> Result<Timestamp> {
         let mut due = tls.renew(&SystemClock)?.min(self.write_kubeconfig()?);
+        if let Some(etcd) = etcd {
+            due = due.min(etcd.renew(SystemClock.now())?);
+        }
         if let Some(node) = node {
             let identity = self.node_identity()?;
             node.renew(&identity)?;

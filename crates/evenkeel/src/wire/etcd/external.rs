@@ -10,11 +10,10 @@ use store::etcd::{Config, ReachError};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::PREFIX;
 use crate::cli::DatastoreArgs;
 use crate::pki::{Leaf, client_config};
 
-/// Everything of ours in that etcd is below this.
-const PREFIX: &str = "/evenkeel";
 /// After a power cut in the rack etcd may be up later than we are. Past this the service manager tries again.
 const APPEAR_TIMEOUT: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(1);

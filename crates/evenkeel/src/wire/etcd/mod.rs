@@ -1,0 +1,19 @@
+//! etcd as the store: one that somebody else runs, named by flags, or a member of this server's own.
+
+mod convert;
+mod external;
+mod flags;
+mod managed;
+mod member;
+mod path;
+
+pub use convert::{Datastore, EngineKind, Opened, check_flags, open};
+pub use external::connect;
+pub use managed::{Managed, Settings, attend, stop};
+pub use path::{DatastorePath, PATH};
+
+/// Everything of ours in an etcd is below this.
+const PREFIX: &str = "/evenkeel";
+
+#[cfg(test)]
+mod tests;

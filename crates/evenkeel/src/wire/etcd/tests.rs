@@ -1,0 +1,224 @@
+//! Three members on three loopback addresses, with TLS both ways: real processes, killed and removed.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use admit::{Batch, Change, Expect, Place, Write};
+use api::Key;
+use base::Clock;
+use container::child;
+use jiff::SignedDuration;
+use rustix::process::{Pid, Signal, kill_process};
+use store::etcd::{Members, MembersError};
+use store::{CommitId, Engine};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use view::Drain;
+
+use super::managed::Running;
+use super::member::Files;
+use super::member::peer_url;
+use super::{Managed, Settings, attend, stop};
+use crate::layout::Layout;
+use crate::pki::ServerPki;
+use crate::wire::SystemClock;
+
+/// Longest any level may take to be reached.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cluster's folder, with one below it per server. What runs when it is dropped is killed.
+struct Lab {
+    folder: tempfile::TempDir,
+    pki: Arc<ServerPki>,
+    tasks: JoinSet<()>,
+    drain: Drain,
+}
+
+impl Lab {
+    /// None, with a line that says so, where there is no etcd.
+    fn new() -> Option<Lab> {
+        if !Path::new("/usr/bin/etcd").exists() {
+            println!("SKIPPED: no /usr/bin/etcd on this machine (apt-get install etcd-server)");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let life = SignedDuration::from_hours(1);
+        // One authority for all, as if it had been handed over at the join.
+        let pki = ServerPki::load_or_make(&Layout::new(folder.path().join("a")), life, SystemClock.now()).unwrap();
+        Some(Lab { folder, pki: Arc::new(pki), tasks: JoinSet::new(), drain: Drain::new() })
+    }
+
+    fn layout(&self, name: &str) -> Layout {
+        Layout::new(self.folder.path().join(name))
+    }
+
+    /// Of this test process alone: the ports are the same for everybody.
+    fn address(name: &str) -> IpAddr {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let last = 1 + (name.as_bytes()[0] - b'a');
+        Ipv4Addr::new(127, 128 | high >> 1, low, last).into()
+    }
+
+    fn settings(&self, name: &str) -> Settings {
+        let layout = self.layout(name);
+        let (from, to) = (self.layout("a").server_tls(), layout.server_tls());
+        if from != to {
+            std::fs::create_dir_all(&to).unwrap();
+            for file in ["etcd-ca.crt", "etcd-ca.key"] {
+                std::fs::copy(from.join(file), to.join(file)).unwrap();
+            }
+        }
+        let life = SignedDuration::from_hours(1);
+        let pki = Arc::new(ServerPki::load_or_make(&layout, life, SystemClock.now()).unwrap());
+        assert_eq!(pki.etcd.pem, self.pki.etcd.pem);
+        let addresses = vec![Lab::address(name)];
+        Settings { layout, name: name.to_owned(), addresses, pki, arguments: Vec::new() }
+    }
+
+    fn attend(&mut self, running: Running) -> Managed {
+        attend(running, &mut self.tasks, &self.drain)
+    }
+
+    fn pid(&self, name: &str) -> Option<u32> {
+        child::running(&Files::new(&self.layout(name)).record())
+    }
+
+    fn kill(&self, name: &str) {
+        let pid = self.pid(name).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let _ = kill_process(pid.unwrap(), Signal::KILL);
+    }
+
+    /// Adds a member as an administrator would, up to its vote.
+    async fn grow(&mut self, members: &Members, name: &str) -> Managed {
+        let (_, all) = healthy(async || members.add_learner(&peer_url(Lab::address(name))).await).await;
+        let known = all.into_iter().map(|one| (one.name, one.peer_urls[0].clone())).collect::<Vec<_>>();
+        let running = Managed::join(self.settings(name), &known).await.unwrap();
+        let joined = self.attend(running);
+        let status = members.status(&joined.client_url()).await.unwrap();
+        assert!(status.learner, "{status:?}");
+        let start = Instant::now();
+        loop {
+            match members.promote(status.id).await {
+                Ok(_) => break,
+                Err(MembersError::NotCaughtUp | MembersError::Unavailable(_) | MembersError::Margin(_)) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+            assert!(start.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        joined.serves().await;
+        joined
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in ["a", "b", "c"].into_iter().filter(|name| self.pid(name).is_some()) {
+            self.kill(name);
+        }
+    }
+}
+
+/// etcd changes its members only when all have been connected for some seconds.
+async fn healthy<T>(change: impl AsyncFn() -> Result<T, MembersError>) -> T {
+    let start = Instant::now();
+    loop {
+        match change().await {
+            Ok(done) => return done,
+            Err(MembersError::Margin(_)) if start.elapsed() < PATIENCE => {}
+            Err(error) => panic!("{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn write(engine: &Arc<dyn Engine>, number: u128) {
+    let start = Instant::now();
+    let place = Place { storage: "things".into(), key: Key::new("", &number.to_string()) };
+    loop {
+        let change = Change { place: place.clone(), expect: Expect::Absent, write: Write::Put(b"x".as_slice().into()) };
+        match engine.commit(CommitId(number), Batch { changes: vec![change] }).await {
+            // An answer that was lost.
+            Ok(_) | Err(store::WriteError::Conflict { .. }) => return,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_join_fail_and_leave_under_writes() {
+    let Some(mut lab) = Lab::new() else { return };
+    let running = Managed::init(lab.settings("a")).await.unwrap();
+    assert!(Managed::found(&lab.layout("a")));
+    let first = lab.attend(running);
+    let engine = store::etcd::connect(first.config()).unwrap();
+    write(&engine, 1).await;
+    let members = first.members().unwrap();
+    let second = lab.grow(&members, "b").await;
+    let third = lab.grow(&members, "c").await;
+    let list = members.list().await.unwrap();
+    assert_eq!(
+        list.iter().map(|one| (one.name.as_str(), one.learner)).collect::<Vec<_>>(),
+        [("a", false), ("b", false), ("c", false)]
+    );
+    first.note_others(list.iter().flat_map(|one| one.client_urls.clone()).collect()).unwrap();
+    assert!(matches!(members.promote(list[1].id).await, Err(MembersError::Refused(_))), "it votes already");
+    assert!(matches!(members.remove(7).await, Err(MembersError::NotFound)));
+    // The leader dies: another one leads, and the dead one comes back.
+    let leader = members.status(&first.own_url()).await.unwrap().leader;
+    let (name, id) = list.iter().find(|one| one.id == leader).map(|one| (one.name.clone(), one.id)).unwrap();
+    let before = lab.pid(&name);
+    lab.kill(&name);
+    write(&engine, 2).await;
+    let start = Instant::now();
+    while lab.pid(&name).is_none_or(|now| Some(now) == before) {
+        assert!(start.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for managed in [&first, &second, &third] {
+        managed.serves().await;
+        members.defragment(&managed.client_url()).await.unwrap();
+    }
+    // Leading is handed over.
+    let now = members.status(&second.client_url()).await.unwrap().leader;
+    let leading = list.iter().find(|one| one.id == now).unwrap();
+    let target = list.iter().find(|one| one.id != now).unwrap();
+    members.move_leader(&leading.client_urls[0], target.id).await.unwrap();
+    assert_eq!(members.status(&target.client_urls[0]).await.unwrap().leader, target.id);
+    assert_eq!(members.alarms().await.unwrap(), []);
+    let gone = if name == "a" { list[2].id } else { id };
+    assert_eq!(healthy(async || members.remove(gone).await).await.len(), 2);
+    write(&engine, 3).await;
+    lab.drain.cancel();
+    while lab.tasks.join_next().await.is_some() {}
+    for name in ["a", "b", "c"] {
+        stop(&lab.layout(name)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_adopted_and_found_again() {
+    let Some(lab) = Lab::new() else { return };
+    let mut settings = lab.settings("a");
+    // Beside the other test.
+    settings.addresses = vec![Lab::address("d")];
+    let running = Managed::init(settings.clone()).await.unwrap();
+    let pid = lab.pid("a").unwrap();
+    drop(running);
+    let (managed, _child) = Managed::resume(settings.clone()).await.unwrap();
+    assert_eq!(lab.pid("a"), Some(pid), "it was started anew");
+    assert!(Managed::init(settings.clone()).await.is_err(), "there is one already");
+    // A renewed certificate is taken without a restart.
+    let certificate = settings.layout.server_tls().join("etcd-member.crt");
+    let old = std::fs::read_to_string(&certificate).unwrap();
+    std::fs::remove_file(&certificate).unwrap();
+    managed.renew(SystemClock.now()).unwrap();
+    assert_ne!(std::fs::read_to_string(&certificate).unwrap(), old);
+    store::etcd::reach(&managed.config()).await.unwrap();
+    assert_eq!(lab.pid("a"), Some(pid));
+    assert!(stop(&settings.layout).await.unwrap());
+    assert_eq!(lab.pid("a"), None);
+}
