@@ -9,6 +9,7 @@ mod host;
 mod images;
 mod lanes;
 mod process;
+mod sim;
 mod tidy;
 mod tools;
 mod wait;
@@ -62,6 +63,15 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Simulate the control plane of three servers from seeds, in virtual time
+    Sim {
+        /// How many seeds
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+        /// The first of them
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+    },
     /// Fetch kubectl, helm and the Python client into target/tools
     Tools,
 }
@@ -85,6 +95,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { lanes } => lanes::test(&lanes),
         Command::Bench { .. } => bench::bench(),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
+        Command::Sim { seeds, from } => sim::run(seeds, from),
         Command::Demo => demo::run(),
         Command::Down => down::run(),
         Command::Images => images::build().map(|folder| println!("{}", folder.display())),

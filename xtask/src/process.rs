@@ -14,11 +14,14 @@ pub fn workspace_root() -> PathBuf {
 
 /// Runs a program to its end with inherited output; its failure is an error.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> anyhow::Result<()> {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    let status = command.status().with_context(|| format!("start {}", line_of(&command)))?;
+    succeed(Command::new(program).args(arguments))
+}
+
+/// Runs a command to its end with inherited output; its failure is an error.
+pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("start {}", line_of(command)))?;
     if !status.success() {
-        bail!("{} ended with {status}", line_of(&command));
+        bail!("{} ended with {status}", line_of(command));
     }
     Ok(())
 }

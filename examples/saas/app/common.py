@@ -13,7 +13,9 @@ def connect():
         try:
             connection = psycopg2.connect(
                 host=os.environ["DB_HOST"], user=os.environ["DB_USER"], password=os.environ["DB_PASSWORD"],
-                dbname=os.environ["DB_NAME"], connect_timeout=3)
+                dbname=os.environ["DB_NAME"], connect_timeout=3,
+                # Of several the one that takes writes.
+                target_session_attrs="read-write")
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("select pg_advisory_lock(1)")
