@@ -185,10 +185,11 @@ impl Hash for Quantity {
 impl fmt::Display for Quantity {
     /// The canonical form: no fraction, the largest suffix that keeps the number whole.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let below_one_ki = self.nanos.abs() < 1024 * NANO;
+        // A fraction, and what is below the first binary suffix, print in decimal: nothing is rounded away.
+        let binary = self.nanos % NANO == 0 && 1024 * NANO <= self.nanos.abs();
         match self.notation {
-            Notation::BinarySi if !below_one_ki => {
-                let mut value = divide_up(self.nanos, NANO);
+            Notation::BinarySi if binary => {
+                let mut value = self.nanos / NANO;
                 let mut suffix = "";
                 for (next, _) in BINARY_SUFFIXES {
                     if value % 1024 != 0 {
@@ -304,7 +305,8 @@ mod tests {
             ("1500m", "1500m"),
             ("1024Mi", "1Gi"),
             ("1.5Gi", "1536Mi"),
-            ("1.1Gi", "1181116007"),
+            ("1.1Gi", "1181116006400m"),
+            ("1.2Gi", "1288490188800m"),
             ("100Ki", "100Ki"),
             ("0.5Ki", "512"),
             ("1e3", "1e3"),
