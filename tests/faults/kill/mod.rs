@@ -1,7 +1,10 @@
 //! `kill -9` of the server at seeded moments under 200 writes a second, with watchers that live through all of it.
+//!
+//! The schedule offers 200 writes a second whether they are answered or not. A kill comes at its seeded moment, but not
+//! before the last half second had 90 % of its share acknowledged: so each kill is under the full load, whatever else
+//! the machine does. A server that stalls, or is too slow for the schedule, never gets there and fails the case.
 
 mod record;
-mod spare;
 mod watcher;
 mod writers;
 
@@ -10,26 +13,22 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use e2e::{Cluster, Endpoint, Tool, pause};
+use e2e::{Cluster, Endpoint, Tool, eventually, pause};
 
 use crate::{Shared, seed};
 use record::Record;
-use spare::Spare;
 use watcher::Watcher;
 use writers::Pace;
 
 const PATH: &str = "/api/v1/namespaces/kill/configmaps";
 /// 200 writes a second: the time between two turns of the schedule, whoever's they are.
 const PERIOD: Duration = Duration::from_millis(5);
-/// What the schedule must reach while the server is up, on a machine that can.
-const RATE_MIN: f64 = 0.9 * 200.0;
-/// A machine that does this many a second when nobody waits between turns can keep the schedule...
-const CAPACITY_MIN: f64 = 2.0 * 200.0;
-/// ...unless others keep it busy: it has this part of its time to spare.
-const SPARE_MIN: f64 = 0.2;
-/// What is asked of any machine: a load it is.
-const RATE_ANYWHERE_MIN: f64 = 50.0;
-const CAPACITY_SPAN: Duration = Duration::from_secs(2);
+/// The load under which a kill counts: this many acknowledgements...
+const ACKNOWLEDGED_MIN: usize = 90;
+/// ...in this span, 90 % of what is due in it.
+const LOAD_SPAN: Duration = Duration::from_millis(500);
+/// How long a server may take to reach that, also on a machine that others keep busy.
+const LOAD_BOUND: Duration = Duration::from_secs(20);
 /// Enough that the schedule is kept while each waits for its acknowledgement.
 const WRITERS: usize = 12;
 const WATCHERS: usize = 3;
@@ -73,33 +72,26 @@ pub fn loses_nothing(shared: &Shared) -> anyhow::Result<()> {
     kubectl.ok("delete namespace kill --timeout=90s").map(drop)
 }
 
-/// Kills, restarts and judges; then judges the load itself.
+/// Kills under the full load, restarts and judges.
 fn rounds(cluster: &mut Cluster, kills: u64, endpoint: &Endpoint, record: &Record, pace: &Pace) -> anyhow::Result<()> {
-    pace.open(Duration::ZERO);
-    pause(CAPACITY_SPAN);
-    pace.close();
-    let capacity = pace.rate();
-    pace.forget();
-    let (mut moment, mut spare) = (seed(), Spare::default());
+    let mut moment = seed();
     for round in 1..=kills {
         moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         pace.open(PERIOD);
-        spare.measure(|| pause(Duration::from_millis(MOMENT_MIN_MS + (moment >> 33) % MOMENT_SPREAD_MS)))?;
+        pause(Duration::from_millis(MOMENT_MIN_MS + (moment >> 33) % MOMENT_SPREAD_MS));
+        eventually("the server keeps up with 200 writes a second", LOAD_BOUND, || {
+            let acknowledged = pace.acknowledged_within(LOAD_SPAN);
+            ensure!(acknowledged >= ACKNOWLEDGED_MIN, "{acknowledged} acknowledgements in {LOAD_SPAN:?}");
+            Ok(())
+        })
+        .with_context(|| format!("before kill {round}"))?;
         pace.end();
         cluster.kill_server()?;
         pace.close();
         cluster.start_server()?;
         record.judge(endpoint).with_context(|| format!("after kill {round}"))?;
     }
-    let (rate, spare) = (pace.rate(), spare.part());
-    println!(
-        "{rate:.0} writes a second while the server was up, with {:.0} % of the processors to spare; {capacity:.0} \
-         without waiting for turns",
-        spare * 100.0
-    );
-    let can = capacity >= CAPACITY_MIN && spare >= SPARE_MIN;
-    let wanted = if can { RATE_MIN } else { RATE_ANYWHERE_MIN };
-    ensure!(rate >= wanted, "{rate:.0} writes a second are less than {wanted:.0}");
+    println!("{:.0} writes a second while the server was up", pace.rate());
     Ok(())
 }
 

@@ -14,11 +14,16 @@ use super::record::{Change, Record, Wish};
 /// How often a writer without work or without a server looks again.
 const IDLE: Duration = Duration::from_millis(5);
 
+/// Acknowledgements whose moments are remembered.
+const RECENT_MAX: usize = 256;
+
 /// The schedule: turns are due at a steady rate while a window is open, whether the one before was answered or not.
 #[derive(Default)]
 pub struct Pace {
     window: RwLock<Option<Window>>,
     acknowledged: AtomicU64,
+    /// When the newest acknowledgements came, [`RECENT_MAX`] at most, oldest first.
+    recent: Mutex<VecDeque<Instant>>,
     /// Windows closed so far. A connection of an earlier one is to a server that was killed.
     closed: AtomicU64,
     /// How long windows were open before their server was killed.
@@ -37,6 +42,7 @@ struct Window {
 impl Pace {
     pub fn open(&self, period: Duration) {
         let window = Window { opened: Instant::now(), period, turns: AtomicU32::new(0), ended: AtomicBool::new(false) };
+        self.recent.lock().expect("no holder of this lock panics").clear();
         *self.window.write().expect("no holder of this lock panics") = Some(window);
     }
 
@@ -62,10 +68,19 @@ impl Pace {
         self.acknowledged.load(Ordering::Relaxed) as f64 / up.max(f64::MIN_POSITIVE)
     }
 
-    /// Counts anew.
-    pub fn forget(&self) {
-        *self.up.lock().expect("no holder of this lock panics") = Duration::ZERO;
-        self.acknowledged.store(0, Ordering::Relaxed);
+    /// Acknowledgements of this last span, [`RECENT_MAX`] at most.
+    pub fn acknowledged_within(&self, span: Duration) -> usize {
+        let recent = self.recent.lock().expect("no holder of this lock panics");
+        recent.iter().rev().take_while(|at| at.elapsed() <= span).count()
+    }
+
+    fn acknowledge(&self) {
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        let mut recent = self.recent.lock().expect("no holder of this lock panics");
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(Instant::now());
     }
 
     /// Performs the next turn when it is due. False without an open window.
@@ -75,7 +90,7 @@ impl Pace {
         let due = window.opened + window.period * window.turns.fetch_add(1, Ordering::Relaxed);
         pause(due.saturating_duration_since(Instant::now()));
         if write() && !window.ended.load(Ordering::Relaxed) {
-            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            self.acknowledge();
         }
         true
     }
