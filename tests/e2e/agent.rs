@@ -37,6 +37,9 @@ spec:
   ports: [{port: 80, targetPort: 8080}]
 "#;
 
+/// What a node imports at its start.
+const IMAGES: [&str; 5] = ["busybox:1", "pause:1", "postgres:15", "prometheus:2", "saas-app:1"];
+
 pub fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     let agent = Agent::join(cluster, 20 + cluster.number())?;
     let kubectl = cluster.kubectl();
@@ -63,6 +66,13 @@ pub fn joins(cluster: &Cluster) -> anyhow::Result<()> {
 /// A node that nobody hears of is called unknown, its pods go on, and it is ready soon after it speaks again.
 fn falls_silent(kubectl: &Tool, agent: &Agent) -> anyhow::Result<()> {
     let there = &agent.host.name;
+    // A report that is due anyway, with images imported since the last one, would hide that silence asks for one.
+    eventually("the node tells of every image", Duration::from_secs(60), || {
+        let told = kubectl.ok(&format!("get node {there} -o jsonpath={{.status.images[*].names[*]}}"))?;
+        let missing = IMAGES.iter().find(|image| !told.contains(**image));
+        ensure!(missing.is_none(), "{missing:?} is not among {told}");
+        Ok(())
+    })?;
     agent.signal("STOP")?;
     kubectl.ok(&format!("wait node/{there} --for=condition=Ready=Unknown --timeout=120s"))?;
     agent.signal("CONT")?;
