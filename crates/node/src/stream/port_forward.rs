@@ -65,7 +65,8 @@ where
 {
     let ports = &ports[..ports.len().min(PORTS_MAX)];
     let mut channels = Channels::start(io, ports.len() * 2).await;
-    let mut copies = JoinSet::new();
+    // A client of this protocol cannot end its half: the pod's end of every connection is the end of it all.
+    let (mut from_pod, mut to_pod) = (JoinSet::new(), JoinSet::new());
     for (index, port) in ports.iter().enumerate() {
         let number = |kind: usize| u8::try_from(index * 2 + kind).expect("ports are few");
         for (kind, word) in [(1, "error"), (0, "data")] {
@@ -79,10 +80,10 @@ where
             if kind == 0
                 && let Some(input) = channels.inputs[index * 2].take()
             {
-                copies.spawn(copy(input, far.output));
+                to_pod.spawn(copy(input, far.output));
             }
             let (channel, out, mut input) = (number(kind), channels.out.clone(), far.input);
-            copies.spawn(async move {
+            from_pod.spawn(async move {
                 while let Some(bytes) = input.recv().await {
                     if out.send((channel, bytes)).await.is_err() {
                         return;
@@ -93,9 +94,10 @@ where
     }
     tokio::select! {
         () = channels.closed.cancelled() => {}
-        () = async { while copies.join_next().await.is_some() {} } => {}
+        () = async { while from_pod.join_next().await.is_some() {} } => {}
     }
-    copies.shutdown().await;
+    from_pod.shutdown().await;
+    to_pod.shutdown().await;
     runtime.closed().cancel();
     channels.close().await;
     Ok(())
