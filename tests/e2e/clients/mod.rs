@@ -2,6 +2,7 @@
 
 mod python;
 mod rust;
+mod streams;
 
 use anyhow::Context;
 use e2e::{Case, Cluster};

@@ -1,4 +1,4 @@
-//! The `kube` crate's client: its discovery, its dynamic objects, its watch, its subresources.
+//! The `kube` crate's client: its discovery, its dynamic objects, its watch, its subresources, a pod's streams.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use kube::discovery::{ApiCapabilities, Discovery, Scope};
 use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 
-use super::stage;
+use super::{stage, streams};
 
 const NAMESPACE: &str = "client-rust";
 /// Numbers of this walk's objects.
@@ -32,7 +32,9 @@ pub fn walk(cluster: &Cluster) -> anyhow::Result<()> {
 
 async fn every_kind(cluster: &Cluster) -> anyhow::Result<()> {
     let file = Kubeconfig::read_from(cluster.kubeconfig())?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    // A refusal is an answer to judge here, not a reason to ask again.
+    config.default_retry = false;
     let client = Client::try_from(config)?;
     let found = Discovery::new(client.clone()).run().await.context("discovery, group by group")?;
     let aggregated = Discovery::new(client.clone()).run_aggregated().await.context("aggregated discovery")?;
@@ -52,7 +54,7 @@ async fn every_kind(cluster: &Cluster) -> anyhow::Result<()> {
     }
     println!("{cells} cells held over {} resources", kinds.len());
     ensure!(failures.is_empty(), "{} of the walks failed:\n{}", failures.len(), failures.join("\n"));
-    Ok(())
+    streams::walk(&client, NAMESPACE).await.context("a pod's streams")
 }
 
 fn kinds(discovery: &Discovery) -> Vec<(ApiResource, ApiCapabilities)> {
