@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1 as core;
 use super::event::{PodEffect, event};
 use super::fsm::{Life, Outcome, Pod, Sandbox, Stop};
 use super::resize::{self, Resizing};
-use super::slot::{Exit, Role, Slot, SlotState};
+use super::slot::{Exit, Role, Run, Slot, SlotState};
 use crate::limits;
 
 /// Exit code given to a container whose real one nobody can tell any more (`ContainerStatusUnknown`).
@@ -147,19 +147,12 @@ fn resize_runs(life: &mut Life, at: Timestamp, out: &mut Vec<PodEffect>) {
         if changes.is_empty() || waits {
             continue;
         }
-        let (name, id) = (slot.name.clone(), run.id.clone());
         if resize::needs_restart(container, &changes) {
-            let message = format!("Container {name} resize requires restart");
-            out.push(PodEffect::Event {
-                warning: false,
-                reason: "Killing".into(),
-                message,
-                container: Some(name.clone()),
-            });
-            out.push(PodEffect::Stop { name, id, grace_seconds, pre_stop: true });
-            slot.state = SlotState::Stopping(run.clone());
+            let message = format!("Container {} resize requires restart", slot.name);
+            slot.state = kill(&slot.name, run, message, grace_seconds, out);
             slot.start_again = true;
         } else {
+            let (name, id) = (slot.name.clone(), run.id.clone());
             run.resizing = Resizing::Working;
             out.push(PodEffect::Resize { name, id, resources: container.resources.clone().unwrap_or_default() });
         }
@@ -272,16 +265,8 @@ pub fn stop(mut life: Life, sandbox: Option<Sandbox>, stop: Stop, at: Timestamp,
 fn stop_slot(slot: &mut Slot, grace_seconds: i64, out: &mut Vec<PodEffect>) {
     match &slot.state {
         SlotState::Running(run) => {
-            let (name, id) = (slot.name.clone(), run.id.clone());
-            let message = format!("Stopping container {name}");
-            out.push(PodEffect::Event {
-                warning: false,
-                reason: "Killing".into(),
-                message,
-                container: Some(name.clone()),
-            });
-            out.push(PodEffect::Stop { name, id, grace_seconds, pre_stop: true });
-            slot.state = SlotState::Stopping(run.clone());
+            let message = format!("Stopping container {}", slot.name);
+            slot.state = kill(&slot.name, run, message, grace_seconds, out);
         }
         SlotState::Starting { reason, .. } if reason != "Cancelled" => {
             out.push(PodEffect::CancelStart { name: slot.name.clone() });
@@ -289,6 +274,15 @@ fn stop_slot(slot: &mut Slot, grace_seconds: i64, out: &mut Vec<PodEffect>) {
         }
         SlotState::Starting { .. } | SlotState::Waiting { .. } | SlotState::Stopping(_) | SlotState::Exited(_) => {}
     }
+}
+
+/// Tells a container that runs to stop, and people why. Returns the state that it has from then on.
+fn kill(name: &str, run: &Run, message: String, grace_seconds: i64, out: &mut Vec<PodEffect>) -> SlotState {
+    let name = name.to_owned();
+    let container = Some(name.clone());
+    out.push(PodEffect::Event { warning: false, reason: "Killing".into(), message, container });
+    out.push(PodEffect::Stop { name, id: run.id.clone(), grace_seconds, pre_stop: true });
+    SlotState::Stopping(run.clone())
 }
 
 /// Tells containers that are stopping that their time got shorter.
