@@ -8,10 +8,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
-use super::event::{PodEffect, PodEvent, StartFailure, What, event};
+use super::event::{PodEffect, PodEvent, What, event};
 use super::order;
 use super::resize::{Pending, Resizing};
-use super::slot::{Exit, Role, Run, Slot, SlotState, retry_delay};
+use super::slot::{Role, Run, Slot, SlotState, retry_delay};
 use crate::limits;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -455,40 +455,6 @@ impl Pod {
             Pod::Active(..) | Pod::Stopping(..) | Pod::Over(_) | Pod::Gone => {}
         }
         self
-    }
-}
-
-impl Slot {
-    fn on_started(&mut self, attempt: u32, run: Run) {
-        self.restarts = attempt;
-        self.next_attempt = attempt + 1;
-        self.failures = 0;
-        self.start_again = false;
-        self.state = SlotState::Running(run);
-    }
-
-    fn on_start_failed(&mut self, attempt: u32, created: bool, failure: StartFailure, at: Timestamp) {
-        if !matches!(self.state, SlotState::Starting { .. }) {
-            return;
-        }
-        if created {
-            self.next_attempt = attempt + 1;
-            self.restarts = attempt;
-        }
-        if let Some(exit) = failure.exit {
-            self.state = SlotState::Exited(exit);
-            return;
-        }
-        let retry_at = failure.retry_at.unwrap_or_else(|| at + retry_delay(self.failures + 1));
-        self.failures += 1;
-        let StartFailure { reason, message, .. } = failure;
-        self.state = SlotState::Waiting { reason, message, retry_at: Some(retry_at) };
-    }
-
-    fn on_exited(&mut self, exit: Exit) {
-        if self.run().is_some_and(|run| run.id == exit.id) {
-            self.state = SlotState::Exited(exit);
-        }
     }
 }
 

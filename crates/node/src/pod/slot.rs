@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
+use super::event::StartFailure;
 use super::resize::Resizing;
 use crate::limits;
 
@@ -139,6 +140,43 @@ impl Slot {
     /// The last exit known, of the present or an earlier run.
     pub fn latest_exit(&self) -> Option<&Exit> {
         self.exit().or(self.last.as_ref())
+    }
+
+    // === what happened to it ===
+
+    /// It runs.
+    pub fn on_started(&mut self, attempt: u32, run: Run) {
+        self.restarts = attempt;
+        self.next_attempt = attempt + 1;
+        self.failures = 0;
+        self.start_again = false;
+        self.state = SlotState::Running(run);
+    }
+
+    /// A start came to nothing, or to a container that ended at once.
+    pub fn on_start_failed(&mut self, attempt: u32, created: bool, failure: StartFailure, at: Timestamp) {
+        if !matches!(self.state, SlotState::Starting { .. }) {
+            return;
+        }
+        if created {
+            self.next_attempt = attempt + 1;
+            self.restarts = attempt;
+        }
+        if let Some(exit) = failure.exit {
+            self.state = SlotState::Exited(exit);
+            return;
+        }
+        let retry_at = failure.retry_at.unwrap_or_else(|| at + retry_delay(self.failures + 1));
+        self.failures += 1;
+        let StartFailure { reason, message, .. } = failure;
+        self.state = SlotState::Waiting { reason, message, retry_at: Some(retry_at) };
+    }
+
+    /// The run that ended is this one's, or the news is late.
+    pub fn on_exited(&mut self, exit: Exit) {
+        if self.run().is_some_and(|run| run.id == exit.id) {
+            self.state = SlotState::Exited(exit);
+        }
     }
 }
 
