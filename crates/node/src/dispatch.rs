@@ -19,7 +19,8 @@ use crate::limits;
 use crate::pod::Outcome;
 use crate::pod::fsm::phase_is_final;
 use crate::pod::resize;
-use crate::pod::worker::{Command, PodView, Worker};
+use crate::pod::view::PodView;
+use crate::pod::worker::{Command, Worker};
 use crate::pods::{Handle, Pods};
 use crate::register::nodes;
 

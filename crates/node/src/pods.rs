@@ -7,7 +7,8 @@ use base::SmolStr;
 use tokio::sync::{mpsc, watch};
 
 use crate::pod::Outcome;
-use crate::pod::worker::{Command, PodView};
+use crate::pod::view::PodView;
+use crate::pod::worker::Command;
 
 /// The workers by pod uid; others look at pods only through it.
 #[derive(Clone, Default)]

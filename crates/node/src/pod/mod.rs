@@ -13,6 +13,7 @@ pub mod resize;
 pub mod slot;
 pub mod start;
 pub mod status;
+pub mod view;
 pub mod worker;
 
 pub use event::{PodEffect, PodEvent, What};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Tree;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -18,6 +17,7 @@ use super::record::Record;
 use super::resize::Pending;
 use super::slot::{SlotState, retry_delay};
 use super::start::Start;
+use super::view::PodView;
 use super::{adopt, status};
 use crate::context::Context;
 use crate::limits;
@@ -45,33 +45,6 @@ pub enum Command {
 pub struct Seen {
     pub ready_sandboxes: BTreeSet<String>,
     pub running: BTreeSet<String>,
-}
-
-/// What others may see of a pod.
-#[derive(Clone, Debug, Default)]
-pub struct PodView {
-    pub pod: Arc<core::Pod>,
-    pub status: Tree,
-    pub sandbox: Option<String>,
-    pub containers: BTreeMap<String, ContainerView>,
-    /// It is on its way to its end.
-    pub ending: bool,
-    /// Nothing of it runs any more.
-    pub over: bool,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ContainerView {
-    /// Of the container that runs; empty when none does.
-    pub id: String,
-    /// Number of the newest container; its log is `ATTEMPT.log`.
-    pub attempt: u32,
-    /// A container of that number exists or existed.
-    pub created: bool,
-    /// Why there is none, for the log reader's message.
-    pub waiting: String,
-    /// When what runs was started.
-    pub since: Option<Timestamp>,
 }
 
 pub struct Worker {
@@ -484,26 +457,9 @@ impl Worker {
     }
 
     fn publish(&self, status: &Tree) {
-        let Some(life) = self.state.life() else { return };
-        let containers = life.slots.iter().map(|slot| {
-            let waiting = match &slot.state {
-                SlotState::Waiting { reason, .. } | SlotState::Starting { reason, .. } => reason.clone(),
-                SlotState::Running(_) | SlotState::Stopping(_) | SlotState::Exited(_) => String::new(),
-            };
-            let id = slot.run().map(|run| run.id.clone()).unwrap_or_default();
-            let created = slot.run().is_some() || slot.latest_exit().is_some();
-            let since = slot.run().and_then(|run| run.since);
-            (slot.name.clone(), ContainerView { id, attempt: slot.restarts, created, waiting, since })
-        });
-        let view = PodView {
-            pod: life.pod.clone(),
-            status: status.clone(),
-            sandbox: self.state.sandbox().map(|sandbox| sandbox.id.clone()),
-            containers: containers.collect(),
-            ending: matches!(self.state, Pod::Stopping(..) | Pod::Clearing(_) | Pod::Over(_) | Pod::Gone),
-            over: matches!(self.state, Pod::Over(_)),
-        };
-        self.view.send_replace(Arc::new(view));
+        if let Some(view) = PodView::of(&self.state, status) {
+            self.view.send_replace(Arc::new(view));
+        }
     }
 
     fn report(&mut self, status: &Tree) {

@@ -7,7 +7,7 @@ use super::reply::{Body, status, stream};
 use super::route::Of;
 use super::{Found, Server};
 use crate::logs::{self, Options};
-use crate::pod::worker::ContainerView;
+use crate::pod::view::ContainerView;
 use crate::spec::names::PodName;
 
 /// Chunks that wait for a client.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::Server;
 use super::reply::{self, Body, with_type};
 use crate::machine;
-use crate::pod::worker::PodView;
+use crate::pod::view::PodView;
 use crate::runtime::{ContainerStats, labels};
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

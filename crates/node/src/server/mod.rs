@@ -150,7 +150,7 @@ fn verb(method: &Method) -> &'static str {
 
 /// The pod and container of a request, found.
 struct Found {
-    pub view: Arc<crate::pod::worker::PodView>,
+    pub view: Arc<crate::pod::view::PodView>,
     pub container: String,
 }
 
