@@ -35,6 +35,8 @@ pub use transfer::{TransferError, Transferred, transfer};
 pub use watch::{Watch, WatchEvent};
 
 #[cfg(test)]
+mod faulty;
+#[cfg(test)]
 #[path = "../tests/contract/lab.rs"]
 mod lab;
 #[cfg(test)]
