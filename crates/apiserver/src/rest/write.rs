@@ -16,6 +16,7 @@ use crate::codec;
 use crate::context::{Routed, no_such_resource};
 use crate::media::{Accept, Encoding, PatchBody};
 use crate::query::WriteOptions;
+use crate::rest::read::unavailable;
 use crate::rest::render::Renderer;
 use crate::server::Shared;
 
@@ -166,13 +167,22 @@ pub(crate) async fn perform(
         hooks: shared.deps.hooks.as_ref(),
     };
     await_account(shared, request).await;
+    let mut fresh = false;
     for _ in 0..=CONFLICT_RETRIES_MAX {
+        let seen = shared.deps.store.revision();
         let current = if request.name.is_empty() { None } else { shared.reader.get(&place) };
         // Boxed: the stages' state is large, and this future is part of every handler's.
         let admitting: BoxFuture<'_, Result<Outcome, Status>> =
             Box::pin(admit::admit(&identified, current.as_ref(), &ports));
-        let outcome = admitting.await?;
-        let Outcome { admitted, object, created, deleted, warnings } = outcome;
+        let Outcome { admitted, object, created, deleted, warnings } = match admitting.await {
+            Ok(outcome) if outcome.admitted.is_some() => outcome,
+            // A commit finds out whether what it was computed from still holds; for this, somebody must ask.
+            _ if !fresh && is_behind(shared, seen).await? => {
+                fresh = true;
+                continue;
+            }
+            uncommitted => uncommitted?,
+        };
         let Some(admitted) = admitted else {
             return Ok(Written { object: None, tree: object, created, deleted, warnings, revision: None });
         };
@@ -190,6 +200,12 @@ pub(crate) async fn perform(
     let (kind, name) = (&request.kind, request.name.as_str());
     let why = "the object has been modified; please apply your changes to the latest version and try again";
     Err(Status::conflict(&kind.gvk.group, &kind.resource, name, why))
+}
+
+/// Whether another server wrote something that had not arrived here when this server stood at `seen`. It has now.
+async fn is_behind(shared: &Shared, seen: base::Revision) -> Result<bool, Status> {
+    let newest = shared.deps.store.read_barrier().await.map_err(|error| unavailable(&error))?;
+    Ok(seen < newest)
 }
 
 /// Waits a little for the service account that a controller is about to make in the namespace of a new pod.

@@ -121,6 +121,11 @@ impl Cluster {
     pub async fn with_nodes(nodes: Arc<dyn NodeProxy>) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         let engine = store::sqlite::open(&folder.path().join("state.db")).unwrap();
+        Cluster::on(engine, folder, nodes).await
+    }
+
+    /// A server on an engine that another one may be on as well.
+    pub async fn on(engine: Arc<dyn store::Engine>, folder: tempfile::TempDir, nodes: Arc<dyn NodeProxy>) -> Cluster {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let keys = store::Keyring::generate().unwrap().sealing(["/secrets".into()]);
         let store = store::Store::open(engine, keys, clock.clone()).await.unwrap();

@@ -1,6 +1,7 @@
 //! The server as clients see it: over TLS, with identities, on a real store.
 #![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
+mod behind;
 mod discovery;
 mod identity;
 mod inputs;
