@@ -1,6 +1,7 @@
 //! A server of the simulated cluster: the real store, API server, controllers and scheduler, on a record that fails and
 //! behind a transport that loses answers. It can be killed between any two of their steps.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use admit::User;
@@ -132,13 +133,13 @@ impl SimServer {
             nodes: Arc::new(NoNodes),
             extension: Arc::new(NoExtension),
             checks: Vec::new(),
+            revoked: watch::channel(BTreeSet::new()).1,
             audit: Audit::none(),
             config: Config {
                 admit: admit::Config::default(),
                 issuers: vec![issuer.clone()],
                 audiences: vec![issuer],
                 advertise: ([192, 0, 2, 1], 6443).into(),
-                peers: Vec::new(),
                 server_ca_pem: String::new(),
                 client_ca_pem: String::new(),
                 front_proxy_ca_pem: String::new(),
