@@ -55,6 +55,16 @@ impl Layout {
         self.data.join("server/db/convert-to-etcd")
     }
 
+    /// A join of this server to others, under way.
+    pub fn joining(&self) -> PathBuf {
+        self.data.join("server/joining.json")
+    }
+
+    /// The flags that this server has from the cluster it joined.
+    pub fn shared_flags(&self) -> PathBuf {
+        self.data.join("server/cluster.json")
+    }
+
     /// What a restore has unpacked and not put in place yet.
     pub fn restoring(&self) -> PathBuf {
         self.data.join("server/restoring")

@@ -194,8 +194,8 @@ pub struct ServerArgs {
     /// How long certificates last, as 365d, 12h or 30m; they renew themselves at two thirds of it
     #[arg(long, default_value = "365d", value_name = "SPAN", value_parser = span)]
     pub certificate_lifetime: SignedDuration,
-    /// Joining a server to others is not there yet; taken so that it is refused and not overlooked
-    #[arg(long, value_name = "URL", hide = true)]
+    /// Join the server there: https://HOST:6443, with a server's --token. Needed once
+    #[arg(long, value_name = "URL")]
     pub server: Option<String>,
 }
 

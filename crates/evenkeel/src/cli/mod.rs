@@ -2,7 +2,7 @@
 
 mod args;
 pub mod backup;
-mod bundle;
+pub mod bundle;
 mod certificate;
 mod check;
 mod datastore;

@@ -3,6 +3,7 @@
 //! - `/cacerts` (open): the server authority; a joining machine compares its hash with the one in its token.
 //! - `/v1-evenkeel/join` (open, authenticates itself): two certificate requests, signed by a machine that is recorded or
 //!   that brings a token; answers with certificates that can only name that node.
+//! - `/v1-evenkeel/join-server` (open, likewise, with a server's token): everything that is the cluster's.
 //! - `/v1-evenkeel/machine` (open, likewise): whether a machine still belongs to the cluster.
 //! - `/v1-evenkeel/leave` (open, likewise): one step of a machine's way out; `/v1-evenkeel/remove?node=NAME` (authorised by
 //!   path) the same for any other node.
@@ -14,6 +15,8 @@ mod own;
 pub mod records;
 pub mod registrar;
 mod removal;
+pub mod server;
+mod shared;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -34,12 +37,16 @@ pub use own::{own_token, revocations};
 
 use crate::pki::{MachineId, PkiError, Profile, ProofError, Role, ServerPki, hash_of_ca};
 use judge::Refusal;
-use messages::{ClusterSettings, JoinAnswer, JoinRequest, Leaving, MachineRequest, Signed};
+use messages::{
+    ClusterSettings, JoinAnswer, JoinRequest, Leaving, MachineRequest, ServerJoinAnswer, ServerJoinRequest, Signed,
+};
 use registrar::{Applicant, RegisterError, Registrar};
 use removal::{Removal, RemoveError};
+use server::{GiveError, Side};
 
 pub const CA_PATH: &str = "/cacerts";
 pub const JOIN_PATH: &str = "/v1-evenkeel/join";
+pub const JOIN_SERVER_PATH: &str = "/v1-evenkeel/join-server";
 pub const MACHINE_PATH: &str = "/v1-evenkeel/machine";
 pub const LEAVE_PATH: &str = "/v1-evenkeel/leave";
 pub const REMOVE_PATH: &str = "/v1-evenkeel/remove";
@@ -57,7 +64,13 @@ pub struct Join {
     pub store: store::Store,
     cluster: String,
     /// Made once the API server is there that it asks.
-    inside: OnceLock<Removal>,
+    inside: OnceLock<Inside>,
+}
+
+/// The way to what the cluster knows, and what this server gives to others.
+struct Inside {
+    removal: Removal,
+    side: Side,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +85,8 @@ enum JoinError {
     Register(#[from] RegisterError),
     #[error(transparent)]
     Remove(#[from] RemoveError),
+    #[error(transparent)]
+    Give(#[from] GiveError),
     #[error("no certificate could be issued for this request")]
     Pki(#[from] PkiError),
 }
@@ -84,14 +99,30 @@ impl Join {
         Join { pki, settings, clock, store, cluster, inside: OnceLock::new() }
     }
 
-    /// Gives it the way to what the cluster knows of its machines, and the name of this server.
-    pub fn attach(&self, client: Client, own: &str) {
-        let registrar = Registrar::new(client.clone());
-        self.inside.get_or_init(|| Removal { client, registrar, own: own.to_owned() });
+    /// Gives it the way to what the cluster knows of its machines, and to what this server gives to others.
+    pub fn attach(&self, client: Client, side: Side) {
+        let (registrar, own) = (Registrar::new(client.clone()), side.settings.name.clone());
+        let removal = Removal { client, registrar, own, etcd: side.etcd.clone() };
+        self.inside.get_or_init(|| Inside { removal, side });
     }
 
-    fn inside(&self) -> Result<&Removal, JoinError> {
+    fn inside(&self) -> Result<&Inside, JoinError> {
         self.inside.get().ok_or(JoinError::Starting)
+    }
+
+    fn registrar(&self) -> Result<&Registrar, JoinError> {
+        Ok(&self.inside()?.removal.registrar)
+    }
+
+    async fn join_server(&self, request: Request<Body>) -> Result<ServerJoinAnswer, JoinError> {
+        let secret = bearer(&request).map(str::to_owned);
+        let (signed, wanted): (Signed, ServerJoinRequest) = read(request).await?;
+        let now = self.clock.now();
+        let machine = signed.sender((&self.cluster, JOIN_SERVER_PATH), now)?;
+        let addresses = &wanted.addresses[..wanted.addresses.len().min(ADDRESSES_MAX)];
+        let who = Applicant { node: &wanted.node_name, machine: &machine, role: Role::Server, addresses };
+        self.registrar()?.admit(who, secret.as_deref(), now).await?;
+        Ok(self.inside()?.side.give().await?)
     }
 
     async fn join(&self, request: Request<Body>) -> Result<JoinAnswer, JoinError> {
@@ -112,7 +143,7 @@ impl Join {
     async fn admit(&self, signed: &Signed, wanted: &JoinRequest, secret: Option<&str>) -> Result<MachineId, JoinError> {
         let now = self.clock.now();
         let machine = signed.sender((&self.cluster, JOIN_PATH), now)?;
-        let registrar = &self.inside()?.registrar;
+        let registrar = self.registrar()?;
         let addresses = &wanted.addresses[..wanted.addresses.len().min(ADDRESSES_MAX)];
         let applicant = Applicant { node: &wanted.node_name, machine: &machine, role: Role::Agent, addresses };
         registrar.admit(applicant, secret, now).await?;
@@ -125,13 +156,13 @@ impl Join {
         let now = self.clock.now();
         let machine = signed.sender((&self.cluster, path), now)?;
         let who = Applicant { node: &asked.node_name, machine: &machine, role: Role::Agent, addresses: &[] };
-        self.inside()?.registrar.knows(who, now).await?;
+        self.registrar()?.knows(who, now).await?;
         Ok(asked.node_name)
     }
 
     async fn leave(&self, request: Request<Body>) -> Result<Leaving, JoinError> {
         match self.member(request, LEAVE_PATH).await {
-            Ok(node) => Ok(self.inside()?.step(&node, false, self.clock.now()).await?),
+            Ok(node) => Ok(self.inside()?.removal.step(&node, false, self.clock.now()).await?),
             // The answer to the last step was lost.
             Err(JoinError::Register(RegisterError::Refused(Refusal::Removed { .. }))) => {
                 Ok(Leaving { gone: true, waiting: Vec::new() })
@@ -145,7 +176,7 @@ impl Join {
         let node = words.iter().find_map(|word| word.strip_prefix("node="));
         let node = node.ok_or_else(|| JoinError::Bad("which node: ?node=NAME".to_owned()))?;
         info!(node, user = %user.name, "asked to remove a node");
-        Ok(self.inside()?.step(node, words.contains(&"now=true"), self.clock.now()).await?)
+        Ok(self.inside()?.removal.step(node, words.contains(&"now=true"), self.clock.now()).await?)
     }
 
     async fn snapshot(&self) -> Response<Body> {
@@ -171,7 +202,7 @@ impl Join {
 #[async_trait]
 impl Extension for Join {
     fn is_open(&self, path: &str) -> bool {
-        matches!(path, CA_PATH | JOIN_PATH | MACHINE_PATH | LEAVE_PATH)
+        matches!(path, CA_PATH | JOIN_PATH | JOIN_SERVER_PATH | MACHINE_PATH | LEAVE_PATH)
     }
 
     fn serves(&self, path: &str) -> bool {
@@ -183,6 +214,7 @@ impl Extension for Join {
             ("GET", CA_PATH) => Ok(text(StatusCode::OK, self.pki.server.pem.clone())),
             ("GET", SNAPSHOT_PATH) if user.is_some() => Ok(self.snapshot().await),
             ("POST", JOIN_PATH) => self.join(request).await.map(|answer| json(&answer)),
+            ("POST", JOIN_SERVER_PATH) => self.join_server(request).await.map(|answer| json(&answer)),
             ("POST", MACHINE_PATH) => self.member(request, MACHINE_PATH).await.map(|node| json(&node)),
             ("POST", LEAVE_PATH) => self.leave(request).await.map(|leaving| json(&leaving)),
             ("POST", REMOVE_PATH) => match &user {
@@ -207,7 +239,11 @@ impl JoinError {
             }
             JoinError::Proof(_) | JoinError::Register(RegisterError::Refused(_)) => StatusCode::UNAUTHORIZED,
             JoinError::Remove(RemoveError::Unknown(_)) => StatusCode::NOT_FOUND,
+            JoinError::Remove(RemoveError::Last(_) | RemoveError::Quorum { .. }) => StatusCode::CONFLICT,
+            JoinError::Give(GiveError::Stuck(_)) => StatusCode::PRECONDITION_FAILED,
             JoinError::Starting
+            | JoinError::Give(GiveError::Converting | GiveError::Failed(_))
+            | JoinError::Remove(RemoveError::Etcd(_))
             | JoinError::Register(RegisterError::Records(_))
             // Another server can.
             | JoinError::Remove(RemoveError::Own(_) | RemoveError::Api(_) | RemoveError::Register(_)) => {
@@ -248,10 +284,11 @@ fn text(code: StatusCode, text: String) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::messages::{ClusterSettings, JoinAnswer, JoinRequest, Signed};
-    use super::{JOIN_PATH, Join};
+    use super::{JOIN_PATH, Join, Side};
     use crate::layout::Layout;
     use crate::pki::{Leaf, MachineKey, Role, ServerPki, hash_of_ca};
     use crate::wire::SystemClock;
+    use crate::wire::etcd::EngineKind;
     use apiserver::Extension;
     use base::Clock;
     use http::Request;
@@ -274,6 +311,19 @@ mod tests {
             local_path: None,
         };
         Join::new(pki, settings, clock, store)
+    }
+
+    fn side(folder: &std::path::Path, join: &Join) -> Side {
+        let settings = crate::wire::etcd::Settings {
+            layout: Layout::new(folder),
+            name: "server".to_owned(),
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+            pki: join.pki.clone(),
+            arguments: Vec::new(),
+        };
+        let restart = crate::wire::restart::Restart::of_this_process().unwrap();
+        let shared = super::messages::SharedFlags::default();
+        Side { settings, kind: EngineKind::ExternalEtcd, etcd: None, restart, shared }
     }
 
     fn machine(folder: &std::path::Path, name: &str) -> MachineKey {
@@ -316,10 +366,10 @@ mod tests {
         let (one, other) = (machine(folder.path(), "one"), machine(folder.path(), "other"));
         assert_eq!(ask(&join, "a", &one, None).await.0, 503, "it has just been started");
         // The API that it asks holds no other Secrets, so that nothing must be selected.
-        join.attach(FakeApi::new().client(), "server");
+        join.attach(FakeApi::new().client(), side(folder.path(), &join));
         assert_eq!(ask(&join, "a", &one, None).await.0, 401, "no token");
         assert_eq!(ask(&join, "A/../b", &one, None).await.0, 400, "no node's name");
-        let records = &join.inside().ok().unwrap().registrar.records;
+        let records = &join.registrar().ok().unwrap().records;
         let secret = records.create(Role::Agent, None, None, "", SystemClock.now()).await.unwrap();
         assert_eq!(ask(&join, "a", &one, Some("guess")).await.0, 401, "a wrong one");
         let (code, granted) = ask(&join, "a", &one, Some(&secret)).await;

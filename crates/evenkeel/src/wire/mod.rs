@@ -13,6 +13,7 @@ mod extensions;
 mod host;
 mod inprocess;
 mod join;
+mod joining;
 mod kinds;
 pub mod leaving;
 mod leftovers;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use api::Registry;
 use base::{Chain, Clock, SmolStr};
 use jiff::Timestamp;
@@ -24,9 +24,11 @@ use super::apiserver::{self as parts, Tls};
 use super::endpoints::KnownServers;
 use super::etcd::{self, DatastorePath, Managed};
 use super::extensions::Extensions;
-use super::join::messages::ClusterSettings;
+use super::join::messages::{ClusterSettings, SharedFlags};
 use super::join::registrar::{Applicant, Registrar};
+use super::join::server::Side;
 use super::join::{self, Join};
+use super::joining::{self, Joiner, Joining};
 use super::node::{self, NodeTls};
 use super::presence::Presence;
 use super::restart::Restart;
@@ -67,18 +69,19 @@ struct Opened {
     client: Client,
 }
 
-pub async fn run(args: ServerArgs) -> Result<()> {
-    if let Some(other) = &args.server {
-        bail!("several servers as one cluster are not there yet; for a node: evenkeel agent --server {other}");
-    }
+pub async fn run(mut args: ServerArgs) -> Result<()> {
     etcd::check_flags(&args.datastore, args.cluster_init)?;
     let restart = Restart::of_this_process().context("find this program")?;
     let layout = args.common.layout();
     let _lock = store::DataLock::acquire(&layout.server()).context("is this server running already?")?;
     ensure!(!layout.restoring().exists(), "a restore into {} did not end; run it again", layout.data.display());
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
+    pid::note(&layout)?;
+    let joining = enter(&mut args, &layout).await?;
     let setup = Setup::prepare(args, layout)?;
-    pid::note(&setup.layout)?;
+    if let Some(joining) = joining {
+        joining.become_member(setup.etcd()).await.context("join the cluster's etcd")?;
+    }
     let state = setup.state().await?;
     let Opened { server, tls, health, revoked, client } = setup.open(&state, &restart).await?;
     let (work, api) = (Drain::new(), Drain::new());
@@ -104,10 +107,17 @@ pub async fn run(args: ServerArgs) -> Result<()> {
         tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));
     }
     tasks.spawn(presence.run(work.clone()));
+    if let Some(managed) = &managed {
+        tasks.spawn(joining::follow_members(managed.clone(), work.clone()));
+    }
     tasks.spawn(join::revocations(client, revoked, work.clone()));
-    tasks.spawn(renew(setup, tls, identity, managed, work.clone()));
+    let setup = Arc::new(setup);
+    tasks.spawn(renew(setup.clone(), tls, identity, managed, work.clone()));
+    let joiner = setup.joiner();
+    let mut refusal = None;
     tokio::select! {
         () = signals.received() => {}
+        why = joining::refused(&joiner) => refusal = Some(why),
         () = restart.requested() => info!("starting again"),
         _ = serving.join_next() => error!("the API server ended"),
     }
@@ -121,10 +131,25 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
         warn!("the drain took longer than {} s", DRAIN_TIMEOUT.as_secs());
     }
+    if let Some(refusal) = refusal {
+        return Err(refusal);
+    }
     if restart.is_requested() {
         return Err(restart.execute()).context("execute this program again");
     }
     Ok(())
+}
+
+/// Takes what is the cluster's where this server is to join one.
+async fn enter(args: &mut ServerArgs, layout: &Layout) -> Result<Option<Joining>> {
+    let (name, addresses) = (host::node_name(&args.node)?, host::node_addresses(&args.node)?);
+    let key = MachineKey::load_or_draw(&layout.machine_key()).context("the key of this machine")?;
+    let joiner = Joiner { layout, name: &name, addresses: &addresses, key: &key };
+    // Before its member starts: one that was removed would only wait for others that do not know it.
+    if let Some(refusal) = joiner.refusal().await {
+        return Err(refusal);
+    }
+    joiner.enter(args).await
 }
 
 async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiserver::TlsSource, drain: Drain) {
@@ -132,7 +157,7 @@ async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiser
 }
 
 /// Issues again what is due, without a restart. Connections that are open keep what they were made with.
-async fn renew(setup: Setup, tls: Tls, node: Option<NodeTls>, etcd: Option<Managed>, drain: Drain) {
+async fn renew(setup: Arc<Setup>, tls: Tls, node: Option<NodeTls>, etcd: Option<Managed>, drain: Drain) {
     loop {
         let pause = match setup.renew(&tls, node.as_ref(), etcd.as_ref()) {
             Ok(due) => renewal_pause(due, SystemClock.now()),
@@ -216,8 +241,23 @@ impl Setup {
         };
         let server = parts::build(&self.args, &self.layout, made)?;
         let client = inprocess::administrator(&server, "evenkeel");
-        join.attach(client.clone(), &self.name);
+        join.attach(client.clone(), self.side(state, restart));
         Ok(Opened { server, tls, health, revoked, client })
+    }
+
+    fn joiner(&self) -> Joiner<'_> {
+        Joiner { layout: &self.layout, name: &self.name, addresses: &self.addresses, key: &self.machine }
+    }
+
+    /// What this server gives to others that join.
+    fn side(&self, state: &etcd::Opened, restart: &Restart) -> Side {
+        Side {
+            settings: self.etcd(),
+            kind: state.kind,
+            etcd: state.etcd.as_ref().map(|(managed, _)| managed.clone()),
+            restart: restart.clone(),
+            shared: SharedFlags::of(&self.args),
+        }
     }
 
     /// What the cluster is to know of this machine: its key, and the token that others join with.
@@ -227,7 +267,9 @@ impl Setup {
         let machine = self.machine.id();
         let own = Applicant { node: &self.name, machine: &machine, role: Role::Server, addresses: &self.addresses };
         registrar.register_own(own, now).await?;
-        let given = (self.args.token.as_deref(), self.args.token_file.as_deref());
+        // A server that joined keeps the token that the servers share.
+        let joined = self.layout.shared_flags().exists();
+        let given = if joined { (None, None) } else { (self.args.token.as_deref(), self.args.token_file.as_deref()) };
         join::own_token(&registrar.records, &self.layout.token(), given, &self.pki.server.pem, now).await
     }
 

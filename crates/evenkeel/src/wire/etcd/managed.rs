@@ -231,7 +231,13 @@ impl Managed {
 // === impl Settings ===
 
 impl Settings {
-    pub(super) fn address(&self) -> IpAddr {
+    /// Members elsewhere, for a server that has none of its own yet.
+    pub fn reaching(&self, endpoints: Vec<String>) -> Result<Config> {
+        let (tls, _) = self.client_tls(SystemClock.now())?;
+        Ok(Config { endpoints, others: None, prefix: PREFIX.to_owned(), tls: Some(Arc::new(move || tls.clone())) })
+    }
+
+    pub fn address(&self) -> IpAddr {
         self.addresses.first().copied().unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())
     }
 

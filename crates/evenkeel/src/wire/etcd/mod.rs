@@ -7,9 +7,10 @@ mod managed;
 mod member;
 mod path;
 
-pub use convert::{Datastore, EngineKind, Opened, check_flags, open};
+pub use convert::{Datastore, EngineKind, Intent, Opened, check_flags, open, request_conversion};
 pub use external::connect;
-pub use managed::{Managed, Settings, attend, stop};
+pub use managed::{Managed, Running, Settings, attend, stop};
+pub use member::peer_url;
 pub use path::{DatastorePath, PATH};
 
 /// Everything of ours in an etcd is below this.

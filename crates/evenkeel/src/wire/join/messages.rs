@@ -1,5 +1,6 @@
 //! What goes over the wire when machines join.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -51,6 +52,36 @@ pub struct JoinAnswer {
     pub serving_certificate: String,
     pub client_ca: String,
     pub cluster: ClusterSettings,
+}
+
+/// What a machine sends to become a server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerJoinRequest {
+    pub node_name: String,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What it gets: everything that is the cluster's and not one server's.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerJoinAnswer {
+    /// Files below the data folder, in base64.
+    pub files: BTreeMap<String, String>,
+    pub shared: SharedFlags,
+    /// Client URLs of the etcd members; none where somebody else runs the etcd.
+    pub etcd: Vec<String>,
+}
+
+/// The flags that all servers of a cluster must agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedFlags {
+    pub cluster_cidr: Vec<String>,
+    pub service_cidr: Vec<String>,
+    pub service_node_port_range: String,
+    pub cluster_dns: Option<IpAddr>,
+    pub cluster_domain: String,
 }
 
 /// What every node of a cluster must agree on.

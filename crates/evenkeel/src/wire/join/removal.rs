@@ -6,11 +6,13 @@
 use api::{Gvr, Key, PatchType, Tree};
 use jiff::Timestamp;
 use serde_json::json;
+use store::etcd::{Member, Members, MembersError};
 use tracing::info;
 use view::{Client, ClientError, ListOptions, PatchRequest};
 
 use super::messages::Leaving;
 use super::registrar::{RegisterError, Registrar};
+use crate::wire::etcd::Managed;
 use crate::wire::presence;
 
 /// Pods that are named in one answer.
@@ -23,6 +25,8 @@ pub struct Removal {
     pub registrar: Registrar,
     /// The server that does it.
     pub own: String,
+    /// Its member, where the cluster keeps its state in etcds of its own.
+    pub etcd: Option<Managed>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,15 @@ pub enum RemoveError {
     Unknown(String),
     #[error("{0} is the server that was asked; run `evenkeel leave` on it, or ask another server")]
     Own(String),
+    #[error("{0} is the only server of this cluster; without it there is none")]
+    Last(String),
+    #[error(
+        "without {node}, {healthy} of {left} servers would keep the state, and {needed} are needed; bring another one back \
+         first"
+    )]
+    Quorum { node: String, healthy: usize, left: usize, needed: usize },
+    #[error("the members of etcd")]
+    Etcd(#[from] MembersError),
     #[error("ask the API")]
     Api(#[from] ClientError),
     #[error(transparent)]
@@ -46,6 +59,7 @@ impl Removal {
         if node == self.own {
             return Err(RemoveError::Own(node.to_owned()));
         }
+        let member = self.member(node).await?;
         if let Some(found) = &found
             && !hurry
         {
@@ -54,11 +68,37 @@ impl Removal {
                 return Ok(Leaving { gone: false, waiting });
             }
         }
+        if let (Some(managed), Some(member)) = (&self.etcd, member) {
+            members(managed)?.remove(member).await?;
+            info!(node, "its etcd member is out");
+        }
         self.registrar.remove(node, now).await?;
         absent(self.client.delete(&presence::leases(), &presence::lease_of(node), &json!({})).await)?;
         absent(self.client.delete(&nodes(), &Key::cluster(node), &json!({})).await)?;
         info!(node, "removed");
         Ok(Leaving { gone: true, waiting: Vec::new() })
+    }
+
+    /// The etcd member of a node, if it may go: the rest must be able to go on.
+    async fn member(&self, node: &str) -> Result<Option<u64>, RemoveError> {
+        let Some(managed) = &self.etcd else { return Ok(None) };
+        let client = members(managed)?;
+        let all = client.list().await?;
+        let Some(member) = all.iter().find(|member| member.name == node) else { return Ok(None) };
+        let rest: Vec<&Member> = all.iter().filter(|one| !one.learner && one.id != member.id).collect();
+        if rest.is_empty() {
+            return Err(RemoveError::Last(node.to_owned()));
+        }
+        let mut healthy = 0;
+        for one in &rest {
+            let Some(url) = one.client_urls.first() else { continue };
+            healthy += usize::from(client.status(url).await.is_ok());
+        }
+        let (left, needed) = (rest.len(), rest.len() / 2 + 1);
+        if healthy < needed {
+            return Err(RemoveError::Quorum { node: node.to_owned(), healthy, left, needed });
+        }
+        Ok(Some(member.id))
     }
 
     /// The node's object; a name that nobody has or had is an error.
@@ -121,6 +161,10 @@ impl Removal {
     }
 }
 
+fn members(managed: &Managed) -> Result<Members, RemoveError> {
+    Ok(Members::new(managed.config()).map_err(MembersError::from)?)
+}
+
 /// What is gone already need not be removed.
 fn absent(outcome: Result<Tree, ClientError>) -> Result<(), ClientError> {
     match outcome {
@@ -169,7 +213,7 @@ mod tests {
         api.put(&nodes(), json!({"metadata": {"name": "n"}, "status": {"conditions": conditions}}));
         let pod = json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {"nodeName": "n"}});
         api.put(&Gvr::new("", "v1", "pods"), pod);
-        let removal = Removal { client: api.client(), registrar, own: "server".to_owned() };
+        let removal = Removal { client: api.client(), registrar, own: "server".to_owned(), etcd: None };
         (api, removal)
     }
 
