@@ -12,6 +12,7 @@ mod kubectl;
 mod names;
 mod node;
 mod program;
+mod rack;
 mod saas;
 mod session;
 mod streams;
@@ -44,6 +45,7 @@ fn main() -> anyhow::Result<()> {
     good &= run_all(&last, &[Case { name: "saas_story", run: story }], 1);
     drop(last);
     good &= run_all(&(), &program::ALONE, PROGRAMS_AT_ONCE);
+    good &= run_all(&(), &[Case { name: "rack_of_three_servers", run: rack::three_servers }], 1);
     std::process::exit(i32::from(!good));
 }
 

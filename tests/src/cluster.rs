@@ -96,6 +96,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Further arguments of the starts from now on.
+    pub fn set_arguments(&mut self, arguments: Vec<String>) {
+        self.options.arguments = arguments;
+    }
+
     /// Number of this cluster's host.
     pub fn number(&self) -> u8 {
         self.options.host
@@ -155,6 +160,14 @@ impl Cluster {
         Ok(kilobytes / 1024)
     }
 
+    /// Runs the server until it ends by itself, which it is expected to; answers what it said.
+    pub fn refused(&self, arguments: &[String]) -> anyhow::Result<String> {
+        let mut words = self.arguments();
+        words.extend_from_slice(arguments);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.evenkeel()?.call(&words, "")?.failed()
+    }
+
     /// Asks the server to stop, as a service manager does, and waits for its end.
     pub fn stop_server(&mut self) -> anyhow::Result<()> {
         let Some(mut server) = self.server.take() else { bail!("the server does not run") };
@@ -177,11 +190,17 @@ impl Cluster {
 
     /// Power off and on, without starting the server.
     pub fn power_cycle(&mut self) -> anyhow::Result<()> {
+        self.power_cut()?;
+        self.host.power_on()
+    }
+
+    /// Everything on the host is gone at once; its disk stays.
+    pub fn power_cut(&mut self) -> anyhow::Result<()> {
         self.host.power_cut()?;
         if let Some(mut server) = self.server.take() {
             server.wait().context("wait for the server's end")?;
         }
-        self.host.power_on()
+        Ok(())
     }
 
     /// Power off, power on, start again: everything but the disk is lost.
@@ -229,6 +248,10 @@ impl Agent {
         let host = Host::up(number)?;
         let data = cluster.data.join(&host.name);
         link_images(&data)?;
+        Agent::start(cluster, host, data)
+    }
+
+    fn start(cluster: &Cluster, host: Host, data: PathBuf) -> anyhow::Result<Agent> {
         let create = format!("token create --data-dir={}", cluster.data.display());
         let token = cluster.evenkeel()?.ok(&create)?;
         let log = File::options().create(true).append(true).open(data.join("agent.log"))?;
@@ -251,6 +274,22 @@ impl Agent {
 }
 
 impl Agent {
+    /// `evenkeel` itself, run on the agent's host.
+    pub fn evenkeel(&self) -> anyhow::Result<Tool> {
+        self.host.tool(&binary().display().to_string())
+    }
+
+    /// Where the agent keeps its things.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Waits until the agent ended by itself; answers its log.
+    pub fn ended(&mut self, bound: Duration) -> anyhow::Result<String> {
+        eventually("the agent ends", bound, || self.process.try_wait()?.context("it still runs"))?;
+        fs::read_to_string(self.data.join("agent.log")).context("read its log")
+    }
+
     /// Stops the agent's process without ending it, or lets it go on: `STOP`, `CONT`.
     pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let outer = self.process.id();

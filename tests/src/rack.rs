@@ -1,0 +1,90 @@
+//! Several servers as one cluster, each on a simulated host of its own.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Options};
+use crate::tool::Tool;
+use crate::wait::eventually;
+
+/// How long others may take to notice what became of a server.
+const NOTICE_BOUND: Duration = Duration::from_secs(40);
+
+/// The servers in the order they joined.
+pub struct Rack {
+    pub servers: Vec<Cluster>,
+    name: String,
+    host: u8,
+}
+
+// === impl Rack ===
+
+impl Rack {
+    /// The first server, on the first of the hosts from this number on.
+    pub fn start(name: &str, host: u8) -> anyhow::Result<Rack> {
+        let first = Cluster::start(Options::lane(&format!("{name}-0-"), host))?;
+        Ok(Rack { servers: vec![first], name: name.to_owned(), host })
+    }
+
+    /// One more server, by one command; answers how long it took until it was ready.
+    pub fn join(&mut self) -> anyhow::Result<Duration> {
+        let first = &self.servers[0];
+        let token = std::fs::read_to_string(first.data.join("server/token")).context("the servers' token")?;
+        let number = u8::try_from(self.servers.len())?;
+        let mut options = Options::lane(&format!("{}-{number}-", self.name), self.host + number);
+        options.arguments =
+            vec![format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())];
+        let mut joined = Cluster::start(options)?;
+        // What it was told once it does not need again.
+        joined.set_arguments(Vec::new());
+        let took = joined.ready_after;
+        self.servers.push(joined);
+        Ok(took)
+    }
+
+    /// Waits until the `kubernetes` Service points at this many servers, as one of them sees it.
+    pub fn serves(&self, through: usize, count: usize) -> anyhow::Result<()> {
+        let kubectl = self.servers[through].kubectl();
+        eventually(&format!("{count} servers are listed"), NOTICE_BOUND, || {
+            let list = kubectl.ok("get endpointslice kubernetes -o jsonpath={.endpoints[*].addresses[0]}")?;
+            ensure!(list.split_whitespace().count() == count, "they are {list}");
+            Ok(())
+        })
+    }
+
+    /// Has one server's etcd lead.
+    pub fn lead(&self, server: usize) -> anyhow::Result<()> {
+        eventually("etcd has this leader", NOTICE_BOUND, || {
+            let status = self.etcdctl("endpoint status -w json")?;
+            let list: Value = serde_json::from_str(&status)?;
+            let list = list.as_array().context("no list")?;
+            let id = |one: &Value| one["Status"]["header"]["member_id"].as_u64();
+            let at = |url: &str| list.iter().find(|one| one["Endpoint"] == url).and_then(id);
+            let wanted = at(&self.client_url(server)).context("it does not answer")?;
+            let leader = list[0]["Status"]["leader"].as_u64().context("nobody leads")?;
+            if leader != wanted {
+                self.etcdctl(&format!("move-leader {wanted:x}"))?;
+            }
+            ensure!(leader == wanted, "another one leads");
+            Ok(())
+        })
+    }
+
+    fn client_url(&self, server: usize) -> String {
+        format!("https://{}:2379", self.servers[server].host.address)
+    }
+
+    /// etcd's own command line, with the first server's certificate.
+    fn etcdctl(&self, words: &str) -> anyhow::Result<String> {
+        let tls = self.servers[0].data.join("server/tls");
+        let urls: Vec<String> = (0..self.servers.len()).map(|server| self.client_url(server)).collect();
+        let mut tool = Tool::new("etcdctl");
+        tool.environment = vec![("ETCDCTL_API".into(), "3".into())];
+        let (tls, urls) = (tls.display(), urls.join(","));
+        tool.ok(&format!(
+            "--endpoints={urls} --cacert={tls}/etcd-ca.crt --cert={tls}/etcd-member.crt --key={tls}/etcd-member.key {words}"
+        ))
+    }
+}
