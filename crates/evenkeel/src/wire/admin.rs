@@ -26,11 +26,20 @@ fn transport(config: &Kubeconfig) -> Result<Https> {
     Ok(Https::new(endpoint, Arc::new(move || tls.clone())))
 }
 
-/// One step of a node's way out.
+/// One step of a node's way out. A server that cannot go on just now, its etcd choosing a leader, is waited for.
 pub async fn remove_node(layout: &Layout, node: &str, now: bool) -> Result<Leaving> {
     let path = format!("{}?node={node}&now={now}", super::join::REMOVE_PATH);
     let request = http::Request::post(path).body(bytes::Bytes::new()).context("a node's name")?;
-    Ok(serde_json::from_slice(&ask(layout, request).await?)?)
+    let config = Kubeconfig::load(&layout.kubeconfig())?;
+    let response = transport(&config)?.call(request).await.context("ask the running server")?;
+    let status = response.status();
+    let body = view::read_body(response.into_body(), ANSWER_BYTES_MAX).await.context("read the answer")?;
+    let text = String::from_utf8_lossy(&body);
+    if status == http::StatusCode::SERVICE_UNAVAILABLE {
+        return Ok(Leaving { gone: false, waiting: vec![format!("the server: {text}")] });
+    }
+    anyhow::ensure!(status.is_success(), "{text}");
+    Ok(serde_json::from_slice(&body)?)
 }
 
 /// Where the running server's state is.

@@ -43,10 +43,12 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     pid::note(&layout)?;
     let name = host::node_name(&args.node)?;
     let joined = Endpoint::parse(&args.server)?;
+    let addresses = host::node_addresses(&args.node)?;
+    info!(node = %name, node_ip = ?addresses, cluster = joined.url(), "a node, with these addresses");
     let member = Member {
         known: KnownServers::new(&layout, &name, None, Some(&joined)),
         name,
-        addresses: host::node_addresses(&args.node)?,
+        addresses,
         machine: MachineKey::load_or_draw(&layout.machine_key()).context("the key of this machine")?,
         token: token(&args)?,
         layout,

@@ -8,7 +8,7 @@ use anyhow::Result;
 use base::Clock;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use view::{Endpoints, Https, Transport};
@@ -84,7 +84,9 @@ impl Door {
         let (code, body) = call(&transport, request).await?;
         if code != 200 {
             let failure = anyhow::anyhow!("{}", String::from_utf8_lossy(&body));
-            return Err(if code < 500 { Attempt::Final(failure) } else { Attempt::Again(failure) });
+            // Another server can.
+            let again = code >= 500 || code == StatusCode::MISDIRECTED_REQUEST.as_u16();
+            return Err(if again { Attempt::Again(failure) } else { Attempt::Final(failure) });
         }
         serde_json::from_slice(&body).map_err(Attempt::fatal)
     }

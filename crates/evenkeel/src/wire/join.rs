@@ -239,18 +239,16 @@ impl JoinError {
             }
             JoinError::Proof(_) | JoinError::Register(RegisterError::Refused(_)) => StatusCode::UNAUTHORIZED,
             JoinError::Remove(RemoveError::Unknown(_)) => StatusCode::NOT_FOUND,
+            JoinError::Remove(RemoveError::Own(_)) => StatusCode::MISDIRECTED_REQUEST,
             JoinError::Remove(RemoveError::Last(_) | RemoveError::Quorum { .. }) => StatusCode::CONFLICT,
             JoinError::Give(GiveError::Stuck(_)) => StatusCode::PRECONDITION_FAILED,
             JoinError::Starting
             | JoinError::Give(GiveError::Converting | GiveError::Failed(_))
             | JoinError::Remove(RemoveError::Etcd(_))
             | JoinError::Register(RegisterError::Records(_))
-            // Another server can.
-            | JoinError::Remove(RemoveError::Own(_) | RemoveError::Api(_) | RemoveError::Register(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | JoinError::Remove(RemoveError::Api(_) | RemoveError::Register(_)) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        text(code, self.to_string())
+        text(code, Chain(&self).to_string())
     }
 }
 

@@ -4,6 +4,7 @@
 //! What is under way is noted before it begins and taken back when the member votes: whatever interrupts it, the same
 //! command, or none, goes on from there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -11,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use base::Chain;
+use base::{Chain, SmolStr};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use store::etcd::{Member, Members, MembersError};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use view::{Backoff, Drain, Endpoint};
@@ -275,10 +277,21 @@ fn say(said: &mut Option<Instant>, failure: &MembersError) {
     }
 }
 
-/// Resolves when the other servers say that this machine does not belong to the cluster.
-pub async fn refused(joiner: &Joiner<'_>) -> anyhow::Error {
+/// Resolves when this machine does not belong to the cluster any more: by what is recorded, as this server reads it, or
+/// by the word of the others.
+pub async fn refused(joiner: &Joiner<'_>, mut revoked: watch::Receiver<BTreeSet<SmolStr>>) -> anyhow::Error {
+    let own = SmolStr::from(joiner.key.id().uri());
     loop {
-        tokio::time::sleep(CHECK_IN).await;
+        let removed = revoked.wait_for(|revoked| revoked.contains(&own));
+        match tokio::time::timeout(CHECK_IN, removed).await {
+            Ok(Ok(_)) => {
+                let removed = anyhow::anyhow!("this machine was removed from the cluster as {}", joiner.name);
+                return joiner.refusal().await.unwrap_or(removed);
+            }
+            // The records are not followed any more: the server ends.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => {}
+        }
         if let Some(refusal) = joiner.refusal().await {
             return refusal;
         }

@@ -22,6 +22,8 @@ const RENEW: Duration = Duration::from_secs(3);
 const DURATION: Duration = Duration::from_secs(10);
 /// A lease that was not seen before counts unless it is older than this by the clocks.
 const STALE: SignedDuration = SignedDuration::from_secs(30);
+/// Somebody else may change the endpoints: every so many turns they are looked at without a reason.
+const LOOK_TURNS: u32 = 5;
 const NAMESPACE: &str = "kube-system";
 const PREFIX: &str = "apiserver-";
 const LABEL: &str = "evenkeel.io/lease=apiserver";
@@ -34,6 +36,8 @@ pub struct Presence {
     advertise: SocketAddr,
     clock: Arc<dyn Clock>,
     seen: Seen,
+    /// What the Service points at by our last look, and the turns since then.
+    pointed: (BTreeSet<SocketAddr>, u32),
 }
 
 /// The leases of others as they were last, and since when they have not changed.
@@ -61,7 +65,7 @@ pub fn leases() -> Gvr {
 
 impl Presence {
     pub fn new(client: Client, name: &str, advertise: SocketAddr, clock: Arc<dyn Clock>) -> Presence {
-        Presence { client, name: name.to_owned(), advertise, clock, seen: Seen::default() }
+        Presence { client, name: name.to_owned(), advertise, clock, seen: Seen::default(), pointed: Default::default() }
     }
 
     /// Holds the lease until the drain, then gives it up.
@@ -82,7 +86,14 @@ impl Presence {
         let held = self.held().await?;
         let mut live = self.seen.live(&held, Instant::now(), self.clock.now());
         live.insert(self.advertise);
-        self.point(&live).await
+        let (pointed, turns) = &mut self.pointed;
+        *turns += 1;
+        if *pointed == live && *turns < LOOK_TURNS {
+            return Ok(());
+        }
+        self.point(&live).await?;
+        self.pointed = (live, 0);
+        Ok(())
     }
 
     async fn leave(&mut self) -> Result<(), ClientError> {

@@ -107,17 +107,15 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));
     }
     tasks.spawn(presence.run(work.clone()));
-    if let Some(managed) = &managed {
-        tasks.spawn(joining::follow_members(managed.clone(), work.clone()));
-    }
-    tasks.spawn(join::revocations(client, revoked, work.clone()));
+    let removed = revoked.subscribe();
+    follow(client, managed.as_ref(), revoked, &mut tasks, &work);
     let setup = Arc::new(setup);
     tasks.spawn(renew(setup.clone(), tls, identity, managed, work.clone()));
     let joiner = setup.joiner();
     let mut refusal = None;
     tokio::select! {
         () = signals.received() => {}
-        why = joining::refused(&joiner) => refusal = Some(why),
+        why = joining::refused(&joiner, removed) => refusal = Some(why),
         () = restart.requested() => info!("starting again"),
         _ = serving.join_next() => error!("the API server ended"),
     }
@@ -150,6 +148,20 @@ async fn enter(args: &mut ServerArgs, layout: &Layout) -> Result<Option<Joining>
         return Err(refusal);
     }
     joiner.enter(args).await
+}
+
+/// What this server learns of the cluster as it goes: who was removed, and the other members of its etcd.
+fn follow(
+    client: Client,
+    managed: Option<&Managed>,
+    revoked: watch::Sender<BTreeSet<SmolStr>>,
+    tasks: &mut JoinSet<()>,
+    drain: &Drain,
+) {
+    tasks.spawn(join::revocations(client, revoked, drain.clone()));
+    if let Some(managed) = managed {
+        tasks.spawn(joining::follow_members(managed.clone(), drain.clone()));
+    }
 }
 
 async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiserver::TlsSource, drain: Drain) {

@@ -12,7 +12,7 @@ use view::{Client, ClientError, ListOptions, PatchRequest};
 
 use super::messages::Leaving;
 use super::registrar::{RegisterError, Registrar};
-use crate::wire::etcd::Managed;
+use crate::wire::etcd::{Managed, peer_url};
 use crate::wire::presence;
 
 /// Pods that are named in one answer.
@@ -56,10 +56,11 @@ impl Removal {
     /// One look. `hurry` leaves pods where they are.
     pub async fn step(&self, node: &str, hurry: bool, now: Timestamp) -> Result<Leaving, RemoveError> {
         let found = self.found(node).await?;
-        if node == self.own {
-            return Err(RemoveError::Own(node.to_owned()));
-        }
         let member = self.member(node).await?;
+        if node == self.own {
+            let alone = self.etcd.is_none();
+            return Err(if alone { RemoveError::Last } else { RemoveError::Own }(node.to_owned()));
+        }
         if let Some(found) = &found
             && !hurry
         {
@@ -84,7 +85,18 @@ impl Removal {
         let Some(managed) = &self.etcd else { return Ok(None) };
         let client = members(managed)?;
         let all = client.list().await?;
-        let Some(member) = all.iter().find(|member| member.name == node) else { return Ok(None) };
+        // One that was announced and never started has no name yet.
+        let known = self.registrar.records.machines().await.map_err(RegisterError::from)?;
+        let urls: Vec<String> = known
+            .into_iter()
+            .filter(|recorded| recorded.machine.node == node)
+            .flat_map(|recorded| recorded.machine.addresses)
+            .map(peer_url)
+            .collect();
+        let its = |member: &&Member| {
+            member.name == node || member.name.is_empty() && member.peer_urls.iter().any(|url| urls.contains(url))
+        };
+        let Some(member) = all.iter().find(its) else { return Ok(None) };
         let rest: Vec<&Member> = all.iter().filter(|one| !one.learner && one.id != member.id).collect();
         if rest.is_empty() {
             return Err(RemoveError::Last(node.to_owned()));
@@ -235,7 +247,7 @@ mod tests {
         let (_, removal) = cluster("Unknown").await;
         assert!(matches!(removal.step("nobody", false, NOW).await, Err(RemoveError::Unknown(_))));
         let own = Removal { own: "n".to_owned(), ..removal.clone() };
-        assert!(matches!(own.step("n", true, NOW).await, Err(RemoveError::Own(_))));
+        assert!(matches!(own.step("n", true, NOW).await, Err(RemoveError::Last(_))));
         assert!(removal.step("n", false, NOW).await.unwrap().gone, "a silent node is not waited for");
     }
 }
