@@ -25,7 +25,9 @@ pub fn three_servers(_: &()) -> anyhow::Result<()> {
     leader_is_lost(&mut rack, &nodes)?;
     impostors(&rack, &agent)?;
     old_disk(&mut rack)?;
-    agent_leaves(&rack, &mut agent)
+    agent_leaves(&rack, &mut agent)?;
+    removed_alive(&mut rack)?;
+    last_is_kept(&rack)
 }
 
 fn nodes(rack: &Rack, agent: &Agent) -> Vec<String> {
@@ -182,6 +184,9 @@ fn old_disk(rack: &mut Rack) -> anyhow::Result<()> {
     ensure!(said.contains(&format!("was removed from the cluster as {name}")), "{said}");
     third.evenkeel()?.ok(&format!("leave --local --data-dir={}", third.data.display()))?;
     third.set_arguments(join);
+    // Half a join is gone on with.
+    third.cut_when("server/joining.json", "https://")?;
+    third.cut_when("server/joining.json", "2379")?;
     third.start_server()?;
     rack.serves(0, 3)?;
     let kubectl = rack.servers[2].kubectl();
@@ -202,5 +207,30 @@ fn agent_leaves(rack: &Rack, agent: &mut Agent) -> anyhow::Result<()> {
     ensure!(pods.is_empty(), "{pods}");
     let processes = agent.host.tool("ps")?.ok("-eo args")?;
     ensure!(!processes.contains("containerd"), "{processes}");
+    Ok(())
+}
+
+/// A server that runs and is removed ends by itself; the others go on.
+fn removed_alive(rack: &mut Rack) -> anyhow::Result<()> {
+    let name = rack.servers[1].host.name.clone();
+    let first = &rack.servers[0];
+    first.evenkeel()?.ok(&format!("node remove {name} --data-dir={}", first.data.display()))?;
+    let log = rack.servers[1].ended(BOUND)?;
+    ensure!(log.contains(&format!("was removed from the cluster as {name}")), "{log}");
+    rack.serves(0, 2)?;
+    rack.servers[2].kubectl().ok("create configmap of-two --from-literal=a=1")?;
+    rack.servers[0].kubectl().ok("get configmap of-two").map(drop)
+}
+
+/// The third one leaves in good order; the last one cannot.
+fn last_is_kept(rack: &Rack) -> anyhow::Result<()> {
+    let (first, third) = (&rack.servers[0], &rack.servers[2]);
+    let data = |server: &Cluster| format!("--data-dir={}", server.data.display());
+    let said = third.evenkeel()?.ok(&format!("leave {}", data(third)))?;
+    ensure!(said.contains("belongs to no cluster now"), "{said}");
+    rack.serves(0, 1)?;
+    ensure!(first.kubectl().ok("get configmap of-two -o jsonpath={.data.a}")? == "1", "the last one lost something");
+    let said = fails(&first.evenkeel()?, &format!("node remove {} {}", first.host.name, data(first)))?;
+    ensure!(said.contains("the only server of this cluster"), "{said}");
     Ok(())
 }

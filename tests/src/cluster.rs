@@ -83,17 +83,41 @@ impl Cluster {
         if self.server.is_some() {
             bail!("the server runs already");
         }
+        let start = Instant::now();
+        self.server = Some(self.spawn()?);
+        eventually("the server is ready", READY_BOUND, || self.readyz())
+            .with_context(|| format!("see {}", self.data.join("server.log").display()))?;
+        self.ready_after = start.elapsed();
+        Ok(())
+    }
+
+    fn spawn(&self) -> anyhow::Result<Child> {
         let log = File::options().create(true).append(true).open(self.data.join("server.log"))?;
         let mut tool = self.evenkeel()?;
         tool.leading.extend(self.arguments().into_iter().map(Into::into));
         let mut command = Command::new(&tool.program);
         command.args(&tool.leading).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let start = Instant::now();
-        self.server = Some(command.spawn().context("start evenkeel")?);
-        eventually("the server is ready", READY_BOUND, || self.readyz())
-            .with_context(|| format!("see {}", self.data.join("server.log").display()))?;
-        self.ready_after = start.elapsed();
-        Ok(())
+        command.spawn().context("start evenkeel")
+    }
+
+    /// Starts the server, and cuts the power once a file of its data folder says something.
+    pub fn cut_when(&mut self, file: &str, says: &str) -> anyhow::Result<()> {
+        self.server = Some(self.spawn()?);
+        let path = self.data.join(file);
+        eventually(&format!("{file} says {says}"), READY_BOUND, || {
+            let text = fs::read_to_string(&path)?;
+            ensure!(text.contains(says), "it says {text}");
+            Ok(())
+        })?;
+        self.power_cycle()
+    }
+
+    /// Waits until the server ended by itself; answers its log.
+    pub fn ended(&mut self, bound: Duration) -> anyhow::Result<String> {
+        let server = self.server.as_mut().context("the server does not run")?;
+        eventually("the server ends", bound, || server.try_wait()?.context("it still runs"))?;
+        self.server = None;
+        fs::read_to_string(self.data.join("server.log")).context("read its log")
     }
 
     /// Further arguments of the starts from now on.
