@@ -24,6 +24,16 @@ impl Keys {
         format!("{}/0/epoch", self.prefix).into()
     }
 
+    /// Tells when the history was last forgotten.
+    pub(crate) fn compacted(&self) -> Vec<u8> {
+        format!("{}/0/compacted", self.prefix).into()
+    }
+
+    /// Whether a key is the engine's own, which no document is behind.
+    pub(crate) fn is_own(&self, key: &[u8]) -> bool {
+        key.strip_prefix(self.prefix.as_bytes()).is_some_and(|rest| rest.starts_with(b"/0/"))
+    }
+
     /// First key and end of all documents.
     pub(crate) fn documents(&self) -> (Vec<u8>, Vec<u8>) {
         (format!("{}/1/", self.prefix).into(), format!("{}/10", self.prefix).into())
@@ -83,7 +93,10 @@ mod tests {
             assert_eq!(keys.decode(&key), Some(place));
             assert!(start < key && key < end);
         }
-        assert!(keys.last() < start && keys.epoch() < start);
+        for own in [keys.last(), keys.epoch(), keys.compacted()] {
+            assert!(own < start && keys.is_own(&own));
+        }
+        assert!(!keys.is_own(&start));
         assert_eq!(keys.decode(&keys.last()), None);
     }
 }

@@ -5,6 +5,7 @@
 //! linearizable read of that one key is the read barrier, and neither depends on progress notifications, which etcd
 //! before 3.4.25 sends too early.
 
+mod compaction;
 mod config;
 mod keys;
 mod members;
@@ -101,12 +102,7 @@ impl Engine for Etcd {
     async fn compact(&self, through: Revision) -> Result<(), EngineError> {
         let base = self.base().await?;
         let Some(revision) = etcd_revision(base, through).filter(|revision| 0 < *revision) else { return Ok(()) };
-        match self.kv().compact(wire::CompactionRequest { revision, physical: false }).await {
-            Ok(_) => Ok(()),
-            // Another server compacted further.
-            Err(status) if status.code() == Code::OutOfRange => Ok(()),
-            Err(status) => Err(read_error(status)),
-        }
+        self.compact_once(revision).await
     }
 
     async fn leap(&self, beyond: Revision) -> Result<(), EngineError> {

@@ -150,7 +150,7 @@ impl TailTask {
     /// Events of one revision become one entry; etcd never splits a revision over two answers.
     fn entries(&self, events: Vec<wire::Event>) -> Result<Vec<Entry>, EngineError> {
         let mut entries: Vec<Entry> = Vec::new();
-        let (last, epoch) = (self.etcd.keys.last(), self.etcd.keys.epoch());
+        let last = self.etcd.keys.last();
         for event in events {
             let kind = event.r#type();
             let Some(kv) = event.kv.filter(|kv| self.next <= kv.mod_revision) else { continue };
@@ -161,7 +161,7 @@ impl TailTask {
             let entry = entries.last_mut().expect("pushed above");
             if kv.key == last {
                 entry.id = commit_id(&kv.value);
-            } else if kv.key != epoch {
+            } else if !self.etcd.keys.is_own(&kv.key) {
                 let place = self.etcd.keys.decode(&kv.key);
                 let place = place.ok_or_else(|| EngineError::Damaged(format!("the key {:?} is not ours", kv.key)))?;
                 let value = (kind == EventType::Put).then_some(kv.value);

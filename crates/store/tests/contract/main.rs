@@ -4,6 +4,7 @@
 mod cases;
 mod etcd_faults;
 mod lab;
+mod moves;
 mod sqlite_faults;
 
 use store::{CommitId, Engine, Row, etcd, sqlite};
