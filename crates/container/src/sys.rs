@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setsid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, setsid, waitpid};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
@@ -90,6 +90,13 @@ impl Process {
     pub async fn ended(&self) {
         // A pidfd is readable from the end of its process on. An error means that it cannot be polled: gone as well.
         let _ = self.fd.readable().await.map(|mut ready| ready.retain_ready());
+    }
+
+    /// Takes the status of an ended process that is a child of this one all the same: this program executed itself since.
+    pub fn reap(&self) -> Option<String> {
+        let pid = i32::try_from(self.identity.pid).ok().and_then(Pid::from_raw);
+        let status = waitpid(pid, WaitOptions::NOHANG).ok().flatten();
+        status.map(|(_, status)| format!("{status:?}"))
     }
 
     pub fn signal(&self, signal: Signal) -> io::Result<()> {

@@ -285,6 +285,8 @@ async fn end(name: &'static str, process: &Process) -> Result<(), StopError> {
             result => result.map_err(|source| StopError::Signal { name, pid, source })?,
         }
         if tokio::time::timeout(STOP_TIMEOUT, process.ended()).await.is_ok() {
+            // Until then it keeps its cgroup.
+            process.reap();
             return Ok(());
         }
     }

@@ -107,7 +107,10 @@ impl<K: Kind> Supervised<K> {
             () = self.bound_log(&running.log) => {}
         }
         let Some(mut running) = self.running.take() else { return };
-        let exit = running.child.as_mut().and_then(|child| child.wait().ok());
+        let exit = match &mut running.child {
+            Some(child) => child.wait().ok().map(|status| status.to_string()),
+            None => running.known.process.reap(),
+        };
         tracing::warn!(pid = running.known.process.identity.pid, exit = ?exit, "{} ended", self.kind.name());
     }
 
