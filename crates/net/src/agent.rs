@@ -1,14 +1,12 @@
 //! The agent: brings the node's network up, then keeps it so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Key, Snapshot};
 use async_trait::async_trait;
 use base::Chain;
 use ipnet::IpNet;
@@ -22,6 +20,7 @@ use crate::address::{Pool, PoolError, Record};
 use crate::cni::{LOOPBACK, NetConf, PLUGIN, Server};
 use crate::config::{Config, PodNetwork};
 use crate::link::{self, LinkError, Netlink};
+use crate::peers::{NarrowPath, Peers, pod_cidrs};
 use crate::service::{Proxy, ProxyStatus};
 
 /// Longest path of a Unix socket: `sun_path` less its terminator.
@@ -29,8 +28,6 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// How often records are compared with the sandboxes that exist.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(600);
 const RETRY: Duration = Duration::from_secs(2);
-/// Changes of Node objects within this time become one pass over the routes.
-const ROUTES_GATHER: Duration = Duration::from_millis(200);
 
 /// The sandboxes that exist; asked at start and now and then.
 #[async_trait]
@@ -47,8 +44,10 @@ pub struct NetStatus {
     /// What the agent waits for or last failed at; empty when all is well.
     pub message: String,
     pub pod_cidrs: Vec<IpNet>,
-    /// Nodes that no route leads to: they are not on our segment.
+    /// Nodes that no way leads to.
     pub unreachable: Vec<String>,
+    /// Ways on which large packets vanish; routes take it into account.
+    pub narrow_paths: Vec<NarrowPath>,
     pub proxy: Option<ProxyStatus>,
 }
 
@@ -170,8 +169,14 @@ impl Pods {
         let mut tasks = JoinSet::new();
         tasks.spawn(forward(server.records(), self.records.clone(), drain.clone()));
         tasks.spawn(reconcile(server.clone(), self.agent.sandboxes.clone(), drain.clone()));
-        tasks.spawn(routes(self.agent.clone(), self.view.clone(), drain.clone()));
         let agent = self.agent.clone();
+        let peers = Peers {
+            config: agent.config.clone(),
+            ranges: agent.status.borrow().pod_cidrs.clone(),
+            view: self.view.clone(),
+            status: agent.status.clone(),
+        };
+        tasks.spawn(peers.run(drain.clone()));
         let socket = agent.config.socket();
         let ready = || agent.publish_plugin();
         if let Err(error) = server.run(&socket, ready, drain.clone()).await {
@@ -304,83 +309,4 @@ async fn reconcile(server: Arc<Server>, sandboxes: Arc<dyn LiveSandboxes>, drain
             tracing::warn!(err = %error, "address records were not reconciled");
         }
     }
-}
-
-/// By name: pod ranges and internal addresses.
-type OtherNodes = BTreeMap<String, (Vec<IpNet>, Vec<IpAddr>)>;
-
-/// Keeps routes to the pods of other nodes.
-async fn routes(agent: Arc<Agent>, view: View, drain: Drain) {
-    let mut snapshots = view.subscribe();
-    let mut last: Option<OtherNodes> = None;
-    loop {
-        let snapshot = snapshots.borrow_and_update().clone();
-        let nodes = other_nodes(&snapshot, &agent.config.node_name);
-        // Before the first list nobody else seems to exist: routes of the last run stay until it is known.
-        if snapshot.of::<Node>().synced && last.as_ref() != Some(&nodes) {
-            match route(&agent, &nodes).await {
-                Ok(()) => last = Some(nodes),
-                Err(error) => {
-                    tracing::error!(err = %Chain(&error), "routes to other nodes");
-                    tokio::time::sleep(RETRY).await;
-                    snapshots.mark_changed();
-                }
-            }
-        }
-        tokio::select! { biased;
-            () = drain.cancelled() => return,
-            changed = snapshots.changed() => if changed.is_err() { return },
-        }
-        tokio::time::sleep(ROUTES_GATHER).await;
-    }
-}
-
-async fn route(agent: &Agent, nodes: &OtherNodes) -> Result<(), AgentError> {
-    let netlink = Netlink::open().map_err(AgentError::Netlink)?;
-    let own = agent.status.borrow().pod_cidrs.clone();
-    let addresses: Vec<IpAddr> = nodes.values().flat_map(|(_, addresses)| addresses.clone()).collect();
-    let near = link::on_segment(&netlink.handle, &addresses, &own).await?;
-    let mut wanted = BTreeMap::new();
-    let mut unreachable = Vec::new();
-    for (name, (ranges, addresses)) in nodes {
-        for range in ranges {
-            let family = |address: &&IpAddr| address.is_ipv4() == range.addr().is_ipv4();
-            match addresses.iter().filter(family).find(|address| near.contains(address)) {
-                Some(via) => drop(wanted.insert(range.trunc(), *via)),
-                None if !unreachable.contains(name) => unreachable.push(name.clone()),
-                None => {}
-            }
-        }
-    }
-    link::sync_routes(&netlink.handle, agent.config.names().route_protocol, &wanted).await?;
-    if !unreachable.is_empty() {
-        tracing::warn!(nodes = ?unreachable, "no route: these nodes are not on this node's segment");
-    }
-    agent.status.send_modify(|status| status.unreachable = unreachable);
-    Ok(())
-}
-
-/// Ranges and internal addresses of every other node that has both.
-fn other_nodes(snapshot: &Snapshot, own: &str) -> OtherNodes {
-    let mut nodes = BTreeMap::new();
-    for object in snapshot.of::<Node>().iter().filter(|object| object.key.name != own) {
-        let Ok(node) = object.typed::<Node>() else { continue };
-        let status = node.status.as_ref();
-        let listed = status.and_then(|status| status.addresses.as_ref()).into_iter().flatten();
-        let internal = listed.filter(|address| address.type_ == "InternalIP");
-        let addresses: Vec<IpAddr> = internal.filter_map(|address| address.address.parse().ok()).collect();
-        let ranges = pod_cidrs(snapshot, &object.key.name);
-        if !ranges.is_empty() && !addresses.is_empty() {
-            nodes.insert(object.key.name.to_string(), (ranges, addresses));
-        }
-    }
-    nodes
-}
-
-fn pod_cidrs(snapshot: &Snapshot, name: &str) -> Vec<IpNet> {
-    let node = snapshot.of::<Node>().typed::<Node>(&Key::cluster(name));
-    let Some(spec) = node.as_ref().and_then(|node| node.spec.as_ref()) else { return Vec::new() };
-    let many = spec.pod_cidrs.iter().flatten();
-    let one = spec.pod_cidr.iter().filter(|_| spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty));
-    many.chain(one).filter_map(|text| text.parse::<IpNet>().ok()).map(|net| net.trunc()).collect()
 }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, PodNetwork};
 use crate::link::{self, LinkError, Netlink};
+use crate::peers::Underlay;
 use crate::service::nft::{self, NftError};
 
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub async fn cleanup(config: &Config) -> Result<(), CleanupError> {
         link::remove(&netlink.handle, &name).await?;
     }
     link::remove(&netlink.handle, &names.bridge).await?;
+    for underlay in Underlay::ALL {
+        link::remove(&netlink.handle, &names.tunnel(underlay)).await?;
+    }
     if config.pod_network == PodNetwork::External {
         let index = link::index_of(&netlink.handle, "lo").await?;
         for address in config.dns.iter().flat_map(|dns| &dns.addresses) {

@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::peers::Underlay;
+
 /// The instance whose names are the plain ones.
 pub const INSTANCE_DEFAULT: &str = "evenkeel";
 
 /// Who carries packets between pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodNetwork {
-    /// This agent: a bridge on the node, routes between nodes of one segment.
+    /// This agent: a bridge on the node, routes between nodes of one segment, tunnels to all others.
     #[default]
     Bridge,
     /// Somebody else's CNI plugin. Services and names are still served.
@@ -65,6 +67,8 @@ pub struct Names {
     pub bridge: String,
     /// First letters of the host's ends of pod links.
     pub link_prefix: String,
+    /// First letters of the tunnels' links; the underlay's family follows.
+    pub tunnel_prefix: String,
     /// The packet mark bit for "hide the source behind this node".
     pub mark: u32,
     /// Routing protocol number of our routes (rtnetlink(7): above 4 is free for users).
@@ -137,6 +141,7 @@ impl Names {
                 table: INSTANCE_DEFAULT.to_owned(),
                 bridge: "ek0".to_owned(),
                 link_prefix: "ekv".to_owned(),
+                tunnel_prefix: "ekx".to_owned(),
                 mark: 1 << 14,
                 route_protocol: 69,
             };
@@ -149,10 +154,16 @@ impl Names {
             table: format!("evenkeel_{letters}"),
             bridge: format!("ek{short}"),
             link_prefix: format!("ekv{short}"),
+            tunnel_prefix: format!("ekx{short}"),
             // Bits 15 to 25: the default instance has 14, and kubelets of others use 14 and 15 by habit.
             mark: 1 << (16 + hash % 10),
             route_protocol: 70 + u8::try_from(hash % 100).expect("below 100"),
         }
+    }
+
+    /// The tunnel over an underlay of this family.
+    pub fn tunnel(&self, underlay: Underlay) -> String {
+        format!("{}{}", self.tunnel_prefix, underlay.digit())
     }
 
     /// The host's end of a pod's link.
@@ -178,6 +189,8 @@ mod tests {
         assert_ne!(one.bridge, two.bridge);
         assert_eq!(two.table, "evenkeel_evenkeel_2");
         assert_ne!(one.mark, two.mark);
+        assert_ne!(one.tunnel(Underlay::V4), two.tunnel(Underlay::V4));
+        assert_ne!(one.tunnel(Underlay::V4), one.tunnel(Underlay::V6));
         assert_ne!(one.route_protocol, two.route_protocol);
         assert!(two.link(&"f".repeat(64), "eth0").len() <= 15, "{}", two.link("f", "eth0"));
         assert_ne!(one.link("a", "eth0"), one.link("a", "eth1"));

@@ -12,9 +12,11 @@ pub mod cni;
 pub mod config;
 pub mod dns;
 pub mod link;
+mod peers;
 pub mod service;
 mod sys;
 
 pub use agent::{Agent, AgentError, LiveSandboxes, NetStatus};
 pub use cleanup::{CleanupError, cleanup};
 pub use config::{Config, DnsConfig, PodNetwork};
+pub use peers::{NarrowPath, Underlay};

@@ -5,6 +5,8 @@
 mod lab;
 #[path = "lab/names.rs"]
 mod names;
+#[path = "lab/segments.rs"]
+mod segments;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -220,6 +222,7 @@ fn pods_of_neighbours_are_reached_by_routes() {
         node.join("n2", "10.42.20.0/24", "172.31.0.2").await;
         node.until(|| lab.routes().contains("10.42.20.0/24 via 172.31.0.2")).await;
         assert_eq!(client.dial(far).unwrap(), client.address, "pods see each other as they are");
+        lab::ip(&format!("-n {} route add unreachable 192.0.2.33", lab.host.name));
         node.join("n3", "10.42.30.0/24", "192.0.2.33").await;
         node.unreachable("n3").await;
         node.leave("n2").await;

@@ -3,6 +3,7 @@
 mod bridge;
 mod pod;
 mod route;
+mod tunnel;
 
 use std::io;
 use std::net::IpAddr;
@@ -17,7 +18,8 @@ use tokio::task::JoinHandle;
 
 pub use bridge::{Bridge, raise as raise_bridge};
 pub use pod::{PodLink, connect as connect_pod, loopback_up, probe as probe_pod};
-pub use route::{on_segment, sync as sync_routes, uplink_mtu};
+pub use route::{Lookup, Route, lookup, mtu_of, sync as sync_routes, uplink_mtu};
+pub use tunnel::{Tunnel, sync as sync_tunnel};
 
 /// A change of links that did not happen.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Routes to the pod ranges of nodes on our segment.
+//! Routes to the pod ranges of other nodes, and the way the kernel would take to an address.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,45 +6,92 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::link::LinkAttribute;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use rustix::io::Errno;
 
-use super::{LinkError, addresses, failed, unless};
+use super::{LinkError, failed, unless};
 
 const MTU_DEFAULT: u32 = 1500;
 
-/// Makes our routes (known by their protocol number) exactly `wanted`: range to next hop.
-pub async fn sync(handle: &Handle, protocol: u8, wanted: &BTreeMap<IpNet, IpAddr>) -> Result<(), LinkError> {
+/// How a range of pods is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub via: IpAddr,
+    /// The link's index, where the next hop is no neighbour that the kernel would find by itself.
+    pub link: Option<u32>,
+    /// What programs of this node are seen as.
+    pub source: Option<IpAddr>,
+    /// Where the path carries less than the link.
+    pub mtu: Option<u32>,
+}
+
+/// The way to an address, as the kernel would take it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    pub link: u32,
+    /// No router in between.
+    pub direct: bool,
+}
+
+/// Makes our routes (known by their protocol number) exactly `wanted`. One that changes is replaced at once, without a
+/// moment in which there is none.
+pub async fn sync(handle: &Handle, protocol: u8, wanted: &BTreeMap<IpNet, Route>) -> Result<(), LinkError> {
     let mut missing = wanted.clone();
     for family in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
         for route in list(handle, family).await? {
             if route.header.protocol != RouteProtocol::from(protocol) {
                 continue;
             }
-            match read(&route) {
-                Some((to, via)) if wanted.get(&to) == Some(&via) => drop(missing.remove(&to)),
-                _ => {
+            let (to, found) = read(&route).unzip();
+            match to.and_then(|to| Some((to, wanted.get(&to)?))) {
+                Some((to, wanted)) if found.is_some_and(|found| satisfies(&found, wanted)) => drop(missing.remove(&to)),
+                Some(_) => {}
+                None => {
                     let removed = handle.route().del(route).execute().await;
                     unless(Errno::SRCH, removed).map_err(failed("remove a route"))?;
                 }
             }
         }
     }
-    for (to, via) in missing {
-        let message = message(to, via, protocol);
-        let added = handle.route().add(message).replace().execute().await;
+    for (to, route) in missing {
+        let via = route.via;
+        let added = handle.route().add(message(to, route, protocol)).replace().execute().await;
         added.map_err(failed(format!("route {to} via {via}")))?;
     }
     Ok(())
 }
 
-/// Of these addresses, those that a link of ours reaches without a router.
-pub async fn on_segment(handle: &Handle, candidates: &[IpAddr], except: &[IpNet]) -> Result<Vec<IpAddr>, LinkError> {
-    let own = addresses(handle, None).await?;
-    let nets: Vec<IpNet> = own.into_iter().map(|(_, net)| net).filter(|net| !except.contains(&net.trunc())).collect();
-    let near = |address: &&IpAddr| nets.iter().any(|net| net.contains(*address) && net.addr() != **address);
-    Ok(candidates.iter().filter(near).copied().collect())
+/// The kernel names the link of every route, also where we left it to the kernel.
+fn satisfies(found: &Route, wanted: &Route) -> bool {
+    let link = wanted.link.or(found.link);
+    *found == Route { link, ..wanted.clone() }
+}
+
+/// The way to an address; None where there is none.
+pub async fn lookup(handle: &Handle, to: IpAddr) -> Result<Option<Lookup>, LinkError> {
+    let message = match to {
+        IpAddr::V4(to) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build(),
+        IpAddr::V6(to) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build(),
+    };
+    let route = match handle.route().get(message).execute().try_next().await {
+        Ok(Some(route)) if route.header.kind == RouteType::Unicast => route,
+        // Of this node itself, forbidden, or without any route.
+        Ok(_) | Err(rtnetlink::Error::NetlinkError(_)) => return Ok(None),
+        Err(error) => return Err(failed(format!("find the way to {to}"))(error)),
+    };
+    let mut link = None;
+    let mut direct = true;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => direct = false,
+            _ => {}
+        }
+    }
+    Ok(link.map(|link| Lookup { link, direct }))
 }
 
 /// The MTU of the link that the default route leaves through.
@@ -58,14 +105,18 @@ pub async fn uplink_mtu(handle: &Handle) -> Result<u32, LinkError> {
         })
     });
     let Some(index) = index else { return Ok(MTU_DEFAULT) };
+    Ok(mtu_of(handle, index).await?.unwrap_or(MTU_DEFAULT))
+}
+
+/// The largest packet a link takes; None where there is no such link.
+pub async fn mtu_of(handle: &Handle, index: u32) -> Result<Option<u32>, LinkError> {
     let link = handle.link().get().match_index(index).execute().try_next().await.map_err(failed("find the uplink"))?;
-    let mtu = link.and_then(|link| {
+    Ok(link.and_then(|link| {
         link.attributes.into_iter().find_map(|attribute| match attribute {
             LinkAttribute::Mtu(mtu) => Some(mtu),
             _ => None,
         })
-    });
-    Ok(mtu.unwrap_or(MTU_DEFAULT))
+    }))
 }
 
 async fn list(handle: &Handle, family: IpAddr) -> Result<Vec<RouteMessage>, LinkError> {
@@ -76,17 +127,27 @@ async fn list(handle: &Handle, family: IpAddr) -> Result<Vec<RouteMessage>, Link
     handle.route().get(filter).execute().try_collect().await.map_err(failed("list routes"))
 }
 
-fn read(route: &RouteMessage) -> Option<(IpNet, IpAddr)> {
+fn read(route: &RouteMessage) -> Option<(IpNet, Route)> {
     let mut to = None;
     let mut via = None;
+    let (mut link, mut source, mut mtu) = (None, None, None);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address),
             RouteAttribute::Gateway(address) => via = ip(address),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
-    Some((IpNet::new(to?, route.header.destination_prefix_length).ok()?, via?))
+    let to = IpNet::new(to?, route.header.destination_prefix_length).ok()?;
+    Some((to, Route { via: via?, link, source, mtu }))
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -97,9 +158,9 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn message(to: IpNet, via: IpAddr, protocol: u8) -> RouteMessage {
+fn message(to: IpNet, route: Route, protocol: u8) -> RouteMessage {
     let protocol = RouteProtocol::from(protocol);
-    match (to, via) {
+    let mut message = match (to, route.via) {
         (IpNet::V4(to), IpAddr::V4(via)) => RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(to.network(), to.prefix_len())
             .gateway(via)
@@ -111,5 +172,17 @@ fn message(to: IpNet, via: IpAddr, protocol: u8) -> RouteMessage {
             .protocol(protocol)
             .build(),
         (to, via) => unreachable!("{to} and {via} are of one family: routes are planned per family"),
+    };
+    if let Some(index) = route.link {
+        message.attributes.push(RouteAttribute::Oif(index));
+        message.header.flags |= RouteFlags::Onlink;
     }
+    message.attributes.extend(route.source.map(|source| {
+        RouteAttribute::PrefSource(match source {
+            IpAddr::V4(v4) => RouteAddress::Inet(v4),
+            IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+        })
+    }));
+    message.attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    message
 }

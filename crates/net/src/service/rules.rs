@@ -1,7 +1,7 @@
 //! The rules of a node: one table, maps from addresses and ports to a chain per service port. Pure.
 //!
 //! Order of what a packet meets, which later chains (network policy) fit between:
-//! `prerouting`/`output` translate (nat, -100); `forward`/`input` at -110 and `output-after` at -90 refuse what was not
+//! `fit` (forward, -150) tells connections the size that fits; `prerouting`/`output` translate (nat, -100); `forward`/`input` at -110 and `output-after` at -90 refuse what was not
 //! translated though it should have been; `postrouting` hides sources (nat, 100). A filter that wants to see pods'
 //! real addresses hooks `forward` at priority 0.
 
@@ -144,6 +144,9 @@ impl Builder<'_> {
         self.entry("forward", filter("forward", -110), refuse.clone());
         self.entry("input", filter("input", -110), refuse.clone());
         self.entry("output-after", filter("output", -90), refuse);
+        if self.state.bridge.is_some() {
+            self.entry("fit", filter("forward", -150), fit());
+        }
         let hide = self.hide();
         self.entry("postrouting", nat("postrouting", 100), hide);
         let mut translate = Vec::new();
@@ -375,6 +378,13 @@ impl Builder<'_> {
         }
         self.put("hairpin", family, format!("{to} . {to}"), String::new());
     }
+}
+
+/// Pods' links take more than some paths to other nodes: connections are told from the start what fits their route.
+fn fit() -> Vec<String> {
+    let of = |family: Family| format!("{} saddr @cluster{}", family.ip(), family.digit());
+    let fit = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu";
+    [Family::V4, Family::V6].map(|family| format!("{} {fit}", of(family))).to_vec()
 }
 
 #[derive(Default)]

@@ -24,7 +24,10 @@ use view::fake::FakeApi;
 use view::{Drain, PatchRequest, View};
 
 const WAIT: Duration = Duration::from_secs(15);
+/// A change of a path is noticed by the next probe.
+const PROBED: Duration = Duration::from_secs(50);
 const DIAL: Duration = Duration::from_millis(900);
+const POUR_BYTES: usize = 4 << 20;
 
 /// A network namespace; removed when dropped.
 pub struct Netns {
@@ -44,6 +47,8 @@ pub struct Pod {
     sandbox: String,
     config: Value,
     pub address: IpAddr,
+    /// Of the second range, where the node has one.
+    pub second: Option<IpAddr>,
 }
 
 pub struct Node {
@@ -63,7 +68,7 @@ impl LiveSandboxes for Sandboxes {
     }
 }
 
-fn ip(arguments: &str) {
+pub fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
     assert!(status.success(), "ip {arguments}");
 }
@@ -105,14 +110,35 @@ impl Netns {
 
     /// Accepts for ever and tells everybody who they are. Ends with the process.
     pub fn listen(&self, port: u16) -> SocketAddr {
-        let listener = self.inside(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+        let listener = self.inside(|| TcpListener::bind(("::", port)).unwrap());
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             while let Ok((mut stream, peer)) = listener.accept() {
-                let _ = write!(stream, "{}", peer.ip());
+                let _ = write!(stream, "{}", peer.ip().to_canonical());
             }
         });
         address
+    }
+
+    /// Accepts for ever and gives each as much as fills many packets.
+    pub fn pour(&self, port: u16) {
+        let listener = self.inside(|| TcpListener::bind(("::", port)).unwrap());
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                std::thread::spawn(move || stream.write_all(&vec![b'x'; POUR_BYTES]));
+            }
+        });
+    }
+
+    /// Takes all that [`Netns::pour`] gives, which must keep coming.
+    pub fn drink(&self, from: SocketAddr) -> io::Result<()> {
+        self.inside(|| {
+            let mut stream = TcpStream::connect_timeout(&from, DIAL)?;
+            stream.set_read_timeout(Some(DIAL))?;
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all)?;
+            if all.len() == POUR_BYTES { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        })
     }
 
     pub fn udp_socket(&self) -> UdpSocket {
@@ -189,17 +215,35 @@ impl Lab {
 
     /// A machine on the host's other side; the host's default route leads there.
     pub fn outside(&self) -> Netns {
-        let mut outside = Netns::new(format!("{}-out", self.prefix));
-        let (host, out) = (&self.host.name, &outside.name);
-        ip(&format!("link add up0 netns {host} type veth peer name up0 netns {out}"));
-        ip(&format!("-n {host} addr add 172.31.0.1/24 dev up0"));
-        ip(&format!("-n {host} link set up0 up"));
-        ip(&format!("-n {out} addr add 172.31.0.2/24 dev up0"));
-        ip(&format!("-n {out} link set up0 up"));
-        ip(&format!("-n {out} link set lo up"));
-        ip(&format!("-n {host} route add default via 172.31.0.2"));
+        let mut outside = self.router();
+        self.uplink(&outside, 0);
         outside.address = IpAddr::from([172, 31, 0, 2]);
         outside
+    }
+
+    /// A machine that forwards between the segments of hosts.
+    pub fn router(&self) -> Netns {
+        let router = Netns::new(format!("{}-out", self.prefix));
+        ip(&format!("-n {} link set lo up", router.name));
+        router.inside(|| {
+            for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                std::fs::write(format!("/proc/sys/net/{setting}"), "1").unwrap();
+            }
+        });
+        router
+    }
+
+    /// Joins the host to a router by a segment of its own, in both families: `172.31.N.1`, `fd31:N::1`.
+    pub fn uplink(&self, router: &Netns, segment: u8) {
+        let (host, out) = (&self.host.name, &router.name);
+        ip(&format!("link add up0 netns {host} type veth peer name up{segment} netns {out}"));
+        for (netns, link, number) in [(host, "up0".to_owned(), 1), (out, format!("up{segment}"), 2)] {
+            ip(&format!("-n {netns} addr add 172.31.{segment}.{number}/24 dev {link}"));
+            ip(&format!("-n {netns} addr add fd31:{segment}::{number}/64 dev {link} nodad"));
+            ip(&format!("-n {netns} link set {link} up"));
+        }
+        ip(&format!("-n {host} route add default via 172.31.{segment}.2"));
+        ip(&format!("-n {host} route add default via fd31:{segment}::2"));
     }
 
     /// Whether the host's bridges call netfilter; the pod network must work either way.
@@ -316,11 +360,15 @@ impl Node {
         config["cniVersion"] = list["cniVersion"].clone();
         config["name"] = list["name"].clone();
         config["runtimeConfig"] = json!({ "portMappings": ports });
-        let mut pod = Pod { netns, sandbox: sandbox.to_owned(), config, address: IpAddr::from([0, 0, 0, 0]) };
+        let address = IpAddr::from([0, 0, 0, 0]);
+        let mut pod = Pod { netns, sandbox: sandbox.to_owned(), config, address, second: None };
         let (code, reply) = pod.cni("ADD");
         assert_eq!(code, 0, "{reply}");
-        let address = reply["ips"][0]["address"].as_str().unwrap();
-        pod.address = address.strip_suffix("/32").unwrap().parse().unwrap();
+        let address = |number: usize| -> Option<IpAddr> {
+            reply["ips"][number]["address"].as_str()?.split_once('/')?.0.parse().ok()
+        };
+        pod.address = address(0).unwrap();
+        pod.second = address(1);
         pod
     }
 
@@ -363,6 +411,19 @@ impl Node {
             "spec": { "podCIDR": range, "podCIDRs": [range] },
             "status": { "addresses": [{ "type": "InternalIP", "address": address }] } });
         self.api.client().create(&gvr("Node"), "", &node).await.unwrap();
+    }
+
+    /// Waits until exactly these paths are known to be narrow, each by what the second number says at most.
+    pub async fn narrow(&self, paths: &[(&str, u32)]) {
+        let mut status = self.status.clone();
+        let level = status.wait_for(|status| {
+            let found = status.narrow_paths.iter();
+            let fits =
+                |(path, (node, most)): (&net::NarrowPath, &(&str, u32))| path.node == *node && path.path_mtu <= *most;
+            status.narrow_paths.len() == paths.len() && found.zip(paths).all(fits)
+        });
+        let reached = tokio::time::timeout(PROBED, level).await.is_ok();
+        assert!(reached, "paths: {:?}", self.status.borrow().narrow_paths);
     }
 
     pub async fn leave(&self, name: &str) {
