@@ -14,6 +14,7 @@ mod node;
 mod program;
 mod rack;
 mod saas;
+mod segments;
 mod session;
 mod streams;
 mod uniform;
@@ -73,5 +74,6 @@ fn alone(cluster: &Arc<Cluster>) -> bool {
     }
     good &= run_all(&**cluster, &[Case { name: "cli_commands", run: commands::commands }], 1);
     good &= run_all(&**cluster, &program::BESIDE, 1);
-    good & run_all(&**cluster, &[Case { name: "agent_joins_by_token", run: agent::joins }], 1)
+    good &= run_all(&**cluster, &[Case { name: "agent_joins_by_token", run: agent::joins }], 1);
+    good & run_all(&**cluster, &[Case { name: "pods_across_segments", run: segments::joined }], 1)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 use crate::cgroups::remove_cgroups;
-use crate::host::{Host, child_of};
+use crate::host::{Host, Segment, child_of};
 use crate::load::Endpoint;
 use crate::tool::Tool;
 use crate::wait::eventually;
@@ -269,7 +269,11 @@ pub struct Agent {
 impl Agent {
     /// Starts `evenkeel agent` on a host of its own.
     pub fn join(cluster: &Cluster, number: u8) -> anyhow::Result<Agent> {
-        let host = Host::up(number)?;
+        Agent::join_in(cluster, Segment::First, number)
+    }
+
+    pub fn join_in(cluster: &Cluster, segment: Segment, number: u8) -> anyhow::Result<Agent> {
+        let host = Host::up_in(segment, number)?;
         let data = cluster.data.join(&host.name);
         link_images(&data)?;
         Agent::start(cluster, host, data)

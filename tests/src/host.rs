@@ -12,10 +12,13 @@ use anyhow::{Context, bail};
 use crate::tool::Tool;
 use crate::wait::eventually;
 
-/// The segment that joins the hosts with the machine the tests run on: a /24 of the documentation-like range that no
-/// cluster range overlaps.
-const BRIDGE: &str = "ekt0";
-const SEGMENT: &str = "172.31.77";
+/// What joins hosts with the machine the tests run on, which is the router between the two: a bridge with a /24 of its own
+/// that no cluster range overlaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    First,
+    Second,
+}
 
 /// What the first process of a host does: private run folder, shared mounts, then adopt and reap orphans.
 const INIT: &str =
@@ -25,7 +28,40 @@ const INIT: &str =
 pub struct Host {
     pub name: String,
     pub address: String,
+    segment: Segment,
     init: Option<Child>,
+}
+
+// === impl Segment ===
+
+impl Segment {
+    fn bridge(self) -> &'static str {
+        match self {
+            Segment::First => "ekt0",
+            Segment::Second => "ekt1",
+        }
+    }
+
+    /// Of its addresses the first three bytes.
+    fn network(self) -> &'static str {
+        match self {
+            Segment::First => "172.31.77",
+            Segment::Second => "172.31.78",
+        }
+    }
+
+    fn up(self) -> anyhow::Result<()> {
+        let bridge = self.bridge();
+        if Path::new("/sys/class/net").join(bridge).exists() {
+            return Ok(());
+        }
+        ip(&format!("link add {bridge} type bridge"))?;
+        // Said aloud, it stays, whatever the links of hosts take.
+        ip(&format!("link set {bridge} mtu 1500"))?;
+        ip(&format!("addr add {}.1/24 dev {bridge}", self.network()))?;
+        ip(&format!("link set {bridge} up"))?;
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forward between segments")
+    }
 }
 
 // === impl Host ===
@@ -33,24 +69,37 @@ pub struct Host {
 impl Host {
     /// Brings a host up at `172.31.77.(10 + number)`.
     pub fn up(number: u8) -> anyhow::Result<Host> {
+        Host::up_in(Segment::First, number)
+    }
+
+    pub fn up_in(segment: Segment, number: u8) -> anyhow::Result<Host> {
         let name = format!("ekt-h{number}");
-        let mut host = Host { address: format!("{SEGMENT}.{}", 10 + number), name, init: None };
+        let address = format!("{}.{}", segment.network(), 10 + number);
+        let mut host = Host { address, name, segment, init: None };
         host.remove_links();
-        segment()?;
+        segment.up()?;
         host.add_links()?;
         host.power_on()?;
         Ok(host)
     }
 
     fn add_links(&self) -> anyhow::Result<()> {
-        let Host { name, address, .. } = self;
+        let Host { name, address, segment, .. } = self;
         ip(&format!("netns add {name}"))?;
         ip(&format!("link add v{name} type veth peer name eth0 netns {name}"))?;
-        ip(&format!("link set v{name} master {BRIDGE} up"))?;
+        ip(&format!("link set v{name} master {} up", segment.bridge()))?;
         ip(&format!("-n {name} link set lo up"))?;
         ip(&format!("-n {name} link set eth0 up"))?;
         ip(&format!("-n {name} addr add {address}/24 dev eth0"))?;
-        ip(&format!("-n {name} route add default via {SEGMENT}.1"))
+        ip(&format!("-n {name} route add default via {}.1", segment.network()))
+    }
+
+    /// What the other end of this host's cable takes; larger packets vanish without a word.
+    pub fn take_at_most(&self, bytes: u32) -> anyhow::Result<()> {
+        let Host { name, .. } = self;
+        // Links of the kernel's own kind pass on many packets as a large one, unless told not to.
+        ip(&format!("-n {name} link set eth0 gso_max_segs 1"))?;
+        ip(&format!("link set v{name} mtu {bytes}"))
     }
 
     fn remove_links(&self) {
@@ -115,15 +164,6 @@ pub(crate) fn child_of(parent: u32) -> anyhow::Result<u32> {
     let children = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let child = children.split_whitespace().next().with_context(|| format!("process {parent} has no child"))?;
     child.parse().with_context(|| format!("process id {child:?}"))
-}
-
-fn segment() -> anyhow::Result<()> {
-    if Path::new("/sys/class/net").join(BRIDGE).exists() {
-        return Ok(());
-    }
-    ip(&format!("link add {BRIDGE} type bridge"))?;
-    ip(&format!("addr add {SEGMENT}.1/24 dev {BRIDGE}"))?;
-    ip(&format!("link set {BRIDGE} up"))
 }
 
 fn ip(words: &str) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ mod wait;
 pub use cgroups::cgroups;
 pub use cluster::{Agent, Cluster, Options};
 pub use dialogue::Dialogue;
-pub use host::Host;
+pub use host::{Host, Segment};
 pub use load::{Answer, Call, Connection, Endpoint};
 pub use rack::Rack;
 pub use run::{Case, run_all};
