@@ -15,8 +15,10 @@ pub mod link;
 mod peers;
 pub mod service;
 mod sys;
+mod vip;
 
 pub use agent::{Agent, AgentError, LiveSandboxes, NetStatus};
 pub use cleanup::{CleanupError, cleanup};
 pub use config::{Config, DnsConfig, PodNetwork};
 pub use peers::{NarrowPath, Underlay};
+pub use vip::{Vip, VipStatus, VirtualAddress};

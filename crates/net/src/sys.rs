@@ -1,6 +1,7 @@
-//! The system calls of this crate: entering a network namespace, passing a descriptor over a socket, kernel settings.
+//! The system calls of this crate: entering a network namespace, passing a descriptor over a socket, frames on a link,
+//! kernel settings. A namespace is entered only by a thread that ends afterwards.
 //!
-//! No `unsafe`: rustix covers them. A namespace is entered only by a thread that ends afterwards.
+//! JUSTIFICATION for `unsafe`: rustix knows packet sockets, but not the address that binds one to a link.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -8,9 +9,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rtnetlink::Handle;
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, bind, recvmsg, sendmsg, socket_with,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::oneshot;
@@ -84,6 +86,46 @@ pub fn receive_with(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usi
         }
     }
     Ok((message.bytes, passed))
+}
+
+/// A socket that sends and receives whole frames of one protocol on one link.
+pub fn frame_socket(link: u32, protocol: u16) -> io::Result<OwnedFd> {
+    // Without a protocol it hears nothing until it is bound.
+    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    let index = i32::try_from(link).map_err(io::Error::other)?;
+    bind(&socket, &LinkAddress { family: AF_PACKET, protocol: protocol.to_be(), index, rest: [0; 12] })?;
+    Ok(socket)
+}
+
+const AF_PACKET: u16 = AddressFamily::PACKET.as_raw();
+
+/// `struct sockaddr_ll` of packet(7). Of the rest, kinds and hardware address, binding uses nothing.
+#[repr(C)]
+struct LinkAddress {
+    family: u16,
+    /// In network order.
+    protocol: u16,
+    index: i32,
+    rest: [u8; 12],
+}
+
+// SAFETY: the pointer is to the whole of `self`, which has the layout of `sockaddr_ll` without padding and lives as long
+// as the call.
+unsafe impl SocketAddrArg for LinkAddress {
+    unsafe fn with_sockaddr<R>(&self, call: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
+        let length = SocketAddrLen::try_from(size_of::<LinkAddress>()).expect("20 bytes");
+        call(std::ptr::from_ref(self).cast(), length)
+    }
+}
+
+/// The Internet checksum (RFC 1071).
+pub fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded to 16 bits")
 }
 
 /// Sets a kernel setting where it differs. A read-only `/proc/sys` (a container) is tolerated by the caller.

@@ -7,6 +7,8 @@ mod lab;
 mod names;
 #[path = "lab/segments.rs"]
 mod segments;
+#[path = "lab/vip.rs"]
+mod vip;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 use jiff::SignedDuration;
 
 use crate::config::CONFIG;
@@ -150,6 +151,9 @@ pub struct ServerArgs {
     /// More names and addresses for the serving certificate
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub tls_san: Vec<String>,
+    /// An address for people, held by one of the servers that serve; the same on all of them
+    #[arg(long, value_name = "IP[/PREFIX]", value_parser = address_on_link)]
+    pub virtual_address: Option<IpNet>,
     /// Range of pod addresses
     #[arg(long, default_value = "10.42.0.0/16", value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<String>,
@@ -514,6 +518,17 @@ fn span(text: &str) -> Result<SignedDuration, String> {
     Ok(span)
 }
 
+/// `192.0.2.9`, or with the prefix that it has on the link: `192.0.2.9/24`.
+fn address_on_link(text: &str) -> Result<IpNet, String> {
+    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let net = net.map_err(|_| "an address reads 192.0.2.9 or 192.0.2.9/24".to_owned())?;
+    let address = net.addr();
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        return Err(format!("{address} is no address that one machine of several can have"));
+    }
+    Ok(net)
+}
+
 /// As [`span`], and `0` for a thing without an end.
 fn span_or_ever(text: &str) -> Result<SignedDuration, String> {
     if text == "0" { Ok(SignedDuration::ZERO) } else { span(text) }
@@ -521,7 +536,7 @@ fn span_or_ever(text: &str) -> Result<SignedDuration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, span};
+    use super::{Cli, address_on_link, span};
     use clap::CommandFactory;
     use jiff::SignedDuration;
 
@@ -531,6 +546,15 @@ mod tests {
         assert_eq!(span("1m"), Ok(SignedDuration::from_mins(1)));
         for bad in ["", "d", "1", "0m", "1y", "-1d", "4000d", "1é"] {
             assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_have_a_prefix() {
+        assert_eq!(address_on_link("192.0.2.9").unwrap().to_string(), "192.0.2.9/32");
+        assert_eq!(address_on_link("2001:db8::9/64").unwrap().to_string(), "2001:db8::9/64");
+        for bad in ["", "a", "192.0.2.9/33", "127.0.0.1", "0.0.0.0/0", "ff02::1"] {
+            assert!(address_on_link(bad).is_err(), "{bad}");
         }
     }
 

@@ -29,6 +29,7 @@ pub mod schedule;
 pub mod server;
 mod signals;
 mod signer;
+mod vip;
 mod world;
 
 use std::path::{Path, PathBuf};

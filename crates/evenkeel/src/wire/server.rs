@@ -35,7 +35,7 @@ use super::restart::Restart;
 use super::signals::Signals;
 use super::{
     RENEWAL_RETRY, SystemClock, control_plane, controllers, host, inprocess, keyring, manifests, pid, renewal_pause,
-    schedule, signer,
+    schedule, signer, vip,
 };
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
@@ -102,6 +102,7 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         async move { server.run(work.cancelled()).await }
     });
     setup.start_loops(&server, &mut tasks, health, &work);
+    setup.start_virtual_address(&server, &mut tasks, &work)?;
     let identity = setup.start_node(&mut tasks, &work)?;
     if identity.is_some() {
         tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));
@@ -205,6 +206,7 @@ impl Setup {
         };
         let mut own = addresses.clone();
         own.extend(args.node.node_external_ip.iter().copied().chain(args.advertise_address).chain([args.bind_address]));
+        own.extend(args.virtual_address.map(|net| net.addr()));
         let names = ServerNames::new(&args.cluster_domain, service_address, &own, &name, &args.tls_san);
         let pki = Arc::new(
             ServerPki::load_or_make(&layout, args.certificate_lifetime, SystemClock.now())
@@ -359,6 +361,24 @@ impl Setup {
         }
     }
 
+    fn start_virtual_address(
+        &self,
+        server: &::apiserver::Server,
+        tasks: &mut JoinSet<()>,
+        drain: &Drain,
+    ) -> Result<()> {
+        let Some(address) = self.args.virtual_address else { return Ok(()) };
+        let client = inprocess::administrator(server, "evenkeel-virtual-address");
+        let own = Endpoint::new(&self.own_address().to_string(), self.args.https_listen_port);
+        vip::start(address, &self.name, client, own, &self.pki.server.pem, tasks, drain)
+    }
+
+    /// Where this machine reaches its own server.
+    fn own_address(&self) -> IpAddr {
+        let bound = self.args.bind_address;
+        if bound.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { bound }
+    }
+
     /// Starts the node of this machine, if there is to be one.
     fn start_node(&self, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<Option<NodeTls>> {
         if self.args.disable_agent {
@@ -366,12 +386,7 @@ impl Setup {
         }
         let identity = self.node_identity()?;
         let tls = NodeTls::new(&identity)?;
-        let own = if self.args.bind_address.is_unspecified() {
-            IpAddr::V4(Ipv4Addr::LOCALHOST)
-        } else {
-            self.args.bind_address
-        };
-        let own = Endpoint::new(&own.to_string(), self.args.https_listen_port);
+        let own = Endpoint::new(&self.own_address().to_string(), self.args.https_listen_port);
         let parts = node::Parts {
             args: self.args.node.clone(),
             layout: self.layout.clone(),

@@ -82,6 +82,14 @@ pub async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Li
     }
 }
 
+/// A link by index; None where there is none.
+pub async fn by_index(handle: &Handle, index: u32) -> Result<Option<LinkMessage>, LinkError> {
+    match handle.link().get().match_index(index).execute().try_next().await {
+        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -Errno::NODEV.raw_os_error() => Ok(None),
+        reply => reply.map_err(failed(format!("find link {index}"))),
+    }
+}
+
 pub async fn index_of(handle: &Handle, name: &str) -> Result<u32, LinkError> {
     let link = find(handle, name).await?;
     Ok(link.ok_or_else(|| LinkError::Missing { name: name.to_owned() })?.header.index)

@@ -12,7 +12,7 @@ use netlink_packet_route::route::{
 use rtnetlink::{Handle, RouteMessageBuilder};
 use rustix::io::Errno;
 
-use super::{LinkError, failed, unless};
+use super::{LinkError, by_index, failed, unless};
 
 const MTU_DEFAULT: u32 = 1500;
 
@@ -110,8 +110,7 @@ pub async fn uplink_mtu(handle: &Handle) -> Result<u32, LinkError> {
 
 /// The largest packet a link takes; None where there is no such link.
 pub async fn mtu_of(handle: &Handle, index: u32) -> Result<Option<u32>, LinkError> {
-    let link = handle.link().get().match_index(index).execute().try_next().await.map_err(failed("find the uplink"))?;
-    Ok(link.and_then(|link| {
+    Ok(by_index(handle, index).await?.and_then(|link| {
         link.attributes.into_iter().find_map(|attribute| match attribute {
             LinkAttribute::Mtu(mtu) => Some(mtu),
             _ => None,

@@ -21,6 +21,7 @@ use view::Drain;
 use super::plan::Way;
 use super::search::{Found, Search};
 use crate::config::fnv;
+use crate::sys::checksum;
 
 /// Between two rounds; one packet for each way where all is well.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -201,19 +202,10 @@ fn answers(v4: bool, packet: &[u8], id: u16, sequence: u16) -> bool {
     bytes[0] == reply && bytes[4..6] == id.to_be_bytes() && bytes[6..8] == sequence.to_be_bytes()
 }
 
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).expect("folded to 16 bits")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{answers, checksum, request};
+    use super::{answers, request};
+    use crate::sys::checksum;
 
     #[test]
     fn an_echo_is_known_by_its_numbers() {

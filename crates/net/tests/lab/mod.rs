@@ -260,6 +260,10 @@ impl Lab {
         self.output("ip", &["route"])
     }
 
+    pub fn addresses(&self) -> String {
+        self.output("ip", &["-o", "addr"])
+    }
+
     pub fn links(&self) -> String {
         self.output("ip", &["-o", "link"])
     }
