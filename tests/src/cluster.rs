@@ -28,6 +28,8 @@ pub struct Options {
     pub arguments: Vec<String>,
     /// Puts the store on a disk of this size.
     pub store_megabytes: Option<u32>,
+    /// The data folder of a server whose keys this one has as well: servers of one store.
+    pub keys_of: Option<PathBuf>,
     /// Folder for all data; removed with the cluster.
     pub name: String,
 }
@@ -66,6 +68,7 @@ impl Cluster {
         let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, binary: binary(), options, server: None };
         link_images(&cluster.data)?;
         cluster.limit_store()?;
+        cluster.copy_keys()?;
         cluster.start_server()?;
         Ok(cluster)
     }
@@ -76,6 +79,17 @@ impl Cluster {
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let words = format!("-t tmpfs -o size={megabytes}m,mode=700 store {}", folder.display());
         self.host.tool("mount")?.ok(&words).map(drop)
+    }
+
+    fn copy_keys(&self) -> anyhow::Result<()> {
+        let Some(from) = &self.options.keys_of else { return Ok(()) };
+        let to = self.data.join("server");
+        fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
+        for name in ["tls", "cred", "token"] {
+            let words = format!("-a {} {}", from.join("server").join(name).display(), to.display());
+            Tool::new("cp").ok(&words)?;
+        }
+        Ok(())
     }
 
     /// Starts the server's process, waits until it answers /readyz.
@@ -156,6 +170,13 @@ impl Cluster {
         let inner = child_of(server.id())?;
         Tool::new("kill").ok(&format!("-9 {inner}"))?;
         server.wait().map(drop).context("wait for the killed server")
+    }
+
+    /// Stops the server's process without ending it, or lets it go on: `STOP`, `CONT`.
+    pub fn signal_server(&self, signal: &str) -> anyhow::Result<()> {
+        let outer = self.server.as_ref().context("the server does not run")?.id();
+        // The one outside stops with its child and does not go on with it.
+        Tool::new("kill").ok(&format!("-{signal} {} {outer}", child_of(outer)?)).map(drop)
     }
 
     /// Kills this host's containerd without a word of warning and waits until another one runs.

@@ -1,5 +1,6 @@
 //! The program around the cluster: its stores, its folders, its certificates, its bundles, its commands.
 
+mod address;
 mod backup;
 mod certificates;
 mod certs;
@@ -22,7 +23,8 @@ pub const BESIDE: [Case<Cluster>; 4] = [
 ];
 
 /// Cases with clusters of their own.
-pub const ALONE: [Case<()>; 6] = [
+pub const ALONE: [Case<()>; 7] = [
+    Case { name: "virtual_address_moves", run: address::moves },
     Case { name: "etcd_as_the_store", run: etcd::as_the_store },
     Case { name: "images_from_a_registry", run: registry::images },
     Case { name: "manifests_are_applied_and_pruned", run: manifests::manifests },
