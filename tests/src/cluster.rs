@@ -172,11 +172,20 @@ impl Cluster {
         server.wait().map(drop).context("wait for the killed server")
     }
 
-    /// Stops the server's process without ending it, or lets it go on: `STOP`, `CONT`.
-    pub fn signal_server(&self, signal: &str) -> anyhow::Result<()> {
-        let outer = self.server.as_ref().context("the server does not run")?.id();
-        // The one outside stops with its child and does not go on with it.
-        Tool::new("kill").ok(&format!("-{signal} {} {outer}", child_of(outer)?)).map(drop)
+    /// Stops the server's process without ending it.
+    pub fn freeze_server(&self) -> anyhow::Result<()> {
+        // The one outside stops itself when it sees its child stop: told as well, it would stop twice.
+        Tool::new("kill").ok(&format!("-STOP {}", child_of(self.outer()?)?)).map(drop)
+    }
+
+    /// Lets it go on.
+    pub fn thaw_server(&self) -> anyhow::Result<()> {
+        let outer = self.outer()?;
+        Tool::new("kill").ok(&format!("-CONT {outer} {}", child_of(outer)?)).map(drop)
+    }
+
+    fn outer(&self) -> anyhow::Result<u32> {
+        Ok(self.server.as_ref().context("the server does not run")?.id())
     }
 
     /// Kills this host's containerd without a word of warning and waits until another one runs.

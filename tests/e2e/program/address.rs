@@ -78,12 +78,12 @@ fn stops(lab: &mut Lab) -> anyhow::Result<()> {
 /// The holder's process stands still: the kernel takes its address off, before another server takes it.
 fn stands_still(lab: &Lab) -> anyhow::Result<()> {
     let mut both = false;
-    lab.two.signal_server("STOP")?;
+    lab.two.freeze_server()?;
     eventually("the first server has it", BOUND, || {
         both |= lab.is_on(&lab.one.host)? && lab.is_on(&lab.two.host)?;
         lab.held_by(&lab.one)
     })?;
-    lab.two.signal_server("CONT")?;
+    lab.two.thaw_server()?;
     ensure!(!both, "both had it at once");
     holds("it stays away from who woke up", Duration::from_secs(3), || Ok(!lab.is_on(&lab.two.host)?))?;
     lab.held_by(&lab.one)
