@@ -61,7 +61,7 @@ pub fn joined(cluster: &Cluster) -> anyhow::Result<()> {
             })?;
         }
     }
-    swallows(&kubectl, &agent)?;
+    swallows(cluster, &agent)?;
     kubectl.ok("delete namespace segments --timeout=60s")?;
     drop(agent);
     kubectl.ok(&format!("delete node {far}")).map(drop)
@@ -87,12 +87,17 @@ fn whole(kubectl: &Tool, from: &str, to: &str) -> anyhow::Result<()> {
 }
 
 /// The cable of the far node takes less than its ends believe: that is found out, and pods go on as they are.
-fn swallows(kubectl: &Tool, agent: &Agent) -> anyhow::Result<()> {
+fn swallows(cluster: &Cluster, agent: &Agent) -> anyhow::Result<()> {
+    let kubectl = &cluster.kubectl();
     agent.host.take_at_most(1400)?;
     ensure!(whole(kubectl, "here", "there").is_err(), "large packets arrive all the same");
     for (from, to) in SIDES {
         eventually(&format!("large packets from {to} reach {from}"), BOUND, || whole(kubectl, from, to))?;
     }
+    let status = format!("status --data-dir={}", cluster.data.display());
+    let said = cluster.evenkeel()?.call(&status.split(' ').collect::<Vec<_>>(), "")?;
+    let told = format!("packets to node {} above", agent.host.name);
+    ensure!(said.code == 2 && said.stdout.contains(&told), "status says\n{}", said.stdout);
     agent.host.take_at_most(1500)?;
     for side in ["here", "there"] {
         let path = "{.status.containerStatuses[*].restartCount}";

@@ -20,5 +20,5 @@ mod vip;
 pub use agent::{Agent, AgentError, LiveSandboxes, NetStatus};
 pub use cleanup::{CleanupError, cleanup};
 pub use config::{Config, DnsConfig, PodNetwork};
-pub use peers::{NarrowPath, Underlay};
+pub use peers::{NarrowPath, PathReport, Underlay};
 pub use vip::{Vip, VipStatus, VirtualAddress};

@@ -53,6 +53,7 @@ pub async fn run(args: StatusArgs) -> Result<ExitCode> {
     if names == Some(None) {
         report.trouble("names are not served on this machine".to_owned(), "start evenkeel, or look at its log");
     }
+    paths(&mut report, &net::PathReport::load(&layout.net()));
     let joined = layout.agent_tls().exists() && !layout.server_tls().exists();
     if joined && args.kubeconfig.is_none() {
         agent(&mut report);
@@ -79,6 +80,21 @@ async fn containers(layout: &Layout) -> Option<usize> {
     let listed = tokio::time::timeout(RUNTIME_TIMEOUT, cri.list_containers(None)).await;
     let running = |one: &&container::v1::Container| one.state == container::v1::ContainerState::ContainerRunning as i32;
     Some(listed.ok()?.ok()?.iter().filter(running).count())
+}
+
+/// The ways from this machine's node to others.
+fn paths(report: &mut Report, paths: &net::PathReport) {
+    for path in &paths.narrow_paths {
+        let (node, carried, sent) = (&path.node, path.path_mtu, path.link_mtu);
+        let what = format!(
+            "packets to node {node} above {carried} bytes disappear on the way, this machine's link takes {sent}"
+        );
+        report.trouble(what, "set one MTU on every switch port and network card between them; pods get by meanwhile");
+    }
+    for node in &paths.unreachable {
+        let advice = "give both machines an address that the other has a route to: ip route get ADDRESS";
+        report.trouble(format!("no way leads from here to node {node}: its pods are not reached"), advice);
+    }
 }
 
 /// A machine that joined knows itself; its cluster is asked on a server.
@@ -235,7 +251,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::{Report, is_well, node_of, why};
+    use super::{Report, is_well, node_of, paths, why};
     use serde_json::json;
 
     #[test]
@@ -244,6 +260,16 @@ mod tests {
         let stuck = json!({"status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]}});
         assert!(is_well(&done) && !is_well(&stuck));
         assert_eq!(why(&stuck), "ErrImagePull");
+    }
+
+    #[test]
+    fn a_path_that_swallows_packets_is_a_trouble() {
+        let text = r#"{"narrow_paths": [{"node": "b", "address": "192.0.2.2", "link_mtu": 1500, "path_mtu": 1400}],
+            "unreachable": ["c"]}"#;
+        let mut report = Report::default();
+        paths(&mut report, &serde_json::from_str(text).unwrap());
+        let said = report.text();
+        assert!(said.contains("packets to node b above 1400 bytes disappear") && said.contains("to node c"), "{said}");
     }
 
     #[test]

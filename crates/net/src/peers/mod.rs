@@ -8,13 +8,16 @@ mod search;
 mod sonar;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use api::{Key, Snapshot};
 use base::Chain;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use view::{Drain, View};
@@ -28,6 +31,7 @@ pub use plan::{Hardware, Underlay};
 use plan::{Peer, Plan, Way, hardware, plan};
 use sonar::{Paths, Sonar};
 
+const REPORT: &str = "paths.json";
 const RETRY: Duration = Duration::from_secs(2);
 /// Changes within this time become one pass.
 const GATHER: Duration = Duration::from_millis(200);
@@ -35,7 +39,7 @@ const GATHER: Duration = Duration::from_millis(200);
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A way to another node on which large packets vanish without a word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NarrowPath {
     pub node: String,
     pub address: IpAddr,
@@ -43,6 +47,14 @@ pub struct NarrowPath {
     pub link_mtu: u32,
     /// What arrives.
     pub path_mtu: u32,
+}
+
+/// What is not well on the ways to other nodes, in a file, for whoever asks while the agent runs elsewhere or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathReport {
+    pub narrow_paths: Vec<NarrowPath>,
+    /// Nodes that no way leads to.
+    pub unreachable: Vec<String>,
 }
 
 /// Keeps routes and tunnels to the pods of other nodes.
@@ -59,6 +71,25 @@ struct Other {
     name: String,
     ranges: Vec<IpNet>,
     addresses: Vec<IpAddr>,
+}
+
+// === impl PathReport ===
+
+impl PathReport {
+    /// As the agent with this folder left it; nothing where it left nothing.
+    pub fn load(folder: &Path) -> PathReport {
+        let bytes = fs::read(folder.join(REPORT)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn save(&self, folder: &Path) {
+        let text = serde_json::to_vec(self).expect("a report is JSON");
+        let part = folder.join(format!("{REPORT}.part"));
+        let written = fs::write(&part, text).and_then(|()| fs::rename(&part, folder.join(REPORT)));
+        if let Err(error) = written {
+            tracing::warn!(err = %error, "cannot note how the ways to other nodes are");
+        }
+    }
 }
 
 // === impl Peers ===
@@ -149,6 +180,10 @@ impl Peers {
     }
 
     fn tell(&self, narrow: Vec<NarrowPath>, unreachable: Vec<String>) {
+        let report = PathReport { narrow_paths: narrow.clone(), unreachable: unreachable.clone() };
+        if PathReport::load(&self.config.folder) != report {
+            report.save(&self.config.folder);
+        }
         self.status.send_if_modified(|status| {
             let changed = (&status.narrow_paths, &status.unreachable) != (&narrow, &unreachable);
             if changed {
