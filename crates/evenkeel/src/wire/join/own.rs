@@ -33,12 +33,12 @@ pub async fn own_token(
     let given = given.map(|text| TokenText::parse(&text).map_or(text, |token| token.secret));
     let kept = pki::read(path)?.and_then(|text| TokenText::parse(&text).ok()).filter(|kept| kept.trusts(ca_pem));
     let secret = given.or_else(|| kept.as_ref().map(|kept| kept.secret.clone()));
-    let secret = match records.offered(secret.as_deref(), now).await? {
-        Offered::Valid(Role::Server) => secret.context("a token that was found")?,
-        _ => records.create(Role::Server, secret, None, "of the servers", now).await?,
+    let (role, secret) = match (records.offered(secret.as_deref(), now).await?, secret) {
+        (Offered::Valid(role), Some(secret)) => (role, secret),
+        (_, secret) => (Role::Server, records.create(Role::Server, secret, None, "of the servers", now).await?),
     };
     if kept.is_none_or(|kept| kept.secret != secret) {
-        let text = TokenText { ca_hash: hash_of_ca(ca_pem), role: Role::Server, secret };
+        let text = TokenText { ca_hash: hash_of_ca(ca_pem), role, secret };
         pki::write(path, format!("{}\n", text.reveal()).as_bytes(), Access::Secret)?;
     }
     Ok(())
@@ -75,4 +75,35 @@ fn removed(snapshot: &Snapshot) -> BTreeSet<SmolStr> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Records, own_token};
+    use crate::pki::{Role, TokenText};
+    use jiff::Timestamp;
+    use view::fake::FakeApi;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    #[tokio::test]
+    async fn the_servers_token_is_drawn_once_and_the_operators_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let records = Records::new(FakeApi::new().client());
+        let text = || TokenText::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        for _ in 0..2 {
+            own_token(&records, &path, (None, None), "CA", NOW).await.unwrap();
+            assert_eq!(records.tokens(NOW).await.unwrap().len(), 1);
+        }
+        let drawn = text();
+        assert!(drawn.trusts("CA") && drawn.role == Role::Server);
+        own_token(&records, &path, (Some("mine"), None), "CA", NOW).await.unwrap();
+        assert_eq!(text().secret, "mine");
+        // One that exists already is not made again, whatever it is for.
+        let agent = records.create(Role::Agent, None, None, "", NOW).await.unwrap();
+        let before = records.tokens(NOW).await.unwrap().len();
+        own_token(&records, &path, (Some(&agent), None), "CA", NOW).await.unwrap();
+        assert_eq!((records.tokens(NOW).await.unwrap().len(), text().role), (before, Role::Agent));
+    }
 }

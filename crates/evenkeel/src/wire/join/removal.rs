@@ -208,10 +208,10 @@ mod tests {
     use super::{Registrar, Removal, RemoveError, nodes};
     use crate::pki::{MachineId, Role};
     use crate::wire::join::registrar::Applicant;
-    use api::{Gvr, Key};
+    use api::{Gvr, Key, Reason, Status};
     use jiff::Timestamp;
     use serde_json::json;
-    use view::fake::FakeApi;
+    use view::fake::{FakeApi, Fault};
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -240,6 +240,17 @@ mod tests {
         assert!(api.get(&nodes(), &Key::cluster("n")).is_none());
         assert!(removal.registrar.records.machines().await.unwrap()[0].machine.machine.is_none());
         assert!(removal.step("n", false, NOW).await.unwrap().gone, "again is the same");
+    }
+
+    #[tokio::test]
+    async fn a_budget_that_allows_none_is_named() {
+        let (api, removal) = cluster("True").await;
+        removal.step("n", false, NOW).await.unwrap();
+        let budget = "Cannot evict pod as it would violate the pod's disruption budget.";
+        api.inject([Fault::Refuse(Status::new(Reason::TooManyRequests, budget))]);
+        assert_eq!(removal.step("n", false, NOW).await.unwrap().waiting, [format!("a/p: {budget}")]);
+        let now = removal.step("n", true, NOW).await.unwrap();
+        assert!(now.gone, "in a hurry nothing is waited for");
     }
 
     #[tokio::test]
