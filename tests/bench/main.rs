@@ -5,6 +5,7 @@
 mod api;
 mod machine;
 mod pods;
+mod rack;
 
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,10 @@ fn main() -> anyhow::Result<()> {
         note(&mut figures, key, value);
     }
     for (key, value) in pods::measure(&cluster).context("measure pods")? {
+        note(&mut figures, key, value);
+    }
+    drop(cluster);
+    for (key, value) in rack::measure().context("measure three servers")? {
         note(&mut figures, key, value);
     }
     println!("{}", serde_json::to_string_pretty(&Value::Object(figures))?);
