@@ -134,11 +134,23 @@ fn servers(snapshot: &Snapshot) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use base::Clock;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use view::fake::FakeApi;
+    use view::{Drain, Endpoint, Https, Transport};
+
     use super::KnownServers;
     use crate::layout::Layout;
-    use serde_json::json;
-    use view::fake::FakeApi;
-    use view::{Drain, Endpoint};
+    use crate::pki::{self, ServerNames, ServerPki};
+    use crate::wire::SystemClock;
 
     fn hosts(known: &KnownServers) -> Vec<String> {
         (known.endpoints())().iter().map(|endpoint| endpoint.host.clone()).collect()
@@ -191,5 +203,40 @@ mod tests {
         drain.cancel();
         following.await.unwrap();
         assert_eq!(endpoints().len(), 1);
+    }
+
+    /// Takes TLS connections and answers each with an empty 200.
+    async fn serve(listener: TcpListener, tls: TlsAcceptor) {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = tls.accept(stream).await.unwrap();
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_to_the_first_server_that_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemClock.now();
+        let authorities = ServerPki::load_or_make(&Layout::new(folder.path()), pki::leaf::LEAF_LIFE, now).unwrap();
+        let names = ServerNames { addresses: BTreeSet::from([IpAddr::from([127, 0, 0, 1])]), ..ServerNames::default() };
+        let (leaf, _) = authorities.serving(&names, now).unwrap();
+        let clients = pki::certificates(&authorities.client.pem).unwrap();
+        let tls = apiserver::tls::server_config(leaf.chain.clone(), leaf.key(), &clients).unwrap();
+        let bind = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (gone, silent, lives) = (bind().await, bind().await, bind().await);
+        let at = |listener: &TcpListener| Endpoint::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let all = vec![at(&gone), at(&silent), at(&lives)];
+        drop(gone);
+        tokio::spawn(serve(lives, TlsAcceptor::from(tls)));
+        let client = pki::client_config(&authorities.server.pem, None, false).unwrap();
+        let https = Https::among(Arc::new(move || all.clone()), Arc::new(move || client.clone()));
+        let began = Instant::now();
+        let answer = https.call(http::Request::get("/").body(bytes::Bytes::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(began.elapsed() < Duration::from_secs(10), "a silent one holds it up: {:?}", began.elapsed());
     }
 }
