@@ -151,7 +151,7 @@ fn cgroups() -> Vec<PathBuf> {
     let mut hierarchies = hierarchies.unwrap_or_default();
     hierarchies.push(base.to_path_buf());
     // The pods' root, and those of the processes that outlive the agent.
-    let names = [instance(), format!("{}-containerd", instance()), format!("{}-names", instance())];
+    let names = ["", "-containerd", "-names", "-etcd"].map(|end| format!("{}{end}", instance()));
     let all = hierarchies.iter().flat_map(|path| names.iter().map(|name| path.join(name)));
     // A hierarchy may be there under two names.
     let all: BTreeSet<PathBuf> = all.filter_map(|path| fs::canonicalize(path).ok()).collect();

@@ -69,7 +69,7 @@ async fn offline(layout: &Layout, _lock: &store::DataLock) -> Result<Snapshot> {
     let database = layout.database();
     anyhow::ensure!(
         database.exists(),
-        "there is no state below {}; where it is in an etcd, the server must run",
+        "there is no state in a file below {}; where it is in an etcd, the server must run",
         layout.data.display()
     );
     let engine = store::sqlite::open(&database).context("open the state")?;

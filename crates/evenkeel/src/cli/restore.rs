@@ -64,7 +64,7 @@ fn ensure_empty(layout: &Layout) -> Result<()> {
     if layout.restoring().exists() {
         return Ok(());
     }
-    for taken in [layout.database(), layout.server_tls(), layout.agent_tls()] {
+    for taken in [layout.database(), layout.etcd(), layout.server_tls(), layout.agent_tls()] {
         ensure!(!taken.exists(), "{} is there already; restore into an empty folder", taken.display());
     }
     Ok(())

@@ -100,6 +100,8 @@ pub struct Parts {
     /// The loops' health, once they run, and their names.
     pub health: watch::Receiver<Health>,
     pub loops: Vec<&'static str>,
+    /// Further checks of `/readyz`.
+    pub checks: Vec<Arc<dyn HealthCheck>>,
 }
 
 pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server> {
@@ -116,6 +118,7 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         version: format!("{KUBERNETES_VERSION}+evenkeel.{}", env!("CARGO_PKG_VERSION")),
     };
     let mut checks = loop_checks(&parts.health, &parts.loops);
+    checks.extend(parts.checks);
     checks.push(Arc::new(StoreCheck { store: parts.store.clone() }));
     Ok(Server::new(Deps {
         store: parts.store,

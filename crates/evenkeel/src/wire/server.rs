@@ -22,7 +22,7 @@ use view::{Client, Drain, Endpoint};
 
 use super::apiserver::{self as parts, Tls};
 use super::endpoints::KnownServers;
-use super::etcd::{self, DatastorePath, Managed};
+use super::etcd::{self, DatastorePath, EngineKind, Managed};
 use super::extensions::Extensions;
 use super::join::messages::{ClusterSettings, SharedFlags};
 use super::join::registrar::{Applicant, Registrar};
@@ -83,10 +83,11 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         joining.become_member(setup.etcd()).await.context("join the cluster's etcd")?;
     }
     let state = setup.state().await?;
-    let Opened { server, tls, health, revoked, client } = setup.open(&state, &restart).await?;
     let (work, api) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
-    let managed = state.etcd.map(|running| etcd::attend(running, &mut tasks, &work));
+    let managed = state.etcd.map(|running| etcd::attend(running, &mut tasks, &work)).transpose()?;
+    let Opened { server, tls, health, revoked, client } =
+        setup.open((state.engine, state.kind), managed.as_ref(), &restart).await?;
     let mut serving = JoinSet::new();
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
@@ -232,10 +233,15 @@ impl Setup {
     }
 
     /// Reads the state and puts the API server together.
-    async fn open(&self, state: &etcd::Opened, restart: &Restart) -> Result<Opened> {
+    async fn open(
+        &self,
+        (engine, kind): (Arc<dyn store::Engine>, EngineKind),
+        managed: Option<&Managed>,
+        restart: &Restart,
+    ) -> Result<Opened> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (engine, keys) = (state.engine.clone(), keyring(&self.layout)?);
-        let store = store::Store::open(engine, keys, clock.clone()).await.context("read the state")?;
+        let store =
+            store::Store::open(engine, keyring(&self.layout)?, clock.clone()).await.context("read the state")?;
         let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
         let join = Arc::new(Join::new(self.pki.clone(), self.cluster.clone(), clock, store.clone()));
         let (revoked, revocations) = watch::channel(BTreeSet::new());
@@ -245,17 +251,18 @@ impl Setup {
             pki: self.pki.clone(),
             extension: Arc::new(Extensions(vec![
                 join.clone(),
-                Arc::new(DatastorePath { settings: self.etcd(), kind: state.kind, restart: restart.clone() }),
+                Arc::new(DatastorePath { settings: self.etcd(), kind, restart: restart.clone() }),
             ])),
             revoked: revocations,
             nodes: tls.proxy()?,
             advertise: self.advertise(),
             health: healthy,
+            checks: managed.map(Managed::check).into_iter().collect(),
             loops: controllers::names(&self.controllers_config()),
         };
         let server = parts::build(&self.args, &self.layout, made)?;
         let client = inprocess::administrator(&server, "evenkeel");
-        join.attach(client.clone(), self.side(state, restart));
+        join.attach(client.clone(), self.side(kind, managed, restart));
         Ok(Opened { server, tls, health, revoked, client })
     }
 
@@ -264,11 +271,11 @@ impl Setup {
     }
 
     /// What this server gives to others that join.
-    fn side(&self, state: &etcd::Opened, restart: &Restart) -> Side {
+    fn side(&self, kind: EngineKind, managed: Option<&Managed>, restart: &Restart) -> Side {
         Side {
             settings: self.etcd(),
-            kind: state.kind,
-            etcd: state.etcd.as_ref().map(|(managed, _)| managed.clone()),
+            kind,
+            etcd: managed.cloned(),
             restart: restart.clone(),
             shared: SharedFlags::of(&self.args),
         }

@@ -91,7 +91,10 @@ fn missing_programs(args: &ServerArgs) -> Vec<String> {
         (false, true) => &["containerd", "runc", "nft"],
         (false, false) => &["nft"],
     };
-    without(wanted, found)
+    // Of a server that keeps its state in an etcd of its own.
+    let etcd = (args.cluster_init || args.common.layout().etcd().exists()).then_some("etcd");
+    let wanted: Vec<&str> = wanted.iter().copied().chain(etcd).collect();
+    without(&wanted, found)
 }
 
 fn ports_taken(args: &ServerArgs) -> Vec<String> {

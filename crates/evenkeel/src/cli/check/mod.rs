@@ -101,7 +101,7 @@ fn judge(machine: &Machine) -> Vec<Finding> {
             &machine.missing_programs,
             Verdict::Bad,
             "not found on this machine",
-            "install them: apt-get install containerd runc nftables",
+            "install them: apt-get install containerd runc nftables; for etcd: etcd-server",
         ),
     ];
     findings.extend(kernel(machine, &list, &flag));

@@ -106,7 +106,11 @@ async fn member_of(cluster_init: bool, settings: Settings) -> Result<Option<Runn
     }
     match Intent::read(&layout)? {
         Some(intent) if intent.failed.is_none() => {}
-        _ => return Ok(None),
+        _ => {
+            // What a try left that nobody asks for any more.
+            discard(&layout).await?;
+            return Ok(None);
+        }
     }
     match convert(settings).await {
         Ok(running) => Ok(Some(running)),
@@ -191,7 +195,7 @@ fn with(path: &Path, ending: &str) -> PathBuf {
 // === impl Intent ===
 
 impl Intent {
-    fn new() -> Intent {
+    pub fn new() -> Intent {
         Intent { asked: SystemClock.now().to_string(), failed: None }
     }
 

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use apiserver::HealthCheck;
 use arc_swap::ArcSwap;
 use base::{Chain, Clock};
 use container::child::{self, Supervised};
 use jiff::Timestamp;
 use store::etcd::{Config, Members, ReachError};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use view::Drain;
 
+use super::care::{Care, MemberCheck, Seen};
 use super::member::{Files, Founding, Member, NAME, check_machine, client_url, own_url, peer_url};
 use super::{PREFIX, flags};
 use crate::layout::Layout;
@@ -45,6 +48,8 @@ pub struct Managed {
     tls: Arc<ArcSwap<rustls::ClientConfig>>,
     /// Client URLs of the other members, best known.
     others: Arc<ArcSwap<Vec<String>>>,
+    /// How the cluster was at the last look.
+    pub(super) seen: Arc<watch::Sender<Seen>>,
 }
 
 /// A member that runs, and its process, to be watched with [`Supervised::run`].
@@ -55,11 +60,12 @@ pub async fn stop(layout: &Layout) -> Result<bool> {
     child::stop(NAME, &Files::new(layout).record(), async { None }).await.context("stop etcd")
 }
 
-/// Watches the member's process until the drain, which leaves it running.
-pub fn attend((managed, child): Running, tasks: &mut JoinSet<()>, drain: &Drain) -> Managed {
+/// Watches the member's process and looks after the cluster until the drain, which leaves it running.
+pub fn attend((managed, child): Running, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<Managed> {
+    tasks.spawn(Care::new(managed.clone())?.run(drain.clone()));
     let drain = drain.clone();
     tasks.spawn(child.run(async move { drain.cancelled().await }));
-    managed
+    Ok(managed)
 }
 
 // === impl Managed ===
@@ -120,7 +126,7 @@ impl Managed {
         let others = pki::read(&files.others())?.and_then(|text| serde_json::from_str(&text).ok());
         let others = Arc::new(ArcSwap::from_pointee(others.unwrap_or_default()));
         let tls = Arc::new(ArcSwap::new(settings.client_tls(SystemClock.now())?.0));
-        let managed = Managed { settings, tls, others };
+        let managed = Managed { settings, tls, others, seen: Arc::new(watch::Sender::new(Seen::default())) };
         let member = managed.member(founding)?;
         if child::running(&files.record()).is_none() {
             check_machine(managed.settings.address())?;
@@ -198,6 +204,16 @@ impl Managed {
             self.others.store(Arc::new(others));
         }
         Ok(())
+    }
+
+    /// How the cluster is, as of the last look.
+    pub fn seen(&self) -> watch::Receiver<Seen> {
+        self.seen.subscribe()
+    }
+
+    /// What `/readyz?verbose` says of it.
+    pub fn check(&self) -> Arc<dyn HealthCheck> {
+        Arc::new(MemberCheck(self.seen()))
     }
 
     /// Returns once a consistent read is answered. After a power cut in the rack that takes as long as a quorum takes.

@@ -1,5 +1,6 @@
 //! etcd as the store: one that somebody else runs, named by flags, or a member of this server's own.
 
+mod care;
 mod convert;
 mod external;
 mod flags;

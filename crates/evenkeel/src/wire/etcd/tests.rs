@@ -12,15 +12,17 @@ use container::child;
 use jiff::SignedDuration;
 use rustix::process::{Pid, Signal, kill_process};
 use store::etcd::{Members, MembersError};
-use store::{CommitId, Engine};
+use store::{CommitId, Engine, Row};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use view::Drain;
 
+use super::convert::Intent;
 use super::managed::Running;
 use super::member::Files;
 use super::member::peer_url;
-use super::{Managed, Settings, attend, stop};
+use super::{EngineKind, Managed, Settings, attend, open, stop};
+use crate::cli::DatastoreArgs;
 use crate::layout::Layout;
 use crate::pki::ServerPki;
 use crate::wire::SystemClock;
@@ -78,7 +80,7 @@ impl Lab {
     }
 
     fn attend(&mut self, running: Running) -> Managed {
-        attend(running, &mut self.tasks, &self.drain)
+        attend(running, &mut self.tasks, &self.drain).unwrap()
     }
 
     fn pid(&self, name: &str) -> Option<u32> {
@@ -115,6 +117,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Nobody starts again what is killed now.
+        self.drain.cancel();
+        self.tasks.abort_all();
         for name in ["a", "b", "c"].into_iter().filter(|name| self.pid(name).is_some()) {
             self.kill(name);
         }
@@ -221,4 +226,73 @@ async fn a_member_is_adopted_and_found_again() {
     assert_eq!(lab.pid("a"), Some(pid));
     assert!(stop(&settings.layout).await.unwrap());
     assert_eq!(lab.pid("a"), None);
+}
+
+async fn rows(engine: &Arc<dyn Engine>) -> Vec<Row> {
+    let mut load = engine.load().await.unwrap();
+    let mut all = Vec::new();
+    while let Some(rows) = load.rows.recv().await {
+        all.extend(rows.unwrap());
+    }
+    all
+}
+
+/// No flag says where the state is.
+async fn opened(settings: &Settings) -> (EngineKind, Arc<dyn Engine>) {
+    let datastore = DatastoreArgs {
+        datastore_endpoint: None,
+        datastore_cafile: None,
+        datastore_certfile: None,
+        datastore_keyfile: None,
+    };
+    let opened = open(&datastore, false, settings.clone()).await.unwrap();
+    (opened.kind, opened.engine)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversion_ends_well_wherever_it_was_cut() {
+    let Some(lab) = Lab::new() else { return };
+    let mut settings = lab.settings("a");
+    settings.addresses = vec![Lab::address("e")];
+    let layout = settings.layout.clone();
+    layout.make().unwrap();
+    let file = store::sqlite::open(&layout.database()).unwrap();
+    for number in 0..5 {
+        write(&file, number).await;
+    }
+    let before = rows(&file).await;
+    drop(file);
+    // It cannot be done: the file goes on, and why is noted.
+    Intent::new().write(&layout).unwrap();
+    let odd = Settings { arguments: vec!["no-such-flag=1".to_owned()], ..settings.clone() };
+    assert_eq!(opened(&odd).await.0, EngineKind::Sqlite);
+    let failed = Intent::read(&layout).unwrap().unwrap().failed.unwrap();
+    assert!(failed.contains("etcd ended at once"), "{failed}");
+    // A failed one is not tried again by itself.
+    assert_eq!(opened(&settings).await.0, EngineKind::Sqlite);
+    // Cut while it was filled: the member still runs, and what is in it is nobody's.
+    let ((half, child), _) = Managed::begin(settings.clone()).await.unwrap();
+    half.serves().await;
+    write(&store::etcd::connect(half.config()).unwrap(), 7).await;
+    drop((half, child));
+    Intent::new().write(&layout).unwrap();
+    let (kind, engine) = opened(&settings).await;
+    let plain = |rows: &[Row]| rows.iter().map(|row| (row.place.clone(), row.value.clone())).collect::<Vec<_>>();
+    assert_eq!((kind, plain(&rows(&engine).await)), (EngineKind::ManagedEtcd, plain(&before)));
+    let newest = before.iter().map(|row| row.revision).max().unwrap();
+    assert!(rows(&engine).await.iter().all(|row| newest < row.revision));
+    write(&engine, 6).await;
+    // Cut before the file was put aside: the etcd is the state.
+    let kept = || {
+        let entries = std::fs::read_dir(layout.server().join("db")).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.display().to_string().contains("state.db")).collect::<Vec<_>>()
+    };
+    let aside = kept();
+    assert!(!layout.database().exists() && aside.len() == 1, "{aside:?}");
+    std::fs::copy(&aside[0], layout.database()).unwrap();
+    let (kind, engine) = opened(&settings).await;
+    assert_eq!((kind, rows(&engine).await.len()), (EngineKind::ManagedEtcd, 6));
+    assert!(!layout.database().exists() && kept() == aside);
+    assert!(!layout.convert_intent().exists());
+    stop(&layout).await.unwrap();
 }
