@@ -6,6 +6,7 @@ mod certificates;
 mod certs;
 mod daemon;
 mod etcd;
+mod etcd_managed;
 mod machine;
 mod manifests;
 mod pods;
@@ -23,9 +24,12 @@ pub const BESIDE: [Case<Cluster>; 4] = [
 ];
 
 /// Cases with clusters of their own.
-pub const ALONE: [Case<()>; 7] = [
+pub const ALONE: [Case<()>; 10] = [
     Case { name: "virtual_address_moves", run: address::moves },
     Case { name: "etcd_as_the_store", run: etcd::as_the_store },
+    Case { name: "etcd_managed", run: etcd_managed::lives_and_dies },
+    Case { name: "etcd_conversion_under_writes", run: etcd_managed::converted },
+    Case { name: "etcd_full", run: etcd_managed::full },
     Case { name: "images_from_a_registry", run: registry::images },
     Case { name: "manifests_are_applied_and_pruned", run: manifests::manifests },
     Case { name: "backup_and_restore", run: backup::restored },
