@@ -4,10 +4,13 @@
 //! specific that its execution has no choices left. A [`Run`] carries a plan out and writes every intention and every
 //! result into a [`Journal`] before anything depends on them, so that anybody can take a run over at any moment.
 //!
+//! [`backup`] decides about bundles: when one is due, which may go, and what a proof of one says.
+//!
 //! Everything here is pure: a run takes inputs and gives effects; who performs them, and where the journal is durable,
 //! is the business of ports.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+pub mod backup;
 mod digest;
 mod fence;
 mod generation;

@@ -29,7 +29,9 @@ pub use event::Event;
 pub use keyring::{KEY_BYTES, Keyring, KeyringError};
 pub use lock::{DataLock, LockError};
 pub use memory::{Gone, ListQuery, Page};
-pub use snapshot::{ExportError, ImportError, RESTORE_LEAP, Summary, import};
+pub use snapshot::{
+    ExportError, FORMAT as SNAPSHOT_FORMAT, ImportError, RESTORE_LEAP, Summary, Survey, import, survey,
+};
 pub use store::{CommitError, Committed, OpenError, ReadError, ReencryptError, Store};
 pub use transfer::{TransferError, Transferred, transfer};
 pub use watch::{Watch, WatchEvent};

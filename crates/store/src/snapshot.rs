@@ -9,6 +9,7 @@
 //! ```
 //! Numbers are big endian. Keys are not in it: a bundle carries them sealed, beside this file.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write as IoWrite};
 use std::sync::Arc;
 
@@ -23,7 +24,9 @@ use crate::engine::{CommitId, Engine, EngineError, WriteError};
 use crate::store::Store;
 use crate::{envelope, place, splice};
 
-const MAGIC: &[u8; 8] = b"EVKSNAP\x01";
+/// The format that is written, and the newest that is read.
+pub const FORMAT: u8 = 1;
+const MAGIC: &[u8; 8] = &[b'E', b'V', b'K', b'S', b'N', b'A', b'P', FORMAT];
 const END: u32 = u32::MAX;
 /// A restored cluster numbers its writes from this far beyond the snapshot: the old cluster may have gone on for a while
 /// after it, and no client may ever see a revision twice.
@@ -41,6 +44,16 @@ pub(crate) const IMPORT_BYTES_MAX: usize = 1 << 20;
 pub struct Summary {
     pub revision: Revision,
     pub records: u64,
+}
+
+/// What a snapshot says without any key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    pub revision: Revision,
+    /// Objects of each kind's storage, `group/resource`. Claims and records of the store itself are not objects.
+    pub counts: BTreeMap<SmolStr, u64>,
+    /// The documents of the storages that were asked for.
+    pub documents: Vec<(Place, Bytes)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -118,13 +131,7 @@ pub async fn import(engine: &dyn Engine, reader: impl Read + Send) -> Result<Sum
             return Err(ImportError::NotEmpty);
         }
     }
-    let mut reader = Hashing::new(reader);
-    let mut magic = [0; MAGIC.len()];
-    reader.read_exact(&mut magic)?;
-    if magic != *MAGIC {
-        return Err(ImportError::Damaged("not a snapshot of a format this build reads"));
-    }
-    let revision = Revision(reader.u64()?);
+    let (mut reader, revision) = begin(reader)?;
     engine.leap(Revision(revision.0.saturating_add(RESTORE_LEAP))).await?;
     let mut batches = Batches::new(engine);
     let mark = Mark::set(&mut batches).await?;
@@ -133,23 +140,53 @@ pub async fn import(engine: &dyn Engine, reader: impl Read + Send) -> Result<Sum
     Ok(Summary { revision, records })
 }
 
+/// Reads a snapshot to its end: what it counts, and the documents of some storages, none of which is encrypted.
+///
+/// # Errors
+/// When it is damaged or cannot be read.
+pub fn survey(reader: impl Read, storages: &[&str]) -> Result<Survey, ImportError> {
+    let (mut reader, revision) = begin(reader)?;
+    let (mut survey, mut records) = (Survey { revision, ..Survey::default() }, 0);
+    while let Some((place, value)) = reader.record()? {
+        records += 1;
+        if place::is_claim(&place.storage) {
+            continue;
+        }
+        *survey.counts.entry(place.storage.clone()).or_default() += 1;
+        if storages.contains(&place.storage.as_str()) {
+            let opened = envelope::open(&crate::Keyring::plain(), &place, &value.into());
+            let document = opened.map_err(|_| ImportError::Damaged("a document does not open"))?.document;
+            survey.documents.push((place, document));
+        }
+    }
+    reader.end(records)?;
+    Ok(survey)
+}
+
+/// The head of a snapshot: its revision.
+fn begin<R: Read>(reader: R) -> Result<(Hashing<R>, Revision), ImportError> {
+    let mut reader = Hashing::new(reader);
+    let mut magic = [0; MAGIC.len()];
+    reader.read_exact(&mut magic)?;
+    if magic != *MAGIC {
+        return Err(ImportError::Damaged("not a snapshot of a format this build reads"));
+    }
+    let revision = Revision(reader.u64()?);
+    Ok((reader, revision))
+}
+
 async fn copy<R: Read>(reader: &mut Hashing<R>, batches: &mut Batches<'_>) -> Result<u64, ImportError> {
     let (mut records, mut waiting, mut bytes) = (0_u64, Vec::new(), 0);
-    while let Some(encoded) = reader.read_chunk(PLACE_BYTES_MAX)? {
-        let place = place::decode(&encoded).ok_or(ImportError::Damaged("a place does not decode"))?;
-        let value = reader.read_chunk(VALUE_BYTES_MAX)?.ok_or(ImportError::Damaged("a value is missing"))?;
+    while let Some((place, value)) = reader.record()? {
         if IMPORT_CHANGES_MAX <= waiting.len() || IMPORT_BYTES_MAX < bytes + value.len() {
             batches.commit(std::mem::take(&mut waiting)).await?;
             bytes = 0;
         }
-        bytes += value.len() + encoded.len();
+        bytes += value.len() + place.key.name.len();
         waiting.push(change(place, Expect::Absent, Write::Put(value.into())));
         records += 1;
     }
-    if reader.u64()? != records {
-        return Err(ImportError::Damaged("the count of records does not match"));
-    }
-    reader.check_hash()?;
+    reader.end(records)?;
     batches.commit(waiting).await?;
     Ok(records)
 }
@@ -241,6 +278,22 @@ impl<T: Read> Hashing<T> {
         let mut bytes = [0; 8];
         self.read_exact(&mut bytes)?;
         Ok(u64::from_be_bytes(bytes))
+    }
+
+    /// The next place with its value, or `None` at the end mark.
+    fn record(&mut self) -> Result<Option<(Place, Vec<u8>)>, ImportError> {
+        let Some(encoded) = self.read_chunk(PLACE_BYTES_MAX)? else { return Ok(None) };
+        let place = place::decode(&encoded).ok_or(ImportError::Damaged("a place does not decode"))?;
+        let value = self.read_chunk(VALUE_BYTES_MAX)?.ok_or(ImportError::Damaged("a value is missing"))?;
+        Ok(Some((place, value)))
+    }
+
+    /// What follows the end mark: the count and the hash.
+    fn end(&mut self, records: u64) -> Result<(), ImportError> {
+        if self.u64()? != records {
+            return Err(ImportError::Damaged("the count of records does not match"));
+        }
+        self.check_hash()
     }
 
     /// The next chunk, or `None` at the end mark.

@@ -9,7 +9,7 @@ use api::{Key, Object};
 use base::{ManualClock, Revision};
 use bytes::Bytes;
 
-use super::{CommitError, Engine, Keyring, ListQuery, OpenError, Store, Watch, WatchEvent, import};
+use super::{CommitError, Engine, Keyring, ListQuery, OpenError, Store, Watch, WatchEvent, import, survey};
 use crate::faulty::Faulty;
 use crate::lab::Lab;
 use crate::memory::{HISTORY_BYTES_MAX, HISTORY_SECONDS_MIN};
@@ -258,6 +258,12 @@ async fn a_snapshot_restores_into_an_empty_engine_and_revisions_go_on(engine: Ar
     let summary = store.export(&mut file).unwrap();
     assert_eq!((summary.revision, summary.records), (store.revision(), 252));
     assert!(!file.windows(10).any(|window| window == b"aHVudGVyMg"), "secrets stay sealed");
+    let surveyed = survey(&file[..], &["configmaps"]).unwrap();
+    let counts: Vec<(&str, u64)> = surveyed.counts.iter().map(|(storage, count)| (storage.as_str(), *count)).collect();
+    assert_eq!((surveyed.revision, counts), (summary.revision, vec![("/secrets", 1), ("configmaps", 250)]));
+    assert_eq!(surveyed.documents.len(), 250);
+    assert!(survey(&file[..], &["/secrets"]).is_err(), "a Secret was read without its key");
+    assert!(survey(&file[..file.len() - 1], &[]).is_err(), "cut off");
     assert_eq!(import(engine.as_ref(), &file[..]).await.unwrap(), summary);
     let restored = Store::open(engine.clone(), keys, clock()).await.unwrap();
     assert!(store.revision() < restored.revision());
