@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{ClientError, ResponseBody, Transport};
 
+const HTTPS_PORT: u16 = 443;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where another server may be asked instead: a machine without power answers nothing at all.
 const CONNECT_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(2);
@@ -91,15 +92,17 @@ impl Endpoint {
     }
 
     pub fn url(&self) -> String {
-        format!("https://{}", self.authority())
+        format!("https://{}:{}", self.bracketed(), self.port)
     }
 
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+
+    /// Host and port of a request, without the port that HTTPS has anyway: signatures over a Host header are made so.
     fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        let host = self.bracketed();
+        if self.port == HTTPS_PORT { host } else { format!("{host}:{}", self.port) }
     }
 }
 
@@ -230,6 +233,8 @@ mod tests {
         assert_eq!(Endpoint::parse("https://10.0.0.1").unwrap().port, 6443);
         let six = Endpoint::parse("https://[fd00::1]:7443").unwrap();
         assert_eq!((six.host.as_str(), six.url().as_str()), ("fd00::1", "https://[fd00::1]:7443"));
+        assert_eq!(Endpoint::new("s3.example.org", 443).authority(), "s3.example.org");
+        assert_eq!(Endpoint::new("fd00::1", 6443).authority(), "[fd00::1]:6443");
         assert!(Endpoint::parse("http://10.0.0.1").is_err());
         assert!(Endpoint::parse("10.0.0.1:6443").is_err());
     }
