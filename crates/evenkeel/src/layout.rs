@@ -65,6 +65,36 @@ impl Layout {
         self.data.join("server/cluster.json")
     }
 
+    /// Bundles, where no other folder is named for them.
+    pub fn backups(&self) -> PathBuf {
+        self.data.join("backups")
+    }
+
+    /// Where a bundle is restored for a proof, and removed again.
+    pub fn scratch(&self) -> PathBuf {
+        self.data.join("scratch")
+    }
+
+    /// The secret half of the recovery kit, until somebody carries it away.
+    pub fn recovery_kit(&self) -> PathBuf {
+        self.data.join("server/recovery-kit.txt")
+    }
+
+    /// Its public half.
+    pub fn kit_recipient(&self) -> PathBuf {
+        self.data.join("server/cred/kit.recipient")
+    }
+
+    /// The pair that this cluster opens its own bundles with.
+    pub fn proof_key(&self) -> PathBuf {
+        self.data.join("server/cred/proof.key")
+    }
+
+    /// The flags that every server of the cluster shares, as this one was started with.
+    pub fn cluster_flags(&self) -> PathBuf {
+        self.data.join("server/cluster-flags.json")
+    }
+
     /// What a restore has unpacked and not put in place yet.
     pub fn restoring(&self) -> PathBuf {
         self.data.join("server/restoring")

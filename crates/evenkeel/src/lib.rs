@@ -34,6 +34,11 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     log(&cli);
+    if matches!(cli.command, cli::Command::Scratch(_))
+        && let Err(error) = wire::backup::scratch::leave_the_network()
+    {
+        return fail(&anyhow::Error::from(error).context("leave the network for a scratch control plane"));
+    }
     let outcome = match runtime(&cli.command) {
         Ok(runtime) => {
             let outcome = runtime.block_on(cli::run(cli, warnings));

@@ -9,8 +9,7 @@ const README: &str = include_str!("../../../README.md");
 /// What needs a build, an init system or a second machine; all the rest must run.
 const NOT_HERE: [&str; 5] = ["cargo ", "install -m", "EVENKEEL_URL=", "evenkeel leave", "evenkeel node remove"];
 /// What is for an empty machine runs with another data folder.
-const ELSEWHERE: [&str; 3] =
-    ["evenkeel restore --file cluster.bundle --secret-file", "evenkeel stop", "evenkeel uninstall"];
+const ELSEWHERE: [&str; 3] = ["evenkeel restore cluster.bundle --secret-file", "evenkeel stop", "evenkeel uninstall"];
 /// They judge, and on a test machine there is something to know.
 const JUDGES: [&str; 2] = ["evenkeel check-config", "evenkeel status"];
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
+use super::backup::{BackupFlags, S3Flags};
 use crate::config::CONFIG;
 use crate::layout::{DATA, Layout};
 
@@ -28,7 +29,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Look for what would keep a server or node from working on this machine
     CheckConfig(ServerArgs),
-    /// Write a bundle of this cluster's state and keys
+    /// Make a backup of this cluster's state and keys now; list and prove those there are
     Backup(BackupArgs),
     /// Restore a bundle into an empty data folder
     Restore(RestoreArgs),
@@ -53,6 +54,9 @@ pub enum Command {
     /// Serve the cluster's names: started and adopted by the node
     #[command(hide = true)]
     Names(NamesArgs),
+    /// Restore a bundle into a scratch control plane and report: started for a proof
+    #[command(hide = true)]
+    Scratch(ScratchArgs),
     /// Run the kubectl of this machine against this cluster
     #[command(disable_help_flag = true)]
     Kubectl(KubectlArgs),
@@ -195,6 +199,8 @@ pub struct ServerArgs {
     /// Further flags of that etcd
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub etcd_arg: Vec<String>,
+    #[command(flatten)]
+    pub backup: BackupFlags,
     /// How long certificates last, as 365d, 12h or 30m; they renew themselves at two thirds of it
     #[arg(long, default_value = "365d", value_name = "SPAN", value_parser = span)]
     pub certificate_lifetime: SignedDuration,
@@ -260,28 +266,80 @@ pub struct StatusArgs {
 pub struct BackupArgs {
     #[command(flatten)]
     pub common: Common,
-    /// File to write
-    #[arg(long, short = 'f', value_name = "PATH", required_unless_present = "new_recipient")]
+    #[command(subcommand)]
+    pub command: Option<BackupCommand>,
+    /// Write the bundle into this file, instead of where the server keeps its backups
+    #[arg(long, short = 'f', value_name = "PATH")]
     pub file: Option<PathBuf>,
-    /// Seal the keys to this recipient; may be given several times, each can open them
-    #[arg(long, value_name = "RECIPIENT", value_delimiter = ',')]
+    /// Seal the keys in that file to this recipient as well; may be given several times
+    #[arg(long, value_name = "RECIPIENT", value_delimiter = ',', requires = "file")]
     pub recipient: Vec<String>,
-    /// Seal the keys with the passphrase in this file
-    #[arg(long, value_name = "PATH")]
+    /// Seal them with the passphrase in this file as well
+    #[arg(long, value_name = "PATH", requires = "file")]
     pub passphrase_file: Option<PathBuf>,
     /// Make a recipient and its secret key, print both, and do nothing else
     #[arg(long)]
     pub new_recipient: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// List the backups in every target, and whether each was proven
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restore a backup where it can touch nothing, and check it
+    Prove(ProveArgs),
+    /// The recovery kit, which opens every backup
+    Kit(KitArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ProveArgs {
+    /// Name out of the list, or a file [default: the newest]
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: Option<String>,
+    /// File with the secret that opens a bundle in a file [default: this cluster's own]
+    #[arg(long, value_name = "PATH")]
+    pub secret_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct KitArgs {
+    /// Draw another kit; backups made before open with the one before
+    #[arg(long)]
+    pub rotate: bool,
+    /// Check that a copy of the kit opens the backups of this cluster
+    #[arg(long, value_name = "PATH", conflicts_with = "rotate")]
+    pub check: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ScratchArgs {
+    #[arg(long)]
+    pub bundle: PathBuf,
+    #[arg(long)]
+    pub secret_file: PathBuf,
+    #[arg(long)]
+    pub folder: PathBuf,
+}
+
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
     #[command(flatten)]
     pub common: Common,
-    /// Bundle to restore
-    #[arg(long, short = 'f', value_name = "PATH")]
-    pub file: PathBuf,
-    /// File with the recipient's secret key
+    /// Bundle to restore: a file, or https://ENDPOINT/BUCKET/PREFIX/NAME of an S3-compatible store
+    #[arg(value_name = "BUNDLE", required_unless_present_any = ["file", "prune"])]
+    pub bundle: Option<String>,
+    /// The same, by a flag
+    #[arg(long, short = 'f', value_name = "PATH", conflicts_with = "bundle")]
+    pub file: Option<String>,
+    /// File with a secret key that opens it: a recipient's, or the recovery kit
     #[arg(long, value_name = "PATH", conflicts_with = "passphrase_file")]
     pub secret_file: Option<PathBuf>,
     /// File with the passphrase
@@ -290,6 +348,14 @@ pub struct RestoreArgs {
     /// Only print what the bundle says of itself
     #[arg(long)]
     pub show: bool,
+    /// On the restored, running server: list nodes that did not come back, and remove them after asking
+    #[arg(long, conflicts_with_all = ["bundle", "file"])]
+    pub prune: bool,
+    /// Do not ask
+    #[arg(long, requires = "prune")]
+    pub yes: bool,
+    #[command(flatten)]
+    pub s3: S3Flags,
     #[command(flatten)]
     pub datastore: DatastoreArgs,
 }
@@ -501,7 +567,7 @@ impl Common {
 const LIFETIME_MIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// `365d`, `12h`, `30m`.
-fn span(text: &str) -> Result<SignedDuration, String> {
+pub fn span(text: &str) -> Result<SignedDuration, String> {
     let (count, unit) = text.char_indices().next_back().map_or((text, ""), |(at, _)| text.split_at(at));
     let minutes: i64 = match unit {
         "d" => 24 * 60,

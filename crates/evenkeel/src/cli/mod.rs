@@ -2,7 +2,6 @@
 
 mod args;
 pub mod backup;
-pub mod bundle;
 mod certificate;
 mod check;
 mod datastore;
@@ -25,6 +24,7 @@ use clap::{CommandFactory, FromArgMatches};
 use tracing::warn;
 
 pub use args::{AgentArgs, Cli, Command, DatastoreArgs, NodeArgs, ServerArgs};
+pub use backup::BackupFlags;
 
 use crate::config::{self, Flags, Merged};
 use crate::wire;
@@ -42,7 +42,9 @@ pub fn parse() -> Result<(Cli, Vec<String>)> {
 fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<Merged> {
     let name = words.get(1).map(String::as_str).unwrap_or_default();
     let command = Cli::command();
-    let Some(sub) = command.find_subcommand(name).filter(|sub| !matches!(sub.get_name(), "kubectl" | "names")) else {
+    let Some(sub) =
+        command.find_subcommand(name).filter(|sub| !matches!(sub.get_name(), "kubectl" | "names" | "scratch"))
+    else {
         return Ok(Merged { args: words, warnings: Vec::new() });
     };
     let mut flags = Flags { own: flags_of(sub), others: all_flags(&command) };
@@ -58,10 +60,14 @@ fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<
     Ok(config::merge(&words[..2], user, environment, &files, &flags)?)
 }
 
-/// The long flags of a command, and whether each takes a value.
+/// The long flags of a command with their aliases, and whether each takes a value.
 fn flags_of(command: &clap::Command) -> BTreeMap<String, bool> {
-    let flag = |arg: &clap::Arg| Some((arg.get_long()?.to_owned(), arg.get_action().takes_values()));
-    command.get_arguments().filter_map(flag).collect()
+    let mut flags = BTreeMap::new();
+    for arg in command.get_arguments() {
+        let names = arg.get_long().into_iter().chain(arg.get_all_aliases().unwrap_or_default());
+        flags.extend(names.map(|name| (name.to_owned(), arg.get_action().takes_values())));
+    }
+    flags
 }
 
 fn all_flags(command: &clap::Command) -> BTreeSet<String> {
@@ -100,6 +106,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Server(args) => wire::server::run(args).await,
         Command::Agent(args) => wire::agent::run(args).await,
         Command::Backup(args) => backup::run(args).await,
+        Command::Scratch(args) => backup::scratch(args).await,
         Command::Restore(args) => restore::run(args).await,
         Command::Datastore(args) => datastore::run(args).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args),

@@ -24,8 +24,6 @@ const IGNORED: &[(&str, bool)] = &[
     ("enable-pprof", false),
     ("etcd-disable-snapshots", false),
     ("etcd-expose-metrics", false),
-    ("etcd-snapshot-retention", true),
-    ("etcd-snapshot-schedule-cron", true),
     ("flannel-backend", true),
     ("flannel-conf", true),
     ("flannel-external-ip", false),

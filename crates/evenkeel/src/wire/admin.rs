@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use http::{Method, StatusCode};
 use view::{Client, Endpoint, Https, Transport};
 
 use super::etcd::Datastore;
 use super::join::messages::Leaving;
-use crate::cli::backup::Snapshot;
 use crate::layout::Layout;
 use crate::pki::{Kubeconfig, Leaf, client_config};
 
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The largest snapshot that is read into memory.
 const SNAPSHOT_BYTES_MAX: usize = 8 << 30;
 
@@ -29,52 +28,62 @@ fn transport(config: &Kubeconfig) -> Result<Https> {
 /// One step of a node's way out. A server that cannot go on just now, its etcd choosing a leader, is waited for.
 pub async fn remove_node(layout: &Layout, node: &str, now: bool) -> Result<Leaving> {
     let path = format!("{}?node={node}&now={now}", super::join::REMOVE_PATH);
-    let request = http::Request::post(path).body(bytes::Bytes::new()).context("a node's name")?;
-    let config = Kubeconfig::load(&layout.kubeconfig())?;
-    let response = transport(&config)?.call(request).await.context("ask the running server")?;
-    let status = response.status();
-    let body = view::read_body(response.into_body(), ANSWER_BYTES_MAX).await.context("read the answer")?;
-    let text = String::from_utf8_lossy(&body);
-    if status == http::StatusCode::SERVICE_UNAVAILABLE {
+    let answer = ask(layout, Method::POST, &path).await.context("ask the running server")?;
+    let text = String::from_utf8_lossy(&answer.body);
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
         return Ok(Leaving { gone: false, waiting: vec![format!("the server: {text}")] });
     }
-    anyhow::ensure!(status.is_success(), "{text}");
-    Ok(serde_json::from_slice(&body)?)
+    anyhow::ensure!(answer.status.is_success(), "{text}");
+    Ok(serde_json::from_slice(&answer.body)?)
 }
 
 /// Where the running server's state is.
 pub async fn datastore(layout: &Layout) -> Result<Datastore> {
-    let request = http::Request::get(super::etcd::PATH).body(bytes::Bytes::new())?;
-    Ok(serde_json::from_slice(&ask(layout, request).await?)?)
+    let answer = ask(layout, Method::GET, super::etcd::PATH).await.context("ask the running server")?;
+    Ok(serde_json::from_slice(&answer.done()?.unwrap_or_default())?)
 }
 
 /// Asks the running server to move its state into a managed etcd.
 pub async fn convert_datastore(layout: &Layout) -> Result<()> {
-    let request = http::Request::post(super::etcd::PATH).body(bytes::Bytes::new())?;
-    ask(layout, request).await.map(drop)
+    ask(layout, Method::POST, super::etcd::PATH).await.context("ask the running server")?.done().map(drop)
 }
 
-/// A short answer of the running server; a refusal is an error with the server's words.
-async fn ask(layout: &Layout, request: http::Request<bytes::Bytes>) -> Result<bytes::Bytes> {
-    let config = Kubeconfig::load(&layout.kubeconfig())?;
-    let response = transport(&config)?.call(request).await.context("ask the running server")?;
-    let status = response.status();
-    let body = view::read_body(response.into_body(), ANSWER_BYTES_MAX).await.context("read the answer")?;
-    anyhow::ensure!(status.is_success(), "the server answered {status}: {}", String::from_utf8_lossy(&body));
-    Ok(body)
+/// A client with the administrator's kubeconfig of this data folder.
+pub fn own_client(layout: &Layout) -> Result<Client> {
+    client(&Kubeconfig::load(&layout.kubeconfig())?)
 }
 
 /// A consistent snapshot from the running server.
-pub async fn snapshot(layout: &Layout) -> Result<Snapshot> {
+pub async fn snapshot(layout: &Layout) -> Result<Vec<u8>> {
+    let answer = ask(layout, Method::GET, super::join::SNAPSHOT_PATH).await?;
+    answer.done()?.context("the server gave no snapshot")
+}
+
+/// What the server said on a path of this program's own.
+pub struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// The body; None where the server goes on with the work by itself. What was refused is an error.
+    pub fn done(self) -> Result<Option<Vec<u8>>> {
+        match self.status {
+            StatusCode::ACCEPTED => Ok(None),
+            status if status.is_success() => Ok(Some(self.body)),
+            status => bail!("the server answered {status}: {}", String::from_utf8_lossy(&self.body)),
+        }
+    }
+}
+
+/// Asks the running server of this data folder on a path of this program's own.
+pub async fn ask(layout: &Layout, method: Method, path: &str) -> Result<Answer> {
     let config = Kubeconfig::load(&layout.kubeconfig())?;
-    let request = http::Request::get(super::join::SNAPSHOT_PATH).body(bytes::Bytes::new())?;
+    let request = http::Request::builder().method(method).uri(path).body(bytes::Bytes::new())?;
     let response = transport(&config)?.call(request).await?;
-    anyhow::ensure!(response.status().is_success(), "the server answered {}", response.status());
-    let number = |name: &str| {
-        let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-        value.and_then(|value| value.parse().ok()).with_context(|| format!("the answer lacks {name}"))
-    };
-    let (revision, objects) = (number("x-evenkeel-revision")?, number("x-evenkeel-objects")?);
-    let bytes = view::read_body(response.into_body(), SNAPSHOT_BYTES_MAX).await.context("read the snapshot")?.to_vec();
-    Ok(Snapshot { revision, objects, bytes })
+    let status = response.status();
+    let body = view::read_body(response.into_body(), SNAPSHOT_BYTES_MAX).await.context("read the answer")?.to_vec();
+    Ok(Answer { status, body })
 }

@@ -1,13 +1,16 @@
-//! Several extensions of the API server as one: each path belongs to one of them.
+//! Several sets of paths beside the API as one: the first that serves a path answers.
 
 use std::sync::Arc;
 
 use admit::User;
-use apiserver::{Body, Extension, full};
+use apiserver::{Body, Extension, NoExtension};
 use async_trait::async_trait;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 
+/// In the order they are asked.
 pub struct Extensions(pub Vec<Arc<dyn Extension>>);
+
+// === impl Extensions ===
 
 impl Extensions {
     fn of(&self, path: &str) -> Option<&Arc<dyn Extension>> {
@@ -28,11 +31,7 @@ impl Extension for Extensions {
     async fn answer(&self, user: Option<User>, request: Request<Body>) -> Response<Body> {
         match self.of(request.uri().path()) {
             Some(one) => one.answer(user, request).await,
-            None => {
-                let mut response = Response::new(full(Vec::new()));
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                response
-            }
+            None => NoExtension.answer(user, request).await,
         }
     }
 }

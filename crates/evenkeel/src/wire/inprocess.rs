@@ -32,8 +32,17 @@ pub fn client(server: &apiserver::Server, user: &str, agent: &str) -> Client {
 
 /// A client of the program itself, for what it writes at start.
 pub fn administrator(server: &apiserver::Server, agent: &str) -> Client {
+    as_user(server, administrator_user(), agent)
+}
+
+/// The same way in for requests that no client makes.
+pub fn administrator_transport(server: &apiserver::Server) -> InProcess {
+    InProcess { server: server.clone(), user: administrator_user() }
+}
+
+fn administrator_user() -> User {
     let groups = vec!["system:masters".into(), "system:authenticated".into()];
-    as_user(server, User { name: "system:admin".into(), groups, ..User::default() }, agent)
+    User { name: "system:admin".into(), groups, ..User::default() }
 }
 
 fn as_user(server: &apiserver::Server, user: User, agent: &str) -> Client {

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod agent;
 mod apiserver;
+pub mod backup;
 mod control_plane;
 pub mod controllers;
 mod door;

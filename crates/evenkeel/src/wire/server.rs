@@ -34,8 +34,8 @@ use super::presence::Presence;
 use super::restart::Restart;
 use super::signals::Signals;
 use super::{
-    RENEWAL_RETRY, SystemClock, control_plane, controllers, host, inprocess, keyring, manifests, pid, renewal_pause,
-    schedule, signer, vip,
+    RENEWAL_RETRY, SystemClock, backup, control_plane, controllers, host, inprocess, keyring, manifests, pid,
+    renewal_pause, schedule, signer, vip,
 };
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
@@ -83,11 +83,12 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         joining.become_member(setup.etcd()).await.context("join the cluster's etcd")?;
     }
     let state = setup.state().await?;
+    let backups = backup::Wiring::new(&setup.args, &setup.layout)?;
     let (work, api) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
     let managed = state.etcd.map(|running| etcd::attend(running, &mut tasks, &work)).transpose()?;
     let Opened { server, tls, health, revoked, client } =
-        setup.open((state.engine, state.kind), managed.as_ref(), &restart).await?;
+        setup.open((state.engine, state.kind), managed.as_ref(), &backups, &restart).await?;
     let mut serving = JoinSet::new();
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
@@ -102,7 +103,8 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         let (server, work) = (server.clone(), work.clone());
         async move { server.run(work.cancelled()).await }
     });
-    setup.start_loops(&server, &mut tasks, health, &work);
+    let leading = setup.start_loops(&server, &mut tasks, health, &work);
+    backups.start(&server, setup.me(), leading, &mut tasks, &work);
     setup.start_virtual_address(&server, &mut tasks, &work)?;
     let identity = setup.start_node(&mut tasks, &work)?;
     if identity.is_some() {
@@ -237,6 +239,7 @@ impl Setup {
         &self,
         (engine, kind): (Arc<dyn store::Engine>, EngineKind),
         managed: Option<&Managed>,
+        backups: &backup::Wiring,
         restart: &Restart,
     ) -> Result<Opened> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -252,6 +255,7 @@ impl Setup {
             extension: Arc::new(Extensions(vec![
                 join.clone(),
                 Arc::new(DatastorePath { settings: self.etcd(), kind, restart: restart.clone() }),
+                backups.paths(),
             ])),
             revoked: revocations,
             nodes: tls.proxy()?,
@@ -313,7 +317,7 @@ impl Setup {
         tasks: &mut JoinSet<()>,
         health: watch::Sender<Health>,
         drain: &Drain,
-    ) {
+    ) -> watch::Receiver<bool> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let client = inprocess::client(server, "system:kube-controller-manager", "kube-controller-manager");
         let identity = format!("{}_{}", self.name, &hash_of_ca(&self.pki.client.pem)[..8]);
@@ -334,7 +338,7 @@ impl Setup {
         };
         let controllers = controllers::build(loops, drain);
         let client = inprocess::client(server, "system:kube-scheduler", "kube-scheduler");
-        let (scheduler, scheduling) = schedule::driver(client, clock, leading, &self.name, drain);
+        let (scheduler, scheduling) = schedule::driver(client, clock, leading.clone(), &self.name, drain);
         health.send_replace(controllers.health.and(scheduling));
         tasks.spawn(controllers.driver.run(drain.clone()));
         tasks.spawn(controllers.kinds.run(drain.clone()));
@@ -346,6 +350,14 @@ impl Setup {
             drain.cancelled().await;
             drop(health);
         });
+        leading
+    }
+
+    /// Who this server is, for the copies of backups that servers fetch from each other.
+    fn me(&self) -> backup::Me {
+        let port = self.args.https_listen_port;
+        let own = self.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).chain([self.advertise()]).collect();
+        backup::Me { name: self.name.clone(), pki: self.pki.clone(), own }
     }
 
     fn start_manifests(&self, server: &::apiserver::Server, registry: Kinds, tasks: &mut JoinSet<()>, drain: &Drain) {

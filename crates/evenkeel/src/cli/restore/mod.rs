@@ -4,6 +4,9 @@
 //! The keys are unpacked beside their place and put there at the end. Until then their folder marks the restore as not
 //! ended: no server starts from half of one, and running it again takes over.
 
+mod prune;
+mod source;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,20 +15,27 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::args::{DatastoreArgs, RestoreArgs};
 use super::backup::passphrase;
-use super::bundle::Bundle;
 use crate::layout::Layout;
 use crate::pki::{self, Access, Opener};
 use crate::wire;
+use crate::wire::backup::bundle::{Bundle, Manifest};
 
 pub async fn run(args: RestoreArgs) -> Result<()> {
-    let bundle = Bundle::read(&args.file)?;
+    let layout = args.common.layout();
+    if args.prune {
+        return prune::run(&layout, args.yes).await;
+    }
+    let name = args.bundle.as_ref().or(args.file.as_ref()).context("name the bundle")?;
+    let bundle = source::read(name, &args.s3).await?;
     if args.show {
         println!("{}", serde_json::to_string_pretty(&bundle.manifest)?);
         return Ok(());
     }
-    // What does not open is told before anything is looked at or made.
-    let keys = bundle.keys(&opener(&args)?).with_context(|| args.file.display().to_string())?;
-    let layout = args.common.layout();
+    // What does not open or is newer is told before anything is looked at or made.
+    let newest = store::SNAPSHOT_FORMAT;
+    let format = bundle.manifest.snapshot_format;
+    ensure!(format <= newest, "the state in {name} has format {format}; this program reads {newest}: take a newer one");
+    let keys = bundle.keys(&opener(&args)?).with_context(|| name.clone())?;
     ensure_empty(&layout)?;
     let _lock = store::DataLock::acquire(&layout.server()).context("stop the server first")?;
     let staging = layout.restoring();
@@ -42,10 +52,27 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     put(&staging, &layout.data).context("put the files in place")?;
     fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
+    println!("Restored to {}; changes after that are gone.", bundle.manifest.created);
     println!("restored {} objects; the next write comes after revision {}", summary.records, summary.revision);
-    println!("start with: evenkeel server --data-dir {}", layout.data.display());
-    println!("not restored: {}", bundle.manifest.not_included.join("; "));
+    tell(&bundle.manifest, &layout);
     Ok(())
+}
+
+/// What comes next, and what did not come back.
+fn tell(manifest: &Manifest, layout: &Layout) {
+    let flags = manifest.settings.as_ref().map(|flags| flags.words().join(" ")).unwrap_or_default();
+    println!("start with: evenkeel server --data-dir {} {flags}", layout.data.display());
+    if !manifest.nodes.is_empty() {
+        println!("nodes of then: {}; their machines rejoin by themselves", manifest.nodes.join(", "));
+        println!("nodes that will never come back: evenkeel restore --prune, once the server runs");
+    }
+    println!("not restored: {}", manifest.not_included.join("; "));
+    for volume in &manifest.volumes {
+        println!("not restored: {}", volume.sentence());
+    }
+    for missing in &manifest.missing {
+        println!("missing in the bundle: {missing}");
+    }
 }
 
 fn opener(args: &RestoreArgs) -> Result<Opener> {
@@ -129,7 +156,7 @@ mod tests {
         let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
         let file = testdata.join(bundle).display().to_string();
         let (secret, data) = (format!("{file}.secret"), data.display().to_string());
-        let words = ["evenkeel", "restore", "--file", &file, "--secret-file", &secret, "--data-dir", &data];
+        let words = ["evenkeel", "restore", &file, "--secret-file", &secret, "--data-dir", &data];
         let Command::Restore(args) = Cli::try_parse_from(words)?.command else { unreachable!("it is a restore") };
         run(args).await
     }

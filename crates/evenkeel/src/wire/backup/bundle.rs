@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::Layout;
+use super::contents::{ClusterFlags, Volume};
 use crate::pki::{Opener, open_with, seal_to, sha256_hex};
 
 pub const FORMAT: u32 = 2;
@@ -39,6 +39,20 @@ pub struct Manifest {
     pub cluster: String,
     pub revision: u64,
     pub objects: u64,
+    /// Objects of each kind's storage, `group/resource`: what a restore is held against.
+    #[serde(default)]
+    pub counts: BTreeMap<String, u64>,
+    /// Format of the snapshot.
+    #[serde(default)]
+    pub snapshot_format: u8,
+    /// The Kubernetes version that was served.
+    #[serde(default)]
+    pub kubernetes: String,
+    /// What the server was started with that a restored one must be started with too.
+    #[serde(default)]
+    pub settings: Option<ClusterFlags>,
+    #[serde(default)]
+    pub nodes: Vec<String>,
     /// SHA-256 of each other member.
     pub members: BTreeMap<String, String>,
     /// The recipients of the sealed keys.
@@ -46,6 +60,12 @@ pub struct Manifest {
     pub included: Vec<String>,
     pub keys: Vec<String>,
     pub not_included: Vec<String>,
+    /// The volumes whose content is not in it.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    /// Key files that a restore needs and that were not there.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 /// A bundle whose members are whole.
@@ -65,7 +85,7 @@ impl Bundle {
         Bundle::parse(std::io::BufReader::new(file)).with_context(|| path.display().to_string())
     }
 
-    fn parse(reader: impl Read) -> Result<Bundle> {
+    pub fn parse(reader: impl Read) -> Result<Bundle> {
         let mut members = unpack(reader).context("this is not a bundle, or it is cut off")?;
         let text = members.get(Path::new(MANIFEST)).context("this is not a bundle: it has no manifest")?;
         // A newer manifest may lack what this program knows; its format says so first.
@@ -118,22 +138,6 @@ pub fn seal(
     Ok((manifest, builder.into_inner()?))
 }
 
-/// The files that a restore needs beside the store, relative to the data folder: the set a joining server copies too.
-pub fn key_files(layout: &Layout) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for folder in ["server/tls", "server/cred"] {
-        walk(&layout.data.join(folder), &mut found)?;
-    }
-    found.push(layout.token());
-    let mut relative: Vec<PathBuf> = found
-        .into_iter()
-        .filter(|path| path.exists())
-        .filter_map(|path| path.strip_prefix(&layout.data).map(Path::to_owned).ok())
-        .collect();
-    relative.sort();
-    Ok(relative)
-}
-
 /// A tar of files below a folder, and of the snapshot's hash.
 fn pack(root: &Path, files: &[PathBuf], snapshot: &str) -> Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -169,23 +173,6 @@ fn append(builder: &mut tar::Builder<impl Write>, name: &str, mode: u32, content
     builder.append_data(&mut header, name, content).with_context(|| format!("add {name}"))
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() {
-            walk(&path, found)?;
-        } else if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
-            found.push(path);
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Bundle, FORMAT, Manifest, append, seal, unpack};
@@ -202,11 +189,18 @@ mod tests {
             cluster: empty(),
             revision: 7,
             objects: 1,
+            counts: BTreeMap::new(),
+            snapshot_format: 1,
+            kubernetes: empty(),
+            settings: None,
+            nodes: Vec::new(),
             members: BTreeMap::new(),
             opens_with: Vec::new(),
             included: Vec::new(),
             keys: Vec::new(),
             not_included: Vec::new(),
+            volumes: Vec::new(),
+            missing: Vec::new(),
         }
     }
 

@@ -1,0 +1,91 @@
+//! Who can open bundles without being named: the recovery kit, for people, and the cluster itself, for proofs.
+//!
+//! The kit is a pair drawn at the first start. Its public half stays; its secret half is written once, to be carried away.
+//! The proof key is a second pair whose secret stays among the credentials: what it opens, the server holds anyway.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::layout::Layout;
+use crate::pki::{self, Access, Opener};
+
+/// The public halves.
+pub struct Standing {
+    pub kit: String,
+    pub proof: String,
+}
+
+/// The recipients that every bundle has; drawn where there are none.
+pub fn standing(layout: &Layout) -> Result<Standing> {
+    let kit = match pki::read(&layout.kit_recipient())? {
+        Some(kit) => kit.trim().to_owned(),
+        None => draw(layout)?,
+    };
+    let proof = match pki::read(&layout.proof_key())? {
+        Some(pair) => word(&pair, "evk-recipient-").context("server/cred/proof.key names no recipient")?,
+        None => {
+            let (public, secret) = pki::recipient()?;
+            pki::write(&layout.proof_key(), format!("{public}\n{secret}\n").as_bytes(), Access::Secret)?;
+            public
+        }
+    };
+    Ok(Standing { kit, proof })
+}
+
+/// A new kit. Bundles sealed before open with the one before.
+pub fn draw(layout: &Layout) -> Result<String> {
+    let (public, secret) = pki::recipient()?;
+    // The secret first: a crash between the two leaves a kit that nothing is sealed to, and the next start draws another.
+    pki::write(&layout.recovery_kit(), text(&public, &secret).as_bytes(), Access::Secret)?;
+    pki::write(&layout.kit_recipient(), format!("{public}\n").as_bytes(), Access::Public)?;
+    Ok(public)
+}
+
+/// Whether a text holds the secret of this cluster's kit.
+pub fn check(layout: &Layout, kept: &str) -> Result<()> {
+    let public = pki::read(&layout.kit_recipient())?.context("this machine has no kit: no server was started here")?;
+    let probe = pki::seal_to(&[Opener::recipient(&public)?], b"kit")?;
+    let opens = pki::open_with(&Opener::secret(kept)?, &probe).is_ok();
+    ensure!(opens, "this is the kit of another cluster, or one that was replaced");
+    Ok(())
+}
+
+fn text(public: &str, secret: &str) -> String {
+    format!(
+        "Evenkeel recovery kit\n\n\
+         recipient: {public}\nsecret:    {secret}\n\n\
+         With this secret and any backup bundle the whole cluster comes back on empty machines:\n\n    \
+         evenkeel restore BUNDLE --secret-file THIS_FILE\n\n\
+         Print it or put it into a safe that does not need the cluster, check the copy with\n\
+         `evenkeel backup kit --check COPY`, and then delete this file from the machine.\n\
+         Whoever has it can read every Secret of every bundle. Was it seen? `evenkeel backup kit --rotate`.\n"
+    )
+}
+
+fn word(text: &str, start: &str) -> Option<String> {
+    text.split_whitespace().find(|word| word.starts_with(start)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, draw, standing};
+    use crate::layout::Layout;
+    use crate::pki::{Opener, open_with, seal_to};
+
+    #[test]
+    fn both_pairs_are_drawn_once_and_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let first = standing(&layout).unwrap();
+        let kit = std::fs::read_to_string(layout.recovery_kit()).unwrap();
+        let again = standing(&layout).unwrap();
+        assert_eq!((&first.kit, &first.proof), (&again.kit, &again.proof));
+        check(&layout, &kit).unwrap();
+        let openers = [&first.kit, &first.proof].map(|text| Opener::recipient(text).unwrap());
+        let sealed = seal_to(&openers, b"keys").unwrap();
+        let proof = std::fs::read_to_string(layout.proof_key()).unwrap();
+        assert_eq!(open_with(&Opener::secret(&proof).unwrap(), &sealed).unwrap(), b"keys");
+        assert_eq!(open_with(&Opener::secret(&kit).unwrap(), &sealed).unwrap(), b"keys");
+        draw(&layout).unwrap();
+        assert!(check(&layout, &kit).is_err(), "a replaced kit passes");
+    }
+}

@@ -1,0 +1,143 @@
+//! A copy of every bundle on every server: each fetches from the others what it does not hold.
+//!
+//! The servers of a cluster are the endpoints of the `kubernetes` Service. A server asks as the administrator that it can
+//! issue a certificate for; bundles travel and lie sealed.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use api::{Gvr, Tree};
+use base::{Chain, Clock};
+use bytes::Bytes;
+use http::Request;
+use keeper::backup::{BundleName, Retention};
+use tracing::{info, warn};
+use view::{Client, Drain, Endpoint, Https, ListOptions, Transport};
+
+use super::paths::{BUNDLES_PATH, Listing};
+use super::targets::{self, Target};
+use crate::pki::{ServerPki, client_config};
+use crate::wire::SystemClock;
+
+/// Between two looks at what the others hold.
+const LOOK: Duration = Duration::from_secs(300);
+/// A peer that takes longer is asked at the next look.
+const PEER_TIMEOUT: Duration = Duration::from_secs(120);
+const BUNDLE_BYTES_MAX: usize = 5 << 30;
+/// Newest bundles of a peer that are copied at one look.
+const COPIES_MAX: usize = 4;
+
+/// Fetches from the other servers.
+pub struct Peers {
+    pub client: Client,
+    pub pki: Arc<ServerPki>,
+    /// This server's own addresses and port.
+    pub own: BTreeSet<SocketAddr>,
+    pub target: Arc<dyn Target>,
+    pub retention: Retention,
+}
+
+// === impl Peers ===
+
+impl Peers {
+    pub async fn run(self, drain: Drain) {
+        loop {
+            if let Err(failure) = self.look().await {
+                warn!(error = %Chain(failure.as_ref()), "bundles of other servers were not looked at");
+            }
+            if drain.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<()> {
+        let options = ListOptions {
+            namespace: Some("default"),
+            field_selector: Some("metadata.name=kubernetes"),
+            ..ListOptions::default()
+        };
+        let slices = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
+        let page = self.client.list(&slices, &options).await.context("list the servers")?;
+        let servers = page.items.iter().flat_map(|slice| addresses(&slice.tree())).collect::<BTreeSet<_>>();
+        for server in servers.difference(&self.own) {
+            let copied = tokio::time::timeout(PEER_TIMEOUT, self.copy_from(*server)).await;
+            if let Err(failure) = copied.unwrap_or_else(|_| Err(anyhow::anyhow!("it takes too long"))) {
+                warn!(%server, error = %Chain(failure.as_ref()), "no bundles were copied from this server");
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy_from(&self, server: SocketAddr) -> Result<()> {
+        let (admin, _) = self.pki.admin(SystemClock.now())?;
+        let tls = client_config(&self.pki.server.pem, Some(&admin), true)?;
+        let https = Https::new(Endpoint::new(&server.ip().to_string(), server.port()), Arc::new(move || tls.clone()));
+        let listings: Vec<Listing> = serde_json::from_slice(&get(&https, BUNDLES_PATH).await?)?;
+        // What lies in a store that all share needs no copy.
+        let local = listings.into_iter().filter(|listing| listing.kind == "folder");
+        let theirs: BTreeSet<BundleName> = local.flat_map(|listing| listing.bundles).map(|one| one.name).collect();
+        let ours: BTreeSet<BundleName> =
+            targets::bundles(self.target.as_ref()).await?.into_iter().map(|one| one.name).collect();
+        for name in missing(&theirs, &ours) {
+            let bytes = get(&https, &format!("{BUNDLES_PATH}/{name}")).await?;
+            targets::keep(self.target.as_ref(), &name, &bytes).await?;
+            info!(%name, %server, "a copy of a backup was fetched");
+        }
+        targets::prune(self.target.as_ref(), &self.retention, SystemClock.now()).await.map(drop)
+    }
+}
+
+/// The newest of theirs that we lack; none that is older than all of ours, for retention let it go.
+fn missing(theirs: &BTreeSet<BundleName>, ours: &BTreeSet<BundleName>) -> Vec<BundleName> {
+    let newest = theirs.iter().rev().take(COPIES_MAX).filter(|name| !ours.contains(*name));
+    newest.filter(|name| ours.first().is_none_or(|oldest| oldest < *name)).cloned().collect()
+}
+
+async fn get(https: &Https, path: &str) -> Result<Bytes> {
+    let response = https.call(Request::get(path).body(Bytes::new())?).await?;
+    ensure!(response.status().is_success(), "{path} is answered {}", response.status());
+    Ok(view::read_body(response.into_body(), BUNDLE_BYTES_MAX).await?)
+}
+
+/// Every address of a slice with its port.
+fn addresses(slice: &Tree) -> Vec<SocketAddr> {
+    let port = slice.pointer("/ports/0/port").and_then(Tree::as_u64).and_then(|port| u16::try_from(port).ok());
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let texts = endpoints.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
+    let parsed = texts.filter_map(|text| text.as_str()?.parse::<IpAddr>().ok());
+    parsed.zip(std::iter::repeat(port)).filter_map(|(ip, port)| Some(SocketAddr::new(ip, port?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{addresses, missing};
+    use keeper::backup::BundleName;
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn servers_are_read_from_the_slice() {
+        let slice =
+            json!({"ports": [{"port": 6443}], "endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["fd00::2"]}]});
+        let found: Vec<String> = addresses(&slice).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.0.0.1:6443", "[fd00::2]:6443"]);
+        assert!(addresses(&json!({"endpoints": [{"addresses": ["10.0.0.1"]}]})).is_empty(), "no port");
+    }
+
+    #[test]
+    fn what_retention_let_go_is_not_fetched_again() {
+        let names = |days: &[i64]| -> BTreeSet<BundleName> {
+            let at = |day: &i64| BundleName::new(jiff::Timestamp::from_second(day * 86_400).unwrap(), 1);
+            days.iter().map(at).collect()
+        };
+        let wanted =
+            |theirs: &[i64], ours: &[i64]| missing(&names(theirs), &names(ours)).into_iter().collect::<BTreeSet<_>>();
+        assert_eq!(wanted(&[1, 2, 3], &[]), names(&[1, 2, 3]));
+        assert_eq!(wanted(&[1, 2, 3], &[2]), names(&[3]));
+        assert_eq!(wanted(&[1, 2, 3, 4, 5, 6], &[]), names(&[3, 4, 5, 6]));
+    }
+}
