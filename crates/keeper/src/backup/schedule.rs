@@ -39,6 +39,11 @@ impl Schedule {
             }
         }
     }
+
+    /// When two have been missed since the last one.
+    pub fn overdue_after(&self, last: Timestamp, started: Timestamp) -> Option<Timestamp> {
+        self.due(self.due(Some(last), started), started)
+    }
 }
 
 impl FromStr for Schedule {
@@ -103,6 +108,10 @@ mod tests {
         assert_eq!(due("0 */12 * * *", Some(started)), Some(at("2026-01-01T12:00:00Z")));
         assert_eq!(due("0 */12 * * *", None), Some(at("2026-01-01T00:02:00Z")));
         assert_eq!(due("off", Some(started)), None);
+        let overdue = |text: &str| text.parse::<Schedule>().unwrap().overdue_after(started, started);
+        assert_eq!(overdue("6h"), Some(at("2026-01-01T12:00:00Z")));
+        assert_eq!(overdue("0 */12 * * *"), Some(at("2026-01-02T00:00:00Z")));
+        assert_eq!(overdue("off"), None);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     put(&staging, &layout.data).context("put the files in place")?;
     fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
-    println!("Restored to {}; changes after that are gone.", bundle.manifest.created);
+    println!("Restored to {}; changes after that are gone, and every watcher reads anew.", bundle.manifest.created);
     println!("restored {} objects; the next write comes after revision {}", summary.records, summary.revision);
     tell(&bundle.manifest, &layout);
     Ok(())

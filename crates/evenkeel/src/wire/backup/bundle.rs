@@ -93,7 +93,10 @@ impl Bundle {
         match tree["format"].as_u64() {
             Some(format) if format == u64::from(FORMAT) => {}
             Some(format) if format > u64::from(FORMAT) => {
-                bail!("the bundle has format {format}; this program reads {FORMAT}: take a newer one")
+                let (by, own) = (tree["program"].as_str().unwrap_or("another"), env!("CARGO_PKG_VERSION"));
+                bail!(
+                    "version {by} made this bundle in format {format}; this program, {own}, reads {FORMAT}: take a newer one"
+                )
             }
             format => bail!("the bundle has format {}, this program reads {FORMAT}", format.unwrap_or_default()),
         }

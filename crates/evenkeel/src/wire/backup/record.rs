@@ -25,6 +25,8 @@ const LABEL: &str = "evenkeel.io/evidence";
 pub struct Status {
     pub schedule: String,
     pub last_bundle: Option<LastBundle>,
+    /// When the one after the next should have been made: past this, something is wrong.
+    pub overdue_after: Option<Timestamp>,
     /// The size of the one before.
     pub before: Option<Size>,
     /// Why the last try made none; None where it made one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use base::{Chain, Clock};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use keeper::backup::{BundleName, Evidence, Facts, Retention, Schedule, Size, findings};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -21,7 +21,9 @@ use crate::wire::SystemClock;
 /// The schedule is looked at this often: the clock may have been set, another server may have been the leader.
 const LOOK: Duration = Duration::from_secs(60);
 /// A bundle or a proof that failed is tried again after this, and not at the next look.
-const AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+const AGAIN: SignedDuration = SignedDuration::from_mins(10);
+/// A bundle that failed its proof is replaced at once, and the new one proven after this.
+const PROOF_AGAIN: SignedDuration = SignedDuration::from_mins(30);
 /// Orders that wait; more are refused.
 const ORDERS_MAX: usize = 4;
 
@@ -130,6 +132,7 @@ impl Backups {
         let first = status.last_bundle.is_some().then_some(self.started);
         let proof = match (&status.last_proof, &self.config.proofs) {
             (None, Schedule::Every(_) | Schedule::Cron { .. }) => first,
+            (Some(last), Schedule::Every(_) | Schedule::Cron { .. }) if !last.passed => Some(last.at + PROOF_AGAIN),
             (last, proofs) => proofs.due(last.as_ref().map(|last| last.at), self.started),
         };
         let proof = after(proof.filter(|_| status.last_bundle.is_some()), self.proof_failed);
@@ -153,8 +156,10 @@ impl Backups {
     async fn scheduled_proof(&mut self) {
         let proof = self.proof(None).await;
         self.proof_failed = proof.is_err().then(|| SystemClock.now());
-        if let Err(failure) = proof {
-            error!(error = %Chain(failure.as_ref()), "no backup was proven");
+        match proof {
+            Ok(evidence) if !evidence.passed => self.scheduled_bundle().await,
+            Ok(_) => {}
+            Err(failure) => error!(error = %Chain(failure.as_ref()), "no backup was proven"),
         }
     }
 
@@ -305,6 +310,7 @@ impl Backups {
             failed_checks: status.last_proof.as_ref().map(|proof| proof.failed.clone()).unwrap_or_default(),
         };
         status.schedule = self.config.schedule.to_string();
+        status.overdue_after = last.and_then(|last| self.config.schedule.overdue_after(last.at, self.started));
         status.findings = findings(&facts);
         self.records.write_status(status).await
     }
