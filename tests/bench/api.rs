@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Cluster, Connection, Endpoint, pause};
+use e2e::{Cluster, Connection, Endpoint, Tool, pause};
 use serde_json::{Value, json};
 
 const OBJECTS: usize = 5000;
@@ -30,6 +30,12 @@ pub fn measure(cluster: &Cluster) -> anyhow::Result<Vec<(&'static str, Value)>> 
     figures.push(("watch200_p99_ms", json!(watch(&endpoint)?)));
     delete(&endpoint)?;
     Ok(figures)
+}
+
+/// Five thousand objects, for what measures a cluster that holds some.
+pub fn fill(kubectl: &Tool, endpoint: &Endpoint) -> anyhow::Result<()> {
+    kubectl.ok("create namespace bench")?;
+    create(endpoint, "many", OBJECTS, CONNECTIONS).map(drop)
 }
 
 fn config_map(name: &str) -> String {

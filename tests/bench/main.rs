@@ -3,6 +3,7 @@
 //! Started by `cargo xtask bench`, which builds the server for release and names it in `EVENKEEL_BIN`.
 
 mod api;
+mod backup;
 mod machine;
 mod pods;
 mod rack;
@@ -34,6 +35,9 @@ fn main() -> anyhow::Result<()> {
         note(&mut figures, key, value);
     }
     drop(cluster);
+    for (key, value) in backup::measure().context("measure backup and restore")? {
+        note(&mut figures, key, value);
+    }
     for (key, value) in rack::measure().context("measure three servers")? {
         note(&mut figures, key, value);
     }

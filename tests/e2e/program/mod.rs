@@ -2,6 +2,7 @@
 
 mod address;
 mod backup;
+mod backup_proof;
 mod certificates;
 mod certs;
 mod daemon;
@@ -24,7 +25,7 @@ pub const BESIDE: [Case<Cluster>; 4] = [
 ];
 
 /// Cases with clusters of their own.
-pub const ALONE: [Case<()>; 10] = [
+pub const ALONE: [Case<()>; 11] = [
     Case { name: "virtual_address_moves", run: address::moves },
     Case { name: "etcd_as_the_store", run: etcd::as_the_store },
     Case { name: "etcd_managed", run: etcd_managed::lives_and_dies },
@@ -33,6 +34,7 @@ pub const ALONE: [Case<()>; 10] = [
     Case { name: "images_from_a_registry", run: registry::images },
     Case { name: "manifests_are_applied_and_pruned", run: manifests::manifests },
     Case { name: "backup_and_restore", run: backup::restored },
+    Case { name: "backup_proves_itself", run: backup_proof::proves_itself },
     Case { name: "uninstall_leaves_nothing", run: machine::uninstall },
     Case { name: "certificates_renew_themselves", run: certificates::renew },
 ];
