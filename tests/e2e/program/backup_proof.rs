@@ -30,6 +30,7 @@ pub fn proves_itself(_: &()) -> anyhow::Result<()> {
     })?;
     evidence(&kubectl)?;
     known(&kubectl)?;
+    guarded(&kubectl, &first)?;
     kit(&backups)?;
     kept(&backups, &first)?;
     refused(&backups)?;
@@ -61,6 +62,18 @@ fn known(kubectl: &Tool) -> anyhow::Result<()> {
         ensure!(text.contains(code), "{code} is not among {text}");
     }
     ensure!(!text.contains("BACKUP_UNPROVEN"), "it is proven and said not to be: {text}");
+    Ok(())
+}
+
+/// Bundles are for those who may: administrators, and so the other servers.
+fn guarded(kubectl: &Tool, bundle: &Value) -> anyhow::Result<()> {
+    let path = format!("/v1-evenkeel/bundles/{}", bundle["name"].as_str().unwrap_or_default());
+    kubectl.ok("get --raw /v1-evenkeel/bundles")?;
+    let words = ["get", "--raw", &path, "--as=system:serviceaccount:default:default"];
+    let said = kubectl.call(&words, "")?.failed()?;
+    ensure!(said.contains("Forbidden"), "a workload may fetch bundles: {said}");
+    let said = kubectl.call(&["get", "--raw", "/v1-evenkeel/bundles/token"], "")?.failed()?;
+    ensure!(said.contains("BadRequest"), "a name that is no bundle's: {said}");
     Ok(())
 }
 

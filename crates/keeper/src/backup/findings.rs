@@ -20,7 +20,7 @@ pub struct Facts {
     /// Recipients, passphrases and the kit; not the cluster's own key.
     pub people: usize,
     pub kit_on_server: bool,
-    /// Some target is not on this machine.
+    /// Some target is not on a server of the cluster.
     pub offsite: bool,
     pub last: Option<Size>,
     pub before: Option<Size>,
@@ -85,7 +85,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         add("BACKUP_KIT_ON_SERVER", sentence, "copy server/recovery-kit.txt to paper or a safe, then delete it");
     }
     if !facts.offsite {
-        let sentence = "every backup is on this machine".to_owned();
+        let sentence = "no backup is kept elsewhere than on the servers".to_owned();
         add("BACKUP_OFFSITE_MISSING", sentence, "name a target elsewhere with --backup-s3");
     }
     found

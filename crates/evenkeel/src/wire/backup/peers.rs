@@ -17,7 +17,8 @@ use keeper::backup::{BundleName, Retention};
 use tracing::{info, warn};
 use view::{Client, Drain, Endpoint, Https, ListOptions, Transport};
 
-use super::paths::{BUNDLES_PATH, Listing};
+use super::paths::{BUNDLES_PATH, ListedBundle, Listing};
+use super::record::Records;
 use super::targets::{self, Target};
 use crate::pki::{ServerPki, client_config};
 use crate::wire::SystemClock;
@@ -33,6 +34,7 @@ const COPIES_MAX: usize = 4;
 /// Fetches from the other servers.
 pub struct Peers {
     pub client: Client,
+    pub records: Records,
     pub pki: Arc<ServerPki>,
     /// This server's own addresses and port.
     pub own: BTreeSet<SocketAddr>,
@@ -79,7 +81,8 @@ impl Peers {
         let listings: Vec<Listing> = serde_json::from_slice(&get(&https, BUNDLES_PATH).await?)?;
         // What lies in a store that all share needs no copy.
         let local = listings.into_iter().filter(|listing| listing.kind == "folder");
-        let theirs: BTreeSet<BundleName> = local.flat_map(|listing| listing.bundles).map(|one| one.name).collect();
+        let listed: Vec<ListedBundle> = local.flat_map(|listing| listing.bundles).collect();
+        let theirs: BTreeSet<BundleName> = listed.iter().map(|one| one.name.clone()).collect();
         let ours: BTreeSet<BundleName> =
             targets::bundles(self.target.as_ref()).await?.into_iter().map(|one| one.name).collect();
         for name in missing(&theirs, &ours) {
@@ -87,7 +90,26 @@ impl Peers {
             targets::keep(self.target.as_ref(), &name, &bytes).await?;
             info!(%name, %server, "a copy of a backup was fetched");
         }
+        self.note_proofs(&listed).await?;
         targets::prune(self.target.as_ref(), &self.retention, SystemClock.now()).await.map(drop)
+    }
+
+    /// Copies say what was proven of them, or retention here would let go what it keeps there.
+    async fn note_proofs(&self, listed: &[ListedBundle]) -> Result<()> {
+        let ours = targets::bundles(self.target.as_ref()).await?;
+        let unknown = ours.iter().filter(|one| one.proven.is_none()).map(|one| &one.name);
+        let names: Vec<&BundleName> =
+            unknown.filter(|name| listed.iter().any(|one| one.name == **name && one.proven.is_some())).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let evidence = self.records.evidence().await?;
+        for name in names {
+            if let Some(found) = evidence.iter().rev().find(|one| one.bundle == name.to_string()) {
+                targets::note_proof(self.target.as_ref(), name, found).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -70,8 +70,14 @@ impl Wiring {
     ) {
         let client = inprocess::administrator(server, "evenkeel-backup");
         let retention = retention(&self.flags);
-        let peers =
-            Peers { client: client.clone(), pki: me.pki, own: me.own, target: self.targets[0].clone(), retention };
+        let peers = Peers {
+            client: client.clone(),
+            records: Records::new(client.clone()),
+            pki: me.pki,
+            own: me.own,
+            target: self.targets[0].clone(),
+            retention,
+        };
         let config = Config {
             layout: self.layout,
             schedule: self.flags.backup_schedule,
