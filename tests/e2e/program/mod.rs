@@ -3,6 +3,7 @@
 mod address;
 mod backup;
 mod backup_proof;
+mod backup_s3;
 mod certificates;
 mod certs;
 mod daemon;
@@ -25,7 +26,7 @@ pub const BESIDE: [Case<Cluster>; 4] = [
 ];
 
 /// Cases with clusters of their own.
-pub const ALONE: [Case<()>; 11] = [
+pub const ALONE: [Case<()>; 12] = [
     Case { name: "virtual_address_moves", run: address::moves },
     Case { name: "etcd_as_the_store", run: etcd::as_the_store },
     Case { name: "etcd_managed", run: etcd_managed::lives_and_dies },
@@ -35,6 +36,7 @@ pub const ALONE: [Case<()>; 11] = [
     Case { name: "manifests_are_applied_and_pruned", run: manifests::manifests },
     Case { name: "backup_and_restore", run: backup::restored },
     Case { name: "backup_proves_itself", run: backup_proof::proves_itself },
+    Case { name: "backup_to_s3_and_from_nothing", run: backup_s3::to_a_store },
     Case { name: "uninstall_leaves_nothing", run: machine::uninstall },
     Case { name: "certificates_renew_themselves", run: certificates::renew },
 ];
