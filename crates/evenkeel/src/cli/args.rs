@@ -30,6 +30,7 @@ pub enum Command {
     /// Look for what would keep a server or node from working on this machine
     CheckConfig(ServerArgs),
     /// Make a backup of this cluster's state and keys now; list and prove those there are
+    #[command(alias = "etcd-snapshot")]
     Backup(BackupArgs),
     /// Restore a bundle into an empty data folder
     Restore(RestoreArgs),
@@ -284,7 +285,11 @@ pub struct BackupArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
+    /// What `etcd-snapshot save` is in k3s: the same as without a word
+    #[command(hide = true)]
+    Save,
     /// List the backups in every target, and whether each was proven
+    #[command(alias = "ls")]
     List {
         /// Print JSON
         #[arg(long)]

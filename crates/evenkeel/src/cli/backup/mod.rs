@@ -28,7 +28,7 @@ pub async fn run(args: BackupArgs) -> Result<()> {
         Some(BackupCommand::List { json }) => return list::run(&layout, *json).await,
         Some(BackupCommand::Prove(asked)) => return prove::run(&layout, asked).await,
         Some(BackupCommand::Kit(asked)) => return kit::run(&layout, asked),
-        None => {}
+        Some(BackupCommand::Save) | None => {}
     }
     if args.new_recipient {
         let (public, secret) = pki::recipient()?;

@@ -3,7 +3,8 @@
 //! ```text
 //! manifest.json     format, cluster, revision, sha256 of each member, who opens the keys, what is in it and what is not
 //! store.snapshot    every object at one revision; Secrets stay encrypted in it
-//! keys.sealed       the PKI, the credentials and the snapshot's sha256, as a tar sealed to the recipients
+//! keys.sealed       the PKI, the credentials, server/manifests, the cluster's flags and the snapshot's sha256, as a tar
+//!                   sealed to the recipients
 //! ```
 //! The manifest's hashes find damage. Against an altered snapshot stands the hash among the sealed keys: who cannot open
 //! them cannot make others that hold this cluster's keys.

@@ -136,10 +136,102 @@ fn addresses(slice: &Tree) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::{addresses, missing};
-    use keeper::backup::BundleName;
+    use super::{Peers, addresses, missing};
+    use crate::cli::{Cli, Command};
+    use crate::layout::Layout;
+    use crate::pki::leaf::LEAF_LIFE;
+    use crate::pki::{ServerNames, ServerPki};
+    use crate::wire::apiserver::{Parts, Tls, build};
+    use crate::wire::backup::targets::{self, Folder, Target};
+    use crate::wire::backup::{Paths, Records};
+    use crate::wire::join::{ClusterSettings, Join};
+    use crate::wire::{SystemClock, inprocess};
+    use base::Clock;
+    use clap::Parser;
+    use keeper::backup::{BundleName, Evidence, Retention};
+    use reconcile::Health;
     use serde_json::json;
     use std::collections::BTreeSet;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::path::Path;
+    use std::sync::Arc;
+    use tokio::sync::{mpsc, watch};
+
+    /// A server over TLS that keeps bundles in `BELOW/backups`.
+    async fn serving(below: &Path) -> (apiserver::Server, Arc<ServerPki>, SocketAddr) {
+        let layout = Layout::new(below);
+        layout.make().unwrap();
+        let clock = Arc::new(SystemClock);
+        let pki = Arc::new(ServerPki::load_or_make(&layout, LEAF_LIFE, clock.now()).unwrap());
+        let engine = store::sqlite::open(&layout.database()).unwrap();
+        let store = store::Store::open(engine, store::Keyring::plain(), clock.clone()).await.unwrap();
+        let loopback = Ipv4Addr::LOCALHOST.into();
+        let tls = Tls::new(pki.clone(), ServerNames::new("cluster.local", loopback, &[], "a", &[]), &*clock).unwrap();
+        let settings = ClusterSettings {
+            cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
+            local_path: None,
+        };
+        let listener = tokio::net::TcpListener::bind((loopback, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let parts = Parts {
+            join: Join::new(&layout, pki.clone(), settings, clock, store.clone()),
+            store,
+            pki: pki.clone(),
+            paths: vec![Arc::new(Paths::new(&[], &layout, mpsc::channel(1).0))],
+            nodes: tls.proxy().unwrap(),
+            advertise: address,
+            health: watch::channel(Health::default()).1,
+            loops: Vec::new(),
+        };
+        let Command::Server(args) = Cli::parse_from(["evenkeel", "server"]).command else { unreachable!("a server") };
+        let server = build(&args, &layout, parts).unwrap();
+        server.bootstrap().await.unwrap();
+        tokio::spawn({
+            let server = server.clone();
+            async move { server.serve(listener, tls.source(), std::future::pending()).await }
+        });
+        (server, pki, address)
+    }
+
+    #[tokio::test]
+    async fn bundles_are_copied_with_what_was_proven_of_them() {
+        let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (server, pki, address) = serving(theirs.path()).await;
+        let name = BundleName::new(SystemClock.now(), 7);
+        let there = Folder::new(Layout::new(theirs.path()).backups());
+        targets::keep(&there, &name, b"sealed").await.unwrap();
+        let client = inprocess::administrator(&server, "test");
+        let target: Arc<dyn Target> = Arc::new(Folder::new(ours.path().join("backups")));
+        let peers = Peers {
+            records: Records::new(client.clone()),
+            client,
+            pki,
+            own: BTreeSet::new(),
+            target: target.clone(),
+            retention: Retention { count: 3, age: None },
+        };
+        // The bootstrap's own EndpointSlice names the server.
+        peers.look().await.unwrap();
+        assert_eq!(target.get(&name.to_string()).await.unwrap(), b"sealed", "copied from {address}");
+        assert_eq!(targets::bundles(target.as_ref()).await.unwrap()[0].proven, None);
+        let evidence = Evidence {
+            at: SystemClock.now(),
+            by: "a".to_owned(),
+            bundle: name.to_string(),
+            passed: true,
+            millis: 1,
+            checks: Vec::new(),
+            packets: Some(0),
+            not_covered: Vec::new(),
+        };
+        targets::note_proof(&there, &name, &evidence).await.unwrap();
+        peers.records.add(&evidence).await.unwrap();
+        peers.look().await.unwrap();
+        assert_eq!(targets::bundles(target.as_ref()).await.unwrap()[0].proven, Some(true));
+    }
 
     #[test]
     fn servers_are_read_from_the_slice() {
