@@ -23,6 +23,7 @@ fn story(cluster: &mut Cluster, keep: &Keep) -> anyhow::Result<()> {
     kubectl.ok("create configmap kept --from-literal=a=1")?;
     kubectl.ok("create secret generic secret --from-literal=word=plain")?;
     kubectl.ok_fed("apply -f -", pods::SLEEPER)?;
+    kubectl.ok_fed("apply -f -", VOLUME)?;
     kubectl.ok("wait pod/sleeper --for=condition=Ready --timeout=90s")?;
     let evenkeel = cluster.evenkeel()?;
     let data = format!("--data-dir={}", cluster.data.display());
@@ -30,6 +31,7 @@ fn story(cluster: &mut Cluster, keep: &Keep) -> anyhow::Result<()> {
     let bundle = keep.path("bundle.tar");
     let said = evenkeel.ok(&format!("backup {data} --file={bundle} --recipient={one} --recipient={two}"))?;
     ensure!(said.contains(&two) && said.contains("not in it: the content of volumes"), "backup says {said}");
+    ensure!(said.contains("not in it: the content of volume ledger (shop/data, left)"), "no volume by name: {said}");
     kubectl.ok("create configmap later")?;
     let before = revision(&kubectl)?;
     let full =
@@ -44,6 +46,8 @@ fn story(cluster: &mut Cluster, keep: &Keep) -> anyhow::Result<()> {
     let words = format!("restore {data} --file={bundle} --secret-file={}", keep.path("two"));
     let said = evenkeel.ok(&words)?;
     ensure!(said.contains("not restored: the content of volumes"), "restore says {said}");
+    ensure!(said.contains("not restored: the content of volume ledger"), "restore names no volume: {said}");
+    ensure!(said.contains("changes after that are gone"), "restore does not say what is gone: {said}");
     cluster.start_server()?;
     ensure!(kubectl.ok("get configmap kept -o jsonpath={.data.a}")? == "1");
     ensure!(kubectl.ok("get secret secret -o jsonpath={.data.word}")? == "cGxhaW4=");
@@ -54,6 +58,22 @@ fn story(cluster: &mut Cluster, keep: &Keep) -> anyhow::Result<()> {
     ensure!(format!("{}{}", told.stdout, told.stderr).contains("too old"), "a watch from before: {told:?}");
     kubectl.ok("wait pod/sleeper --for=condition=Ready --timeout=90s").map(drop)
 }
+
+/// A volume of somebody's: its content is in no bundle.
+const VOLUME: &str = r#"
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: ledger}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  hostPath: {path: /srv/ledger}
+  claimRef: {namespace: shop, name: data}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms:
+      - matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [left]}]
+"#;
 
 /// Each of these says what is wrong, and leaves the folder as it was.
 fn refused(evenkeel: &Tool, keep: &Keep, cluster: &Cluster, sealed: &[u8]) -> anyhow::Result<()> {

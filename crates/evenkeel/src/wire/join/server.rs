@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use base::Chain;
 
 use super::messages::{ServerJoinAnswer, SharedFlags};
-use crate::cli::bundle;
+use crate::wire::backup::contents;
 use crate::layout::Layout;
 use crate::wire::etcd::{EngineKind, Intent, Managed, Settings, request_conversion};
 use crate::wire::restart::Restart;
@@ -68,7 +68,7 @@ async fn client_urls(managed: &Managed) -> Result<Vec<String>> {
 /// Authorities, signing keys, encryption keys and the servers' token. Leaf certificates are each server's own.
 fn files(layout: &Layout) -> Result<std::collections::BTreeMap<String, String>> {
     let mut files = std::collections::BTreeMap::new();
-    for path in bundle::key_files(layout)? {
+    for path in contents::key_files(layout)? {
         let name = path.display().to_string();
         let leaf = name.strip_prefix("server/tls/").is_some_and(|rest| {
             !rest.contains('/') && !rest.trim_end_matches(".crt").trim_end_matches(".key").ends_with("-ca")

@@ -1,6 +1,6 @@
 //! The parts of a control plane that the scratch one has: the state and the API, and none that acts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -46,7 +46,6 @@ pub async fn serve(store: &store::Store, layout: &Layout, manifest: &Manifest) -
         issuers: vec![issuer.clone()],
         audiences: vec![issuer],
         advertise: ([127, 0, 0, 1], 6443).into(),
-        peers: Vec::new(),
         server_ca_pem: pki.server.pem.clone(),
         client_ca_pem: pki.client.pem.clone(),
         front_proxy_ca_pem: pki.request_header.pem.clone(),
@@ -62,6 +61,7 @@ pub async fn serve(store: &store::Store, layout: &Layout, manifest: &Manifest) -
         nodes: Arc::new(NoNodes),
         extension: Arc::new(NoExtension),
         checks: Vec::new(),
+        revoked: tokio::sync::watch::channel(BTreeSet::new()).1,
         audit: Audit::start(audit).context("open the audit log")?,
         config,
     });
