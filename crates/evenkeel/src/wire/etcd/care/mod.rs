@@ -3,7 +3,7 @@
 
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -45,7 +45,9 @@ pub struct Care {
     members: Members,
     /// etcd's revision at the last look under an alarm: since then nothing was written, and everybody has read it.
     settled: Option<i64>,
-    compacted: Option<i64>,
+    compacted: bool,
+    /// Members that were defragmented since.
+    rewritten: BTreeSet<u64>,
 }
 
 /// One look at the cluster.
@@ -62,7 +64,7 @@ struct Look {
 impl Care {
     pub fn new(managed: Managed) -> Result<Care> {
         let members = managed.members()?;
-        Ok(Care { managed, members, settled: None, compacted: None })
+        Ok(Care { managed, members, settled: None, compacted: false, rewritten: BTreeSet::new() })
     }
 
     pub async fn run(mut self, drain: Drain) {
@@ -87,11 +89,13 @@ impl Care {
     async fn round(&mut self) -> Result<bool> {
         let look = self.look().await?;
         self.managed.note_others(look.members.iter().flat_map(|member| member.client_urls.clone()).collect())?;
-        let observed = look.observed(self.managed.quota(), self.compacted.is_some());
+        let observed = look.observed(self.managed.quota());
+        let observed = Observed { compacted: self.compacted, rewritten: self.rewritten.clone(), ..observed };
         self.managed.seen.send_replace(look.seen(&observed));
         let full = !observed.no_space.is_empty();
         if !full {
-            (self.settled, self.compacted) = (None, None);
+            (self.settled, self.compacted) = (None, false);
+            self.rewritten.clear();
         }
         if look.own.leader != look.own.id {
             return Ok(full);
@@ -118,17 +122,20 @@ impl Care {
             Step::Compact => {
                 info!(revision = look.own.revision, "etcd is full: forgetting its history");
                 self.members.compact(look.own.revision).await?;
-                self.compacted = Some(look.own.revision);
+                self.compacted = true;
             }
             Step::Defragment(id) => {
                 let Some((name, url)) = look.address(id) else { return Ok(()) };
                 info!(member = name, "giving free pages of etcd back");
                 self.members.defragment(url).await?;
+                self.rewritten.insert(id);
             }
             Step::MoveLeader { to } => {
                 let Some((name, _)) = look.address(to) else { return Ok(()) };
                 info!(to = name, "handing over the lead of etcd");
                 self.members.move_leader(&self.managed.own_url(), to).await?;
+                // The next leader's to do; should the lead come back, it is not handed on for it again.
+                self.rewritten.insert(look.own.id);
             }
             Step::Disarm(member) => {
                 info!("etcd has room again: taking writes");
@@ -142,7 +149,7 @@ impl Care {
 // === impl Look ===
 
 impl Look {
-    fn observed(&self, quota: u64, compacted: bool) -> Observed {
+    fn observed(&self, quota: u64) -> Observed {
         let file = |id: u64| {
             let status = self.statuses.get(&id)?;
             Some(File { bytes: status.db_bytes, used_bytes: status.db_used_bytes })
@@ -154,7 +161,8 @@ impl Look {
             leader: self.own.leader,
             quota,
             no_space: full.map(|alarm| alarm.member).collect(),
-            compacted,
+            compacted: false,
+            rewritten: BTreeSet::new(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! One step at a time, and none that could cost the quorum: a member that is defragmented answers nothing meanwhile, so
 //! it counts as one more that is down.
 
+use std::collections::BTreeSet;
+
 /// Below this a file is too small for its free pages to matter.
 pub const FILE_BYTES_MIN: u64 = 64 << 20;
 /// Hundredths of a file that must be free before it is rewritten.
@@ -44,6 +46,8 @@ pub struct Observed {
     pub no_space: Vec<u64>,
     /// The history that nobody needs any more is gone, as far as this is known.
     pub compacted: bool,
+    /// Members that were defragmented since then.
+    pub rewritten: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +73,7 @@ pub fn next(observed: &Observed) -> Option<Step> {
         return Some(step);
     }
     // Where one file is at the quota still, the alarm would be back with the next write.
-    let room = observed.files().all(|(_, file)| file.bytes * 100 <= observed.quota * ROOM_PERCENT_MAX);
+    let room = observed.files().all(|(_, file)| observed.has_room(file));
     observed.no_space.first().filter(|_| room).map(|id| Step::Disarm(*id))
 }
 
@@ -94,7 +98,7 @@ impl Observed {
 
     /// Followers first, in the order of their ids.
     fn defragment(&self) -> Option<Step> {
-        let mut due: Vec<u64> = self.files().filter(|(_, file)| self.pays(*file)).map(|(id, _)| id).collect();
+        let mut due: Vec<u64> = self.files().filter(|(id, file)| self.pays(*id, *file)).map(|(id, _)| id).collect();
         due.sort_unstable_by_key(|id| (*id == self.leader, *id));
         let first = *due.first()?;
         if self.voters.len() == 1 {
@@ -111,9 +115,17 @@ impl Observed {
         Some(Step::MoveLeader { to })
     }
 
-    fn pays(&self, file: File) -> bool {
+    fn has_room(&self, file: File) -> bool {
+        file.bytes * 100 <= self.quota * ROOM_PERCENT_MAX
+    }
+
+    fn pays(&self, id: u64, file: File) -> bool {
+        if !self.no_space.is_empty() {
+            // What was forgotten counts as in use until the next write, and there is none.
+            return !self.has_room(file) && !self.rewritten.contains(&id);
+        }
         let free = file.bytes.saturating_sub(file.used_bytes);
-        let near = self.quota * NEAR_QUOTA_PERCENT <= file.bytes * 100 || !self.no_space.is_empty();
+        let near = self.quota * NEAR_QUOTA_PERCENT <= file.bytes * 100;
         let wins = self.quota * WIN_PERCENT_MIN <= free * 100;
         near && wins || FILE_BYTES_MIN <= file.bytes && file.bytes * FREE_PERCENT_MIN <= free * 100
     }
@@ -121,6 +133,8 @@ impl Observed {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::{File, Observed, Step, Voter, fill_percent, next};
 
     const MIB: u64 = 1 << 20;
@@ -137,7 +151,14 @@ mod tests {
             Voter { id: u64::from(name.as_bytes()[0] - b'a') + 1, file }
         };
         let voters = text.split_whitespace().map(voter).collect();
-        Observed { voters, leader: 1, quota: 1000 * MIB, no_space: Vec::new(), compacted: false }
+        Observed {
+            voters,
+            leader: 1,
+            quota: 1000 * MIB,
+            no_space: Vec::new(),
+            compacted: false,
+            rewritten: BTreeSet::new(),
+        }
     }
 
     fn full(text: &str, compacted: bool) -> Observed {
@@ -179,10 +200,12 @@ mod tests {
         assert_eq!(next(&full("a:1001/100 b:1001/100 c:1001/100", true)), Some(Step::Defragment(2)));
         assert_eq!(next(&full("a:1001/100 b:100/100 c:100/100", true)), Some(Step::MoveLeader { to: 2 }));
         assert_eq!(next(&full("a:100/100 b:100/100 c:100/100", true)), Some(Step::Disarm(2)));
-        let really = full("a:1001/990 b:1001/990 c:1001/990", true);
+        let stale = full("a:1001/1001 b:1001/1001 c:1001/1001", true);
+        assert_eq!(next(&stale), Some(Step::Defragment(2)), "what it says of its free pages is old");
+        let really = Observed { rewritten: [1, 2, 3].into(), ..full("a:1001/990 b:1001/990 c:1001/990", true) };
         assert_eq!(next(&really), None, "what is in use stays: a person has to decide");
         assert_eq!(fill_percent(&really), 100);
-        let barely = full("a:960/940 b:960/940 c:960/940", true);
+        let barely = Observed { rewritten: [1, 2, 3].into(), ..full("a:960/940 b:960/940 c:960/940", true) };
         assert_eq!(next(&barely), None, "the next write would raise it again");
     }
 
