@@ -110,6 +110,17 @@ pub enum JournalError {
     Stale { given: Token, newest: Token },
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// As a line of JSON, with its end.
+    pub fn line(&self) -> String {
+        let mut line = serde_json::to_string(self).expect("entries are plain data");
+        line.push('\n');
+        line
+    }
+}
+
 // === impl Journal ===
 
 impl Journal {
@@ -174,7 +185,7 @@ impl Journal {
 
     /// As lines of JSON, one an entry.
     pub fn render(&self) -> String {
-        self.entries.iter().map(line_of).collect()
+        self.entries.iter().map(Entry::line).collect()
     }
 
     /// Reads lines back. A last line without its end is what a power cut leaves: it was never acknowledged.
@@ -198,13 +209,6 @@ impl Journal {
         }
         Ok(journal)
     }
-}
-
-/// One entry as its line.
-fn line_of(entry: &Entry) -> String {
-    let mut line = serde_json::to_string(entry).expect("entries are plain data");
-    line.push('\n');
-    line
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod fence;
 mod generation;
 mod inventory;
 mod journal;
+mod pace;
 mod plan;
 mod run;
 
@@ -24,5 +25,6 @@ pub use fence::{Fence, Order, StaleOrder, Token};
 pub use generation::{Generation, NodeName, NodeTarget, ProposeError, Release, Role};
 pub use inventory::{Inventory, Observed};
 pub use journal::{Draft, Entry, Journal, JournalError, Phase};
-pub use plan::{Action, Plan, PlanError, Step, StepId};
-pub use run::{Attention, Effect, Input, Outcome, Run};
+pub use pace::{Forecast, Seconds};
+pub use plan::{Action, BAKE_SECONDS_MAX, Pace, Plan, PlanError, Step, StepId};
+pub use run::{Attention, Effect, Input, Outcome, Run, Standing};

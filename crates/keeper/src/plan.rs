@@ -12,6 +12,8 @@ use crate::inventory::Inventory;
 /// How long a changed node is watched before the next is touched: the first one, and the others.
 const BAKE_CANARY_SECONDS: u32 = 600;
 const BAKE_SECONDS: u32 = 180;
+/// Nobody watches a node longer than this before the next.
+pub const BAKE_SECONDS_MAX: u32 = 24 * 3600;
 
 /// Deadlines after which a step has failed.
 const STAGE_SECONDS: u32 = 300;
@@ -74,6 +76,15 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+/// How long changed nodes are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pace {
+    /// The first one: what is wrong with the release shows there.
+    pub canary_seconds: u32,
+    pub seconds: u32,
+}
+
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -115,6 +126,22 @@ impl Action {
     }
 }
 
+// === impl Pace ===
+
+impl Pace {
+    /// The same for every node; a day at most.
+    pub fn even(seconds: u32) -> Pace {
+        let seconds = seconds.min(BAKE_SECONDS_MAX);
+        Pace { canary_seconds: seconds, seconds }
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { canary_seconds: BAKE_CANARY_SECONDS, seconds: BAKE_SECONDS }
+    }
+}
+
 // === impl Plan ===
 
 impl Plan {
@@ -138,7 +165,7 @@ impl Plan {
     ///
     /// # Errors
     /// When the way is not safe, or not known.
-    pub fn new(from: &Generation, to: &Generation, inventory: &Inventory) -> Result<Plan, PlanError> {
+    pub fn new(from: &Generation, to: &Generation, inventory: &Inventory, pace: Pace) -> Result<Plan, PlanError> {
         check(from, to, inventory)?;
         let changed = changed(to, inventory);
         let mut plan = Plan { from: from.number, to: to.number, steps: Vec::new() };
@@ -150,7 +177,7 @@ impl Plan {
         }
         for (place, (name, target, running)) in changed.iter().enumerate() {
             let swap = Action::Swap { from: (*running).clone(), to: target.release.clone() };
-            let seconds = if place == 0 { BAKE_CANARY_SECONDS } else { BAKE_SECONDS };
+            let seconds = if place == 0 { pace.canary_seconds } else { pace.seconds };
             plan.push(Some(name), Action::HoldCheck, CHECK_SECONDS);
             plan.push(Some(name), swap, SWAP_SECONDS);
             plan.push(Some(name), Action::VerifyPlatform, VERIFY_SECONDS);
@@ -258,9 +285,9 @@ mod tests {
     fn servers_come_first_and_the_delicate_last_of_them() {
         let from = generation(1, Digest::none(), "0.1.0");
         let to = generation(2, from.digest(), "0.2.0");
-        let plan = Plan::new(&from, &to, &seen(&from, "s1")).unwrap();
+        let plan = Plan::new(&from, &to, &seen(&from, "s1"), Pace::default()).unwrap();
         assert_eq!(swaps(&plan), ["s2", "s3", "s1", "a"]);
-        assert_eq!(plan.digest(), Plan::new(&from, &to, &seen(&from, "s1")).unwrap().digest());
+        assert_eq!(plan.digest(), Plan::new(&from, &to, &seen(&from, "s1"), Pace::default()).unwrap().digest());
         let first_swap = plan.steps.iter().position(|step| matches!(step.action, Action::Swap { .. })).unwrap();
         let staged = plan.steps[..first_swap].iter().filter(|step| matches!(step.action, Action::Stage { .. }));
         assert_eq!(staged.count(), 4, "the program lies on all nodes before one is touched");
@@ -272,9 +299,9 @@ mod tests {
         let to = generation(2, from.digest(), "0.2.0");
         let mut inventory = seen(&from, "");
         inventory.nodes.get_mut(&NodeName("s2".into())).unwrap().release = release("0.2.0");
-        assert_eq!(swaps(&Plan::new(&from, &to, &inventory).unwrap()), ["s1", "s3", "a"]);
+        assert_eq!(swaps(&Plan::new(&from, &to, &inventory, Pace::default()).unwrap()), ["s1", "s3", "a"]);
         let there = seen(&to, "");
-        assert_eq!(Plan::new(&from, &to, &there).unwrap().steps, [], "the goal is stable");
+        assert_eq!(Plan::new(&from, &to, &there, Pace::default()).unwrap().steps, [], "the goal is stable");
     }
 
     #[test]
@@ -284,7 +311,7 @@ mod tests {
             let to = generation(2, from.digest(), version);
             let mut inventory = seen(&from, "");
             change(&mut inventory);
-            Plan::new(&from, &to, &inventory).unwrap_err().to_string()
+            Plan::new(&from, &to, &inventory, Pace::default()).unwrap_err().to_string()
         };
         let server = NodeName("s1".into());
         assert_eq!(plan("0.3.0", &|_| ()), "from 0.1.0 to 0.3.0 skips a minor version: upgrade one at a time");

@@ -169,7 +169,10 @@ impl Run {
             (At::Applying(_), Outcome::Good) => self.order(step, Effect::Check, At::Checking(step), out),
             (At::Checking(_), Outcome::Good) => self.append(step, Phase::Done, out),
             (At::Undoing(_), Outcome::Good) => self.append(step, Phase::Undone, out),
-            (At::Undoing(_), Outcome::Bad { why }) => self.append(step, Phase::Stuck { why }, out),
+            // On the way back there is no other way to try: a person is told.
+            (At::Probing(_) | At::Undoing(_), Outcome::Bad { why }) if back => {
+                self.append(step, Phase::Stuck { why }, out)
+            }
             (_, Outcome::Bad { why }) => self.append(step, Phase::Failed { why }, out),
             (_, Outcome::NotYet) => {
                 out.push(Effect::Wait);
@@ -282,6 +285,51 @@ impl Run {
         self.at = at;
         out.push(effect(order, step));
         self
+    }
+}
+
+/// Where a run stands, for those who watch it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "standing")]
+pub enum Standing {
+    /// On its way, at this step.
+    Running {
+        step: Option<StepId>,
+    },
+    /// No node is half done; goes on when it is resumed.
+    Paused,
+    /// A node, or all of them, are brought back to what was before.
+    Returning {
+        why: String,
+    },
+    /// Needs a person.
+    Stuck {
+        why: String,
+    },
+    Finished,
+    /// Ended where it began.
+    Returned,
+}
+
+// === impl Standing ===
+
+impl Standing {
+    pub fn of(plan: &Plan, journal: &Journal) -> Standing {
+        let progress = Progress::of(plan, journal);
+        let back = progress.direction == Direction::Back(None);
+        match progress.direction {
+            _ if progress.finished && back => Standing::Returned,
+            _ if progress.finished => Standing::Finished,
+            _ if progress.stuck => Standing::Stuck { why: progress.why },
+            Direction::Back(_) => Standing::Returning { why: progress.why },
+            Direction::Forward if progress.paused => Standing::Paused,
+            Direction::Forward => Standing::Running { step: progress.next(plan) },
+        }
+    }
+
+    /// Nothing of the run is left to do.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Standing::Finished | Standing::Returned)
     }
 }
 

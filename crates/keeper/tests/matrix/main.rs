@@ -170,3 +170,30 @@ fn any_order_of_troubles_ends_well() {
         assert_eq!((world.versions(), world.swaps(), world.level), (NEW.to_vec(), vec![1; 3], 2), "seed {seed}");
     }
 }
+
+/// What cannot be looked at on the way back is no reason to look for ever.
+#[test]
+fn a_node_that_does_not_answer_on_the_way_back_needs_a_person() {
+    let length = length();
+    let mut stuck = 0;
+    for cut in 0..length {
+        let mut world = World::new();
+        let mut first = Coordinator::new(&world, 1);
+        first.turns(&mut world, cut);
+        world.silent = Some(name("b"));
+        let mut second = Coordinator::new(&world, 2);
+        second.ask(Attention::Back { why: "not today".into() });
+        second.finish(&mut world);
+        if !second.ended {
+            let last = &world.journal.entries().last().unwrap().phase;
+            assert!(matches!(last, Phase::Stuck { .. }), "cut at {cut}: {last:?}");
+            stuck += 1;
+            world.silent = None;
+            let mut third = Coordinator::new(&world, 3);
+            third.ask(Attention::Resume);
+            third.finish(&mut world);
+            assert!(third.ended && world.versions() == OLD, "cut at {cut}");
+        }
+    }
+    assert!(stuck > 0);
+}

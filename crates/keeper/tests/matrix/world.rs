@@ -31,6 +31,8 @@ pub struct World {
     pub journal: Journal,
     /// With this release a node does not get well.
     pub bad: Option<(NodeName, Release)>,
+    /// Nobody reaches this node.
+    pub silent: Option<NodeName>,
     /// How often a bake answers that it is not over yet.
     patience: u32,
 }
@@ -64,7 +66,7 @@ pub fn inventory(version: &str) -> Inventory {
 pub fn plan() -> Plan {
     let from = generation(1, Digest::none(), "0.1.0", 1);
     let to = generation(2, from.digest(), "0.2.0", 2);
-    Plan::new(&from, &to, &inventory("0.1.0")).unwrap()
+    Plan::new(&from, &to, &inventory("0.1.0"), keeper::Pace::default()).unwrap()
 }
 
 // === impl World ===
@@ -79,6 +81,7 @@ impl World {
             fence: Fence::default(),
             journal: Journal::new("r1", 2),
             bad: None,
+            silent: None,
             patience: 1,
         }
     }
@@ -101,6 +104,10 @@ impl World {
             Effect::Undo(order, step) => (order, step, 'u'),
             Effect::Wait | Effect::StandDown | Effect::Ended => return None,
         };
+        if step.node.is_some() && step.node == self.silent {
+            let why = "it does not answer".to_owned();
+            return Some(Input::Answer { step: step.id, answer: Outcome::Bad { why } });
+        }
         if !self.admits(order, step) {
             return Some(Input::Refused);
         }
