@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base::{Clock, Rng};
 
 use crate::pressure::{self, Threshold};
+use crate::server::Extension;
 
 /// Complete and parsed; building from it has no effects.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ pub struct Ports {
     pub rng: Arc<dyn Rng>,
     /// Must ask for client certificates of the cluster's client CA without requiring them.
     pub tls: Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>,
+    /// Further paths of the kubelet API's port.
+    pub extension: Option<Arc<dyn Extension>>,
 }
 
 impl Config {

@@ -35,4 +35,5 @@ mod volumes;
 pub use agent::{Agent, AgentError};
 pub use cgroup::Cgroups;
 pub use config::{Config, Ports};
+pub use server::{EXTENSION_BYTES_MAX, Extension};
 pub use volumes::mounts;

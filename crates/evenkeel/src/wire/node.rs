@@ -107,6 +107,7 @@ async fn keep(config: node::Config, client: Client, runtime: CriRuntime, tls: No
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng),
             tls: Arc::new(move || serving.load_full()),
+            extension: None,
         };
         let agent = node::Agent::new(config.clone(), client.clone(), Arc::new(runtime.clone()), ports);
         // Its own token: an agent that gives up must not take the server with it.

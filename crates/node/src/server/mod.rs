@@ -4,6 +4,7 @@
 
 mod auth;
 mod exec;
+mod extension;
 mod log;
 mod metrics;
 mod node_logs;
@@ -29,6 +30,7 @@ use crate::context::Context;
 use crate::limits;
 use crate::pods::Pods;
 use auth::{Authority, Caller};
+pub use extension::{EXTENSION_BYTES_MAX, Extension};
 use reply::{Body, status, text};
 use route::Route;
 
@@ -92,28 +94,46 @@ impl Server {
 
     async fn answer(&self, peer: Option<Caller>, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
+        let served = |extension: &Arc<dyn Extension>| Some((extension.clone(), extension.subresource(&path)?));
+        if let Some((extension, subresource)) = self.context.ports.extension.as_ref().and_then(served) {
+            return match self.permit(peer, &request, &[subresource]).await {
+                Ok(()) => extension::answer(&*extension, request).await,
+                Err(refusal) => *refusal,
+            };
+        }
         let Some(route) = Route::parse(&path) else {
             return text(StatusCode::NOT_FOUND, "404 page not found\n");
         };
+        match self.permit(peer, &request, &route.subresources()).await {
+            Ok(()) => self.dispatch(route, request).await,
+            Err(refusal) => *refusal,
+        }
+    }
+
+    /// Whether the caller is known and may do this with one of these subresources of the node; `Err` is the answer.
+    async fn permit(
+        &self,
+        peer: Option<Caller>,
+        request: &Request<Incoming>,
+        subresources: &[&str],
+    ) -> Result<(), Box<Response<Body>>> {
+        let refuse = |code, message: &str| Err(Box::new(text(code, message)));
         let caller = match self.authority.authenticate(peer, request.headers()).await {
             Ok(Some(caller)) => caller,
-            Ok(None) => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
-            Err(message) => return text(StatusCode::INTERNAL_SERVER_ERROR, &message),
+            Ok(None) => return refuse(StatusCode::UNAUTHORIZED, "Unauthorized"),
+            Err(message) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, &message),
         };
         let verb = verb(request.method());
-        match self.authority.authorize(&caller, verb, &route.subresources()).await {
-            Ok(true) => {}
+        match self.authority.authorize(&caller, verb, subresources).await {
+            Ok(true) => Ok(()),
             Ok(false) => {
-                let message = format!(
-                    "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)={:?})",
-                    caller.user,
-                    route.subresources()
-                );
-                return text(StatusCode::FORBIDDEN, &message);
+                let user = &caller.user;
+                let message =
+                    format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)={subresources:?})");
+                refuse(StatusCode::FORBIDDEN, &message)
             }
-            Err(message) => return text(StatusCode::INTERNAL_SERVER_ERROR, &message),
+            Err(message) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &message),
         }
-        self.dispatch(route, request).await
     }
 
     async fn dispatch(&self, route: Route, request: Request<Incoming>) -> Response<Body> {
