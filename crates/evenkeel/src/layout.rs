@@ -164,6 +164,16 @@ impl Layout {
         self.data.join("agent/names")
     }
 
+    /// What this machine remembers of the keeper.
+    pub fn keeper(&self) -> PathBuf {
+        self.data.join("keeper")
+    }
+
+    /// Programs that may be run here.
+    pub fn releases(&self) -> PathBuf {
+        self.data.join("releases")
+    }
+
     pub fn local_storage(&self) -> PathBuf {
         self.data.join("storage")
     }

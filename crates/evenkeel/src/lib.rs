@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
 /// What a node runs beside its agent is small: it gets by with one thread.
 fn runtime(command: &cli::Command) -> std::io::Result<Runtime> {
     let mut builder = match command {
-        cli::Command::Names(_) => Builder::new_current_thread(),
+        cli::Command::Names(_) | cli::Command::KeeperWatch(_) => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
     let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));

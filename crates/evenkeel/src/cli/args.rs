@@ -36,6 +36,25 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Where this server's state is; move it into an etcd that more servers can join
     Datastore(DatastoreCommandArgs),
+    /// Bring all nodes to another program, one at a time
+    Upgrade(UpgradeArgs),
+    /// Bring all nodes back to what ran before
+    Back(ChangeArgs),
+    /// Let what is stored take its new form; after that there is no way back but a restore
+    Finalise(ChangeArgs),
+    /// Have the open run wait where no node is half done
+    Pause(KeeperArgs),
+    /// Have the open run go on; what failed is tried again
+    Resume(KeeperArgs),
+    /// Look on until the open run is over or needs somebody
+    Watch(KeeperArgs),
+    /// What a run does, in order
+    Plan(PlanArgs),
+    /// What was intended and what came of it
+    Journal(JournalArgs),
+    /// Look on while another program is on trial: started by the node
+    #[command(hide = true)]
+    KeeperWatch(KeeperWatchArgs),
     /// Print a kubeconfig
     Kubeconfig(KubeconfigArgs),
     /// Tokens for machines that join
@@ -62,7 +81,7 @@ pub enum Command {
     #[command(disable_help_flag = true)]
     Kubectl(KubectlArgs),
     /// Print the version
-    Version,
+    Version(VersionArgs),
     /// Print a completion script
     Completion { shell: clap_complete::Shell },
     /// Install a systemd unit for this program
@@ -249,6 +268,96 @@ pub struct AgentArgs {
     /// File with the join token
     #[arg(long, value_name = "PATH")]
     pub token_file: Option<PathBuf>,
+}
+
+/// Flags of every command that asks the keeper.
+#[derive(Clone, Debug, Args)]
+pub struct KeeperArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Kubeconfig to use instead of this machine's own
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Flags of every command that changes what the cluster is.
+#[derive(Clone, Debug, Args)]
+pub struct ChangeArgs {
+    #[command(flatten)]
+    pub keeper: KeeperArgs,
+    /// Show the plan, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// How long each changed node is watched before the next, as 10s, 3m, 1h [default: 10m for the first, then 3m]
+    #[arg(long, value_name = "SPAN", value_parser = seconds)]
+    pub bake: Option<u32>,
+    /// Arm and return: the run goes on by itself
+    #[arg(long)]
+    pub no_watch: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UpgradeArgs {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// The program that all nodes are to run
+    #[arg(long, value_name = "PATH")]
+    pub to: PathBuf,
+    /// The release's signed manifest, which must name this program
+    #[arg(long, value_name = "PATH")]
+    pub manifest: Option<PathBuf>,
+    /// Public key that the manifest must be signed with
+    #[arg(long, default_value = "/etc/evenkeel/release.pub", value_name = "PATH")]
+    pub release_key: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub keeper: KeeperArgs,
+    /// Plan the way to this program, instead of showing the newest run
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// How long each changed node is watched before the next, as 10s, 3m, 1h
+    #[arg(long, value_name = "SPAN", value_parser = seconds, requires = "to")]
+    pub bake: Option<u32>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct JournalArgs {
+    #[command(flatten)]
+    pub keeper: KeeperArgs,
+    /// Read this machine's own copy: nothing needs to run
+    #[arg(long)]
+    pub from_disk: bool,
+    /// A run other than the newest; only with --from-disk
+    #[arg(long, value_name = "NAME", requires = "from_disk")]
+    pub run: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct KeeperWatchArgs {
+    #[arg(long, short = 'd', value_name = "PATH")]
+    pub data_dir: PathBuf,
+    /// Already nobody's child
+    #[arg(long)]
+    pub detached: bool,
+    /// Of the program that is looked at
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -600,6 +709,21 @@ fn address_on_link(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
+/// `10s`, `3m`, `1h`.
+fn seconds(text: &str) -> Result<u32, String> {
+    let bad = || "a span of time reads 10s, 3m or 1h".to_owned();
+    let (count, unit) = text.char_indices().next_back().map_or((text, ""), |(at, _)| text.split_at(at));
+    let each = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(bad()),
+    };
+    let count: u32 = count.parse().map_err(|_| bad())?;
+    let most = keeper::BAKE_SECONDS_MAX;
+    count.checked_mul(each).filter(|seconds| *seconds <= most).ok_or_else(|| format!("at most {} h", most / 3600))
+}
+
 /// As [`span`], and `0` for a thing without an end.
 fn span_or_ever(text: &str) -> Result<SignedDuration, String> {
     if text == "0" { Ok(SignedDuration::ZERO) } else { span(text) }
@@ -607,7 +731,7 @@ fn span_or_ever(text: &str) -> Result<SignedDuration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, address_on_link, span};
+    use super::{Cli, address_on_link, seconds, span};
     use clap::CommandFactory;
     use jiff::SignedDuration;
 
@@ -626,6 +750,14 @@ mod tests {
         assert_eq!(address_on_link("2001:db8::9/64").unwrap().to_string(), "2001:db8::9/64");
         for bad in ["", "a", "192.0.2.9/33", "127.0.0.1", "0.0.0.0/0", "ff02::1"] {
             assert!(address_on_link(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bakes_have_a_unit_and_an_end() {
+        assert_eq!((seconds("10s"), seconds("3m"), seconds("0s")), (Ok(10), Ok(180), Ok(0)));
+        for bad in ["10", "s", "25h", "-1s", "9999999999h"] {
+            assert!(seconds(bad).is_err(), "{bad}");
         }
     }
 

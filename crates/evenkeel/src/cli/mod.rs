@@ -7,6 +7,7 @@ mod check;
 mod datastore;
 mod images;
 mod install;
+mod keeper;
 mod kubeconfig;
 mod kubectl;
 mod leave;
@@ -27,7 +28,11 @@ pub use args::{AgentArgs, Cli, Command, DatastoreArgs, NodeArgs, ServerArgs};
 pub use backup::BackupFlags;
 
 use crate::config::{self, Flags, Merged};
+use crate::layout::Layout;
 use crate::wire;
+
+/// Commands that take their words as they are: neither environment nor files add to them.
+const OWN_WORDS: [&str; 4] = ["kubectl", "names", "scratch", "keeper-watch"];
 
 /// Parses the command line, together with the environment and the files where the command runs the program.
 pub fn parse() -> Result<(Cli, Vec<String>)> {
@@ -43,7 +48,7 @@ fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<
     let name = words.get(1).map(String::as_str).unwrap_or_default();
     let command = Cli::command();
     let Some(sub) =
-        command.find_subcommand(name).filter(|sub| !matches!(sub.get_name(), "kubectl" | "names" | "scratch"))
+        command.find_subcommand(name).filter(|sub| !OWN_WORDS.contains(&sub.get_name()))
     else {
         return Ok(Merged { args: words, warnings: Vec::new() });
     };
@@ -103,6 +108,17 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
     match cli.command {
         Command::Status(args) => return status::run(args).await,
         Command::CheckConfig(args) => return Ok(check::run(&args)),
+        Command::Upgrade(args) => return keeper::upgrade(args).await,
+        Command::Back(args) => return keeper::back(args).await,
+        Command::Finalise(args) => return keeper::finalise(args).await,
+        Command::Pause(args) => return keeper::pause(args).await,
+        Command::Resume(args) => return keeper::resume(args).await,
+        Command::Watch(args) => return keeper::watch(args).await,
+        Command::Plan(args) => return keeper::plan(args).await,
+        Command::Journal(args) => return keeper::journal(args).await,
+        Command::KeeperWatch(args) => {
+            wire::keeper::watch::run(Layout::new(args.data_dir), args.detached, args.args).await
+        }
         Command::Server(args) => wire::server::run(args).await,
         Command::Agent(args) => wire::agent::run(args).await,
         Command::Backup(args) => backup::run(args).await,
@@ -119,7 +135,11 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Stop(args) => stop::run(args).await,
         Command::Names(args) => wire::names::run(&args.settings).await,
         Command::Kubectl(args) => kubectl::run(&args),
-        Command::Version => {
+        Command::Version(args) if args.json => {
+            println!("{}", serde_json::to_string(&wire::keeper::About::own())?);
+            Ok(())
+        }
+        Command::Version(_) => {
             println!("evenkeel {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), crate::KUBERNETES_VERSION);
             Ok(())
         }

@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::args::StopArgs;
 use crate::layout::Layout;
+use crate::wire::keeper::Home;
 use crate::wire::{containerd_config, cri_socket, pid};
 
 const END_TIMEOUT: Duration = Duration::from_secs(40);
@@ -15,6 +16,11 @@ const GRACE: Duration = Duration::from_secs(10);
 
 pub async fn run(args: StopArgs) -> Result<()> {
     let layout = args.common.layout();
+    // Else what is on trial would be started again.
+    let home = Home::new(&layout);
+    if let Some(trial) = home.trial()? {
+        trial.give_up(&home, "this machine was stopped")?;
+    }
     match pid::running(&layout) {
         Some(pid) => {
             end(pid).await?;

@@ -1,6 +1,7 @@
 //! The administrator's way in, for the command line: a kubeconfig's identity over HTTPS.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use http::{Method, StatusCode};
@@ -13,6 +14,11 @@ use crate::pki::{Kubeconfig, Leaf, client_config};
 
 /// The largest snapshot that is read into memory.
 const SNAPSHOT_BYTES_MAX: usize = 8 << 30;
+
+/// A long journal, many times over.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Taking a whole program in includes reading and running it.
+const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn client(config: &Kubeconfig) -> Result<Client> {
     Ok(Client::new(Arc::new(transport(config)?), concat!("evenkeel-cli/", env!("CARGO_PKG_VERSION"))))
@@ -86,4 +92,14 @@ pub async fn ask(layout: &Layout, method: Method, path: &str) -> Result<Answer> 
     let status = response.status();
     let body = view::read_body(response.into_body(), SNAPSHOT_BYTES_MAX).await.context("read the answer")?.to_vec();
     Ok(Answer { status, body })
+}
+
+/// Asks a path of this program's own; answers the code and the body, whatever they are.
+pub async fn exchange(config: &Kubeconfig, request: http::Request<bytes::Bytes>) -> Result<(u16, bytes::Bytes)> {
+    let exchange = async {
+        let response = transport(config)?.call(request).await?;
+        let code = response.status().as_u16();
+        Ok::<_, anyhow::Error>((code, view::read_body(response.into_body(), ANSWER_BYTES_MAX).await?))
+    };
+    tokio::time::timeout(ASK_TIMEOUT, exchange).await.context("no answer in time")?
 }

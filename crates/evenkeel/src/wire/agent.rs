@@ -15,7 +15,9 @@ use super::door::{Attempt, Door};
 use super::endpoints::KnownServers;
 use super::join::JOIN_PATH;
 use super::join::messages::{ClusterSettings, JoinAnswer, JoinRequest};
+use super::keeper::{self, Confirm};
 use super::node::{self, NodeTls};
+use super::restart::Restart;
 use super::signals::Signals;
 use super::{SystemClock, SystemRng, host, pid, renewal_pause};
 use crate::cli::AgentArgs;
@@ -39,8 +41,10 @@ struct Member {
 
 pub async fn run(args: AgentArgs) -> Result<()> {
     let layout = args.common.layout();
+    keeper::boot::choose(&layout)?;
     let _lock = store::DataLock::acquire(&layout.agent()).context("is this agent running already?")?;
     pid::note(&layout)?;
+    let restart = Restart::of_this_process().context("find this program")?;
     let name = host::node_name(&args.node)?;
     let joined = Endpoint::parse(&args.server)?;
     let addresses = host::node_addresses(&args.node)?;
@@ -64,13 +68,19 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         cluster,
         known: member.known.clone(),
         disable: Vec::new(),
+        extension: Some(keeper::node::Node::new(&member.layout, ::keeper::Role::Agent, restart.clone())),
     };
+    let layout = member.layout.clone();
+    let node = Some((node::client(&parts, &tls), member.name.clone()));
+    let confirming = Confirm { layout: layout.clone(), api: None, node }.run(drain.clone());
     let mut signals = Signals::new().context("receive signals")?;
     let mut running = tokio::spawn(node::run(parts, tls.clone(), drain.clone()));
+    tokio::spawn(confirming);
     let (machine, name, door) = (member.machine.clone(), member.name.clone(), member.door().await.ok());
     let renewing = tokio::spawn(renew(member, due, tls, drain.clone()));
     tokio::select! {
         () = signals.received() => {}
+        () = restart.requested() => {}
         ended = &mut running => return ended.context("the node")?,
         refusal = refused(door, &name, &machine) => return Err(refusal),
     }
@@ -80,6 +90,9 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         warn!("the drain took longer than {} s", DRAIN_TIMEOUT.as_secs());
     }
     renewing.abort();
+    if restart.is_requested() {
+        keeper::boot::leave(&layout, &restart)?;
+    }
     Ok(())
 }
 

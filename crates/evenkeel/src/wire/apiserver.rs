@@ -55,6 +55,11 @@ impl Tls {
         Arc::new(move || serving.load_full())
     }
 
+    /// What this server shows to kubelets, as it is renewed.
+    pub fn kubelets(&self) -> Arc<ArcSwap<rustls::ClientConfig>> {
+        self.kubelets.clone()
+    }
+
     pub fn proxy(&self) -> Result<Proxy> {
         Ok(Proxy::new(self.kubelets.clone())?)
     }

@@ -15,6 +15,7 @@ mod host;
 mod inprocess;
 mod join;
 mod joining;
+pub mod keeper;
 mod kinds;
 pub mod leaving;
 mod leftovers;

@@ -40,6 +40,8 @@ pub struct Parts {
     pub known: KnownServers,
     /// Components to leave out.
     pub disable: Vec<String>,
+    /// What else this node's port serves.
+    pub extension: Option<Arc<dyn node::Extension>>,
 }
 
 /// TLS settings that follow the renewals of the node's certificates.
@@ -90,7 +92,7 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
     let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(runtime.clone()));
     tasks.spawn(agent.run(drain.clone()));
     let config = node_config(&parts)?;
-    tasks.spawn(keep(config, client, runtime, tls, drain.clone()));
+    tasks.spawn(keep(config, client, runtime, (tls, parts.extension), drain.clone()));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             error!(%error, "a task of the node ended badly");
@@ -100,14 +102,20 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
 }
 
 /// Runs the node agent, again when it ends without being asked to.
-async fn keep(config: node::Config, client: Client, runtime: CriRuntime, tls: NodeTls, drain: Drain) {
+async fn keep(
+    config: node::Config,
+    client: Client,
+    runtime: CriRuntime,
+    (tls, extension): (NodeTls, Option<Arc<dyn node::Extension>>),
+    drain: Drain,
+) {
     while !drain.is_cancelled() {
         let serving = tls.serving.clone();
         let ports = node::Ports {
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng),
             tls: Arc::new(move || serving.load_full()),
-            extension: None,
+            extension: extension.clone(),
         };
         let agent = node::Agent::new(config.clone(), client.clone(), Arc::new(runtime.clone()), ports);
         // Its own token: an agent that gives up must not take the server with it.
@@ -142,7 +150,8 @@ async fn names(
     Ok(())
 }
 
-fn client(parts: &Parts, tls: &NodeTls) -> Client {
+/// The node's own way to the API.
+pub fn client(parts: &Parts, tls: &NodeTls) -> Client {
     let current = tls.client.clone();
     let transport = Https::among(parts.known.endpoints(), Arc::new(move || current.load_full()));
     Client::new(Arc::new(transport), &agent_name("kubelet")).with_rng(Arc::new(SystemRng))

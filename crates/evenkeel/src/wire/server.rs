@@ -29,6 +29,7 @@ use super::join::registrar::{Applicant, Registrar};
 use super::join::server::Side;
 use super::join::{self, Join};
 use super::joining::{self, Joiner, Joining};
+use super::keeper::{self, Keeping};
 use super::node::{self, NodeTls};
 use super::presence::Presence;
 use super::restart::Restart;
@@ -59,6 +60,13 @@ struct Setup {
     cluster: ClusterSettings,
 }
 
+/// What works beside the API on this server, with paths of its own.
+struct Beside {
+    backups: backup::Wiring,
+    keeping: Keeping,
+    restart: Restart,
+}
+
 /// The state opened and the API server put together; nothing listens yet.
 struct Opened {
     server: ::apiserver::Server,
@@ -73,6 +81,7 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
     etcd::check_flags(&args.datastore, args.cluster_init)?;
     let restart = Restart::of_this_process().context("find this program")?;
     let layout = args.common.layout();
+    keeper::boot::choose(&layout)?;
     let _lock = store::DataLock::acquire(&layout.server()).context("is this server running already?")?;
     ensure!(!layout.restoring().exists(), "a restore into {} did not end; run it again", layout.data.display());
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
@@ -83,12 +92,17 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         joining.become_member(setup.etcd()).await.context("join the cluster's etcd")?;
     }
     let state = setup.state().await?;
-    let backups = backup::Wiring::new(&setup.args, &setup.layout)?;
+    let layout = setup.layout.clone();
+    let beside = Beside {
+        backups: backup::Wiring::new(&setup.args, &setup.layout)?,
+        keeping: Keeping::new(&layout, restart.clone()),
+        restart: restart.clone(),
+    };
     let (work, api) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
     let managed = state.etcd.map(|running| etcd::attend(running, &mut tasks, &work)).transpose()?;
     let Opened { server, tls, health, revoked, client } =
-        setup.open((state.engine, state.kind), managed.as_ref(), &backups, &restart).await?;
+        setup.open((state.engine, state.kind), managed.as_ref(), &beside).await?;
     let mut serving = JoinSet::new();
     let listener = setup.listen().await?;
     server.bootstrap().await.context("write the bootstrap objects")?;
@@ -104,9 +118,11 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         async move { server.run(work.cancelled()).await }
     });
     let leading = setup.start_loops(&server, &mut tasks, health, &work);
-    backups.start(&server, setup.me(), leading, &mut tasks, &work);
+    beside.backups.start(&server, setup.me(), leading, &mut tasks, &work);
     setup.start_virtual_address(&server, &mut tasks, &work)?;
-    let identity = setup.start_node(&mut tasks, &work)?;
+    let identity = setup.start_node(&beside.keeping, &mut tasks, &work)?;
+    let parts = setup.keeper_parts(&server, &beside.keeping, &tls);
+    beside.keeping.start(parts, identity.is_some(), &mut tasks, &work);
     if identity.is_some() {
         tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));
     }
@@ -137,7 +153,7 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         return Err(refusal);
     }
     if restart.is_requested() {
-        return Err(restart.execute()).context("execute this program again");
+        keeper::boot::leave(&layout, &restart)?;
     }
     Ok(())
 }
@@ -239,8 +255,7 @@ impl Setup {
         &self,
         (engine, kind): (Arc<dyn store::Engine>, EngineKind),
         managed: Option<&Managed>,
-        backups: &backup::Wiring,
-        restart: &Restart,
+        beside: &Beside,
     ) -> Result<Opened> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store =
@@ -254,8 +269,9 @@ impl Setup {
             pki: self.pki.clone(),
             extension: Arc::new(Extensions(vec![
                 join.clone(),
-                Arc::new(DatastorePath { settings: self.etcd(), kind, restart: restart.clone() }),
-                backups.paths(),
+                Arc::new(DatastorePath { settings: self.etcd(), kind, restart: beside.restart.clone() }),
+                beside.backups.paths(),
+                beside.keeping.slot.clone(),
             ])),
             revoked: revocations,
             nodes: tls.proxy()?,
@@ -266,7 +282,7 @@ impl Setup {
         };
         let server = parts::build(&self.args, &self.layout, made)?;
         let client = inprocess::administrator(&server, "evenkeel");
-        join.attach(client.clone(), self.side(kind, managed, restart));
+        join.attach(client.clone(), self.side(kind, managed, &beside.restart));
         Ok(Opened { server, tls, health, revoked, client })
     }
 
@@ -282,6 +298,18 @@ impl Setup {
             etcd: managed.cloned(),
             restart: restart.clone(),
             shared: SharedFlags::of(&self.args),
+        }
+    }
+
+    /// What the keeper reaches the cluster through.
+    fn keeper_parts(&self, server: &::apiserver::Server, keeping: &Keeping, tls: &Tls) -> keeper::coordinator::Parts {
+        keeper::coordinator::Parts {
+            name: self.name.clone(),
+            cluster: hash_of_ca(&self.pki.server.pem)[..12].to_owned(),
+            client: inprocess::administrator(server, "evenkeel-keeper"),
+            agents: keeper::Agents { tls: tls.kubelets() },
+            node: keeping.node.clone(),
+            backup: keeping.bundles(server.store().clone(), &self.name),
         }
     }
 
@@ -399,7 +427,7 @@ impl Setup {
     }
 
     /// Starts the node of this machine, if there is to be one.
-    fn start_node(&self, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<Option<NodeTls>> {
+    fn start_node(&self, keeping: &Keeping, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<Option<NodeTls>> {
         if self.args.disable_agent {
             return Ok(None);
         }
@@ -414,6 +442,7 @@ impl Setup {
             cluster: self.cluster.clone(),
             known: KnownServers::new(&self.layout, &self.name, Some(&own), None),
             disable: self.args.disable.clone(),
+            extension: Some(keeping.node.clone()),
         };
         let running = node::run(parts, tls.clone(), drain.clone());
         tasks.spawn(async move {

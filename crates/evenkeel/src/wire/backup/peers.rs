@@ -144,7 +144,6 @@ mod tests {
     use crate::wire::apiserver::{Parts, Tls, build};
     use crate::wire::backup::targets::{self, Folder, Target};
     use crate::wire::backup::{Paths, Records};
-    use crate::wire::join::{ClusterSettings, Join};
     use crate::wire::{SystemClock, inprocess};
     use base::Clock;
     use clap::Parser;
@@ -167,24 +166,18 @@ mod tests {
         let store = store::Store::open(engine, store::Keyring::plain(), clock.clone()).await.unwrap();
         let loopback = Ipv4Addr::LOCALHOST.into();
         let tls = Tls::new(pki.clone(), ServerNames::new("cluster.local", loopback, &[], "a", &[]), &*clock).unwrap();
-        let settings = ClusterSettings {
-            cluster_cidrs: Vec::new(),
-            service_cidrs: Vec::new(),
-            cluster_dns: Vec::new(),
-            cluster_domain: "cluster.local".to_owned(),
-            local_path: None,
-        };
         let listener = tokio::net::TcpListener::bind((loopback, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let parts = Parts {
-            join: Join::new(&layout, pki.clone(), settings, clock, store.clone()),
             store,
             pki: pki.clone(),
-            paths: vec![Arc::new(Paths::new(&[], &layout, mpsc::channel(1).0))],
+            extension: Arc::new(Paths::new(&[], &layout, mpsc::channel(1).0)),
+            revoked: watch::channel(BTreeSet::new()).1,
             nodes: tls.proxy().unwrap(),
             advertise: address,
             health: watch::channel(Health::default()).1,
             loops: Vec::new(),
+            checks: Vec::new(),
         };
         let Command::Server(args) = Cli::parse_from(["evenkeel", "server"]).command else { unreachable!("a server") };
         let server = build(&args, &layout, parts).unwrap();

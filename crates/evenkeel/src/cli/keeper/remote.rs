@@ -1,0 +1,100 @@
+//! The way to the keeper: a server's own paths, under the identity of a kubeconfig.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::{Method, Request};
+use keeper::{Attention, Digest};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::args::KeeperArgs;
+use crate::pki::Kubeconfig;
+use crate::wire::admin;
+use crate::wire::keeper::api::{Proposal, Shown, Status};
+use crate::wire::keeper::{PATH, PIECE_BYTES, Received};
+
+/// What came of asking.
+pub enum Asked<T> {
+    Done(T),
+    /// By a guard rail, with its sentence.
+    Refused(String),
+}
+
+pub struct Remote {
+    config: Kubeconfig,
+}
+
+// === impl Remote ===
+
+impl Remote {
+    pub fn of(args: &KeeperArgs) -> Result<Remote> {
+        let path = args.kubeconfig.clone().unwrap_or_else(|| args.common.layout().kubeconfig());
+        Ok(Remote { config: Kubeconfig::load(&path)? })
+    }
+
+    pub async fn status(&self) -> Result<Status> {
+        match self.call(Method::GET, "status", "", Bytes::new()).await? {
+            Asked::Done(status) => Ok(status),
+            Asked::Refused(why) => bail!("{why}"),
+        }
+    }
+
+    pub async fn plan(&self, proposal: &Proposal) -> Result<Asked<Shown>> {
+        self.post("plan", proposal).await
+    }
+
+    pub async fn arm(&self, proposal: &Proposal) -> Result<Asked<Shown>> {
+        self.post("arm", proposal).await
+    }
+
+    pub async fn ask(&self, wish: Attention) -> Result<Asked<()>> {
+        self.post("ask", &super::wish(wish)).await
+    }
+
+    /// Sends a program in pieces, as far as it is not there already.
+    pub async fn send(&self, path: &Path) -> Result<Asked<Digest>> {
+        let opening = || format!("open {}", path.display());
+        let mut file = File::open(path).with_context(opening)?;
+        let size = file.metadata().with_context(opening)?.len();
+        let program = Digest::of_reader(&file).with_context(opening)?;
+        let mut offset = 0;
+        loop {
+            file.seek(SeekFrom::Start(offset))?;
+            let mut piece = Vec::new();
+            (&file).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+            let query = format!("?program={program}&offset={offset}&size={size}");
+            match self.call::<Received>(Method::PUT, "release", &query, piece.into()).await? {
+                Asked::Refused(why) => return Ok(Asked::Refused(why)),
+                Asked::Done(received) if received.about.is_some() => return Ok(Asked::Done(program)),
+                Asked::Done(received) if received.bytes == offset => {
+                    bail!("the server takes no more than {offset} bytes")
+                }
+                Asked::Done(received) => offset = received.bytes,
+            }
+        }
+    }
+
+    async fn post<T: DeserializeOwned>(&self, verb: &str, value: &impl Serialize) -> Result<Asked<T>> {
+        self.call(Method::POST, verb, "", serde_json::to_vec(value)?.into()).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        verb: &str,
+        query: &str,
+        body: Bytes,
+    ) -> Result<Asked<T>> {
+        let request = Request::builder().method(method).uri(format!("{PATH}{verb}{query}")).body(body)?;
+        let (code, body) = admin::exchange(&self.config, request).await.context("ask the server")?;
+        match code {
+            200 => Ok(Asked::Done(serde_json::from_slice(&body).context("read the server's answer")?)),
+            409 => Ok(Asked::Refused(String::from_utf8_lossy(&body).into_owned())),
+            _ => bail!("the server answered {code}: {}", String::from_utf8_lossy(&body)),
+        }
+    }
+}

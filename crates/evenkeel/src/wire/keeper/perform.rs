@@ -1,0 +1,396 @@
+//! Carries the effects of a run out: places in the journal, and verbs of nodes.
+//!
+//! Nothing here decides what comes next; what a node says is put into one of the few answers that the run understands. How
+//! long a step has lasted is taken from the journal, so that it is the same for whoever takes over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use base::{Chain, Clock};
+use futures::future::join_all;
+use keeper::{
+    Action, Digest, Draft, Effect, Input, Journal, NodeName, Order, Outcome, Phase, Release, Standing, Step, Token,
+};
+use tracing::{debug, info};
+
+use super::agents::{Address, AgentError, Agents};
+use super::coordinator::Parts;
+use super::gates::{Gates, outcome, told};
+use super::records::{Armed, Records, Saved};
+use super::survey::Survey;
+use super::{Lines, PIECE_BYTES, Report, SwapRequest};
+use crate::wire::SystemClock;
+
+/// Between looks at a node that is becoming another program.
+const LOOK: Duration = Duration::from_millis(500);
+/// What a sentence in the journal may be long.
+const WHY_BYTES_MAX: usize = 2048;
+/// Room for every place in a journal.
+const ATTEMPT_BITS: u32 = 16;
+/// A node goes back by itself before the coordinator calls the step failed.
+const TRIAL_MARGIN_SECONDS: u32 = 30;
+
+/// Makes a bundle of the cluster before it is changed.
+#[async_trait]
+pub trait Backup: Send + Sync {
+    async fn save(&self, run: &str) -> Result<Saved>;
+}
+
+pub struct Performer<'a> {
+    parts: &'a Parts,
+    records: &'a Records,
+    armed: &'a Armed,
+    token: Token,
+    addresses: BTreeMap<NodeName, Address>,
+    /// Lines of the journal that each node is known to have.
+    copied: BTreeMap<NodeName, usize>,
+}
+
+/// What a look or a verb came to.
+enum Answer {
+    Is(Outcome),
+    /// Nobody answered: perhaps it will.
+    Silent(String),
+    Refused,
+}
+
+impl From<AgentError> for Answer {
+    fn from(error: AgentError) -> Answer {
+        match error {
+            AgentError::Stale(_) => Answer::Refused,
+            AgentError::Silent { .. } => Answer::Silent(Chain(&error).to_string()),
+            AgentError::Refused { .. } => Answer::Is(Outcome::Bad { why: error.to_string() }),
+        }
+    }
+}
+
+// === impl Performer ===
+
+impl<'a> Performer<'a> {
+    pub fn new(parts: &'a Parts, records: &'a Records, armed: &'a Armed, token: Token) -> Performer<'a> {
+        let (addresses, copied) = (BTreeMap::new(), BTreeMap::new());
+        Performer { parts, records, armed, token, addresses, copied }
+    }
+
+    /// Gives a draft its place in the journal: first in the store, then on every disk that can be reached.
+    pub async fn append(&mut self, journal: &Journal, draft: Draft, by: Option<&str>) -> Result<Input> {
+        let armed = matches!(draft.phase, Phase::Armed { .. }).then_some(self.armed.by.as_str());
+        let actor = by.or(armed).unwrap_or(&self.parts.name);
+        let draft = Draft { phase: shortened(draft.phase), ..draft };
+        let entry = journal.entry(draft, actor, self.token, SystemClock.now());
+        if !self.records.append(&entry).await? {
+            return Ok(Input::Refused);
+        }
+        info!(entry = entry.sequence, phase = ?entry.phase, step = ?entry.step, node = ?entry.node, "journal");
+        let mut whole = journal.clone();
+        if whole.accept(entry.clone()).is_ok() {
+            self.copy(&whole).await?;
+        }
+        Ok(Input::Appended(entry))
+    }
+
+    /// The journal on every node's disk, as far as nodes answer.
+    async fn copy(&mut self, journal: &Journal) -> Result<()> {
+        if self.addresses.is_empty() {
+            let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
+            self.addresses = survey.nodes.into_iter().map(|(name, seen)| (name, seen.address)).collect();
+        }
+        let order = Order { token: self.token, generation: self.armed.plan.to };
+        let known = |name: &NodeName| self.copied.get(name).copied().unwrap_or_default();
+        let copies = self.addresses.iter().map(|(name, address)| {
+            let sending = send(&self.parts.agents, address, order, journal, known(name));
+            async move { (name.clone(), sending.await) }
+        });
+        for (name, copied) in join_all(copies).await {
+            match copied {
+                Ok(count) => drop(self.copied.insert(name, count)),
+                Err(error) => debug!(node = %name.0, error = %Chain(&error), "the journal is not copied"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what the run is to be told.
+    pub async fn perform(&mut self, journal: &Journal, effect: Effect) -> Result<Input> {
+        let (order, step, answer) = match effect {
+            Effect::Probe(order, step) => (order, step.clone(), self.probe(journal, order, &step).await?),
+            Effect::Apply(order, step) => (order, step.clone(), self.apply(journal, order, &step).await?),
+            Effect::Check(order, step) => (order, step.clone(), self.check(journal, order, &step).await?),
+            Effect::Undo(order, step) => (order, step.clone(), self.undo(journal, order, &step).await?),
+            Effect::Append(_) | Effect::Wait | Effect::StandDown | Effect::Ended => anyhow::bail!("no verb of a node"),
+        };
+        debug!(step = step.id.0, token = order.token.0, "performed");
+        Ok(match answer {
+            Answer::Is(answer) => Input::Answer { step: step.id, answer },
+            Answer::Refused => Input::Refused,
+            Answer::Silent(why) if late(journal, &step) => {
+                Input::Answer { step: step.id, answer: Outcome::Bad { why } }
+            }
+            Answer::Silent(why) => {
+                debug!(%why, "not yet");
+                // Who moved has another address.
+                self.addresses.clear();
+                Input::Answer { step: step.id, answer: Outcome::NotYet }
+            }
+        })
+    }
+
+    async fn probe(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
+        let there = |there| Answer::Is(if there { Outcome::Present } else { Outcome::Absent });
+        Ok(match &step.action {
+            Action::Stage { release } => match self.report(order, step).await? {
+                Ok(report) => there(report.staged.contains(release)),
+                Err(answer) => answer,
+            },
+            Action::Swap { to, .. } => match self.settled(order, step, None).await? {
+                Ok(report) if report.running == *to => there(true),
+                Ok(report) => match fell(&report, attempt(order.generation, journal, step)) {
+                    Some(why) if !returning(self.armed, journal) => Answer::Is(Outcome::Bad { why }),
+                    _ => there(false),
+                },
+                Err(answer) => answer,
+            },
+            Action::Backup => there(self.records.saved(&self.armed.run()).await?.is_some()),
+            Action::Finalise { level } => there(*level <= self.records.level().await?),
+            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => there(false),
+        })
+    }
+
+    async fn apply(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
+        Ok(match &step.action {
+            Action::Stage { release } => self.stage(order, step, release).await?,
+            Action::Swap { to, .. } => self.swap(journal, order, step, to).await?,
+            Action::Backup => match self.parts.backup.save(&self.armed.run()).await {
+                Ok(saved) => {
+                    self.records.note_saved(&self.armed.run(), &saved).await?;
+                    Answer::Is(Outcome::Good)
+                }
+                Err(failure) => Answer::Is(Outcome::Bad { why: format!("no backup could be made: {failure:#}") }),
+            },
+            Action::Finalise { level } => {
+                self.records.raise_level(*level).await?;
+                Answer::Is(Outcome::Good)
+            }
+            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => {
+                Answer::Is(Outcome::Good)
+            }
+        })
+    }
+
+    async fn check(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
+        let gates = Gates { client: &self.parts.client, agents: &self.parts.agents, before: &self.armed.before };
+        let (node, is_late) = (step.node.clone(), late(journal, step));
+        let judged = match (&step.action, &node) {
+            (Action::HoldCheck, Some(node)) => outcome(gates.hold(node).await, is_late),
+            (Action::VerifyPlatform, Some(node)) => outcome(gates.platform(node, &self.target(node)).await, is_late),
+            (Action::VerifyWorkload, Some(_)) => outcome(gates.workload().await, is_late),
+            (Action::Bake { seconds }, Some(node)) => {
+                let gate = match gates.platform(node, &self.target(node)).await {
+                    Ok(()) => gates.workload().await,
+                    red => red,
+                };
+                match outcome(gate, is_late) {
+                    Outcome::Good if elapsed(journal) < u64::from(*seconds) => Outcome::NotYet,
+                    judged => judged,
+                }
+            }
+            _ => {
+                return Ok(match self.probe(journal, order, step).await? {
+                    Answer::Is(Outcome::Present) => Answer::Is(Outcome::Good),
+                    Answer::Is(Outcome::Absent) => Answer::Is(Outcome::Bad { why: "it is not there".to_owned() }),
+                    answer => answer,
+                });
+            }
+        };
+        Ok(Answer::Is(judged))
+    }
+
+    async fn undo(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
+        let Action::Swap { from, .. } = &step.action else { return Ok(Answer::Is(Outcome::Good)) };
+        self.swap(journal, order, step, from).await
+    }
+
+    /// What the node shall run, as the plan says.
+    fn target(&self, node: &NodeName) -> Release {
+        let swap = self.armed.plan.steps.iter().find_map(|step| match &step.action {
+            Action::Swap { to, .. } if step.node.as_ref() == Some(node) => Some(to.clone()),
+            _ => None,
+        });
+        swap.expect("a plan verifies the nodes that it swaps")
+    }
+
+    /// Has the node become `to`, on trial, and waits for what comes of it.
+    async fn swap(&mut self, journal: &Journal, order: Order, step: &Step, to: &Release) -> Result<Answer> {
+        let Some(address) = self.address(step).await? else { return Ok(gone(step)) };
+        let lines = send(&self.parts.agents, &address, order, journal, 0).await;
+        if let Err(error) = lines {
+            return Ok(error.into());
+        }
+        let attempt = attempt(order.generation, journal, step);
+        let seconds = step.deadline_seconds.saturating_sub(TRIAL_MARGIN_SECONDS).max(TRIAL_MARGIN_SECONDS);
+        let request = SwapRequest { to: to.clone(), attempt, seconds };
+        if let Err(error) = self.parts.agents.swap(&address, order, &request).await {
+            return Ok(error.into());
+        }
+        Ok(match self.settled(order, step, Some(to)).await? {
+            Ok(report) if report.running == *to => Answer::Is(Outcome::Good),
+            Ok(report) => {
+                let why = fell(&report, attempt).unwrap_or_else(|| format!("it still runs {}", told(&report.running)));
+                Answer::Is(Outcome::Bad { why })
+            }
+            Err(answer) => answer,
+        })
+    }
+
+    /// The node's report once no trial is open, and what was wished for runs or fell; the last one when time is over.
+    async fn settled(&mut self, order: Order, step: &Step, wanted: Option<&Release>) -> Result<Result<Report, Answer>> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(u64::from(step.deadline_seconds));
+        loop {
+            let report = self.report(order, step).await?;
+            let over = deadline <= tokio::time::Instant::now();
+            match report {
+                Ok(report) if report.trial.is_none() => return Ok(Ok(report)),
+                Ok(_) if over => {
+                    let why = "the node has not settled on a program in time".to_owned();
+                    return Ok(Err(Answer::Is(Outcome::Bad { why })));
+                }
+                Err(Answer::Silent(why)) if over => return Ok(Err(Answer::Is(Outcome::Bad { why }))),
+                // It drains, or starts.
+                Ok(_) => {}
+                Err(Answer::Silent(_)) if wanted.is_some() => {}
+                Err(answer) => return Ok(Err(answer)),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Brings the program to the node: from this machine, or over it from a node that has it.
+    async fn stage(&mut self, order: Order, step: &Step, release: &Release) -> Result<Answer> {
+        let program = &release.program;
+        if let Err(failure) = self.fetch(program).await {
+            let why = format!("no server has the program any more: {failure:#}");
+            return Ok(Answer::Is(Outcome::Bad { why }));
+        }
+        let Some(address) = self.address(step).await? else { return Ok(gone(step)) };
+        let size = self.parts.node.releases.size(program)?;
+        let mut offset = 0;
+        loop {
+            let piece = self.parts.node.releases.piece(program, offset)?;
+            let sent = self.parts.agents.put_piece(&address, order, (program, size), offset, piece).await;
+            match sent {
+                Ok(received) if received.about.is_some() => return Ok(Answer::Is(Outcome::Good)),
+                Ok(received) if received.bytes == offset => {
+                    let why = format!("it takes no more than {offset} bytes of the program");
+                    return Ok(Answer::Is(Outcome::Bad { why }));
+                }
+                Ok(received) => offset = received.bytes,
+                Err(error) => return Ok(error.into()),
+            }
+        }
+    }
+
+    /// Has the program lie on this machine.
+    async fn fetch(&self, program: &Digest) -> Result<()> {
+        if self.parts.node.releases.find(program).is_some() {
+            return Ok(());
+        }
+        let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
+        let has = |report: &Report| report.staged.iter().any(|release| release.program == *program);
+        let source = survey.nodes.values().find(|seen| seen.report.as_ref().is_ok_and(has));
+        let address = &source.ok_or_else(|| anyhow::anyhow!("it lies on no node that answers"))?.address;
+        let mut whole = Vec::new();
+        loop {
+            let piece = self.parts.agents.piece(address, program, whole.len() as u64).await?;
+            whole.extend_from_slice(&piece);
+            if piece.len() < PIECE_BYTES {
+                break;
+            }
+        }
+        self.parts.node.releases.receive(program, 0, whole.len() as u64, &whole).await.map(drop)
+    }
+
+    async fn report(&mut self, order: Order, step: &Step) -> Result<Result<Report, Answer>> {
+        let Some(address) = self.address(step).await? else { return Ok(Err(gone(step))) };
+        Ok(self.parts.agents.report(&address, Some(order)).await.map_err(Answer::from))
+    }
+
+    async fn address(&mut self, step: &Step) -> Result<Option<Address>> {
+        let Some(node) = &step.node else { return Ok(None) };
+        if !self.addresses.contains_key(node) {
+            let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
+            self.addresses = survey.nodes.into_iter().map(|(name, seen)| (name, seen.address)).collect();
+        }
+        Ok(self.addresses.get(node).cloned())
+    }
+}
+
+/// Sends what a node lacks of the journal; it says how many lines it has.
+async fn send(
+    agents: &Agents,
+    address: &Address,
+    order: Order,
+    journal: &Journal,
+    known: usize,
+) -> Result<usize, AgentError> {
+    let lines = |after: usize| Lines {
+        run: journal.run().to_owned(),
+        after,
+        text: journal.entries().iter().skip(after).map(keeper::Entry::line).collect(),
+    };
+    let have = agents.journal(address, order, &lines(known)).await?;
+    if have < journal.entries().len() { agents.journal(address, order, &lines(have)).await } else { Ok(have) }
+}
+
+fn gone(step: &Step) -> Answer {
+    let node = step.node.as_ref().map(|node| node.0.as_str()).unwrap_or_default();
+    Answer::Silent(format!("node {node} is not in the cluster"))
+}
+
+/// What fell back is not tried again for the same intention, or the same wish to go back. Unlike that of any other run.
+fn attempt(generation: u64, journal: &Journal, step: &Step) -> u64 {
+    let counts = |entry: &&keeper::Entry| match entry.phase {
+        Phase::Intend => entry.step == Some(step.id),
+        Phase::Back { .. } | Phase::Resumed => true,
+        _ => false,
+    };
+    let sequence = journal.entries().iter().filter(counts).map(|entry| entry.sequence).max().unwrap_or_default();
+    generation << ATTEMPT_BITS | sequence
+}
+
+fn fell(report: &Report, attempt: u64) -> Option<String> {
+    let fell = report.fell.as_ref().filter(|fell| fell.attempt == attempt)?;
+    Some(format!("the node went back to what ran before: {}", fell.why))
+}
+
+fn returning(armed: &Armed, journal: &Journal) -> bool {
+    matches!(Standing::of(&armed.plan, journal), Standing::Returning { .. })
+}
+
+/// Seconds since something was written: what is done now began then.
+fn elapsed(journal: &Journal) -> u64 {
+    let last = journal.entries().last().map(|entry| entry.at);
+    let seconds = last.map(|at| SystemClock.now().duration_since(at).as_secs()).unwrap_or_default();
+    u64::try_from(seconds).unwrap_or_default()
+}
+
+fn late(journal: &Journal, step: &Step) -> bool {
+    u64::from(step.deadline_seconds) < elapsed(journal)
+}
+
+/// A sentence that fits into an entry.
+fn shortened(phase: Phase) -> Phase {
+    let cut = |mut why: String| {
+        let end = (0..=WHY_BYTES_MAX.min(why.len())).rev().find(|at| why.is_char_boundary(*at)).unwrap_or_default();
+        why.truncate(end);
+        why
+    };
+    match phase {
+        Phase::Failed { why } => Phase::Failed { why: cut(why) },
+        Phase::Paused { why } => Phase::Paused { why: cut(why) },
+        Phase::Back { why } => Phase::Back { why: cut(why) },
+        Phase::Stuck { why } => Phase::Stuck { why: cut(why) },
+        phase => phase,
+    }
+}

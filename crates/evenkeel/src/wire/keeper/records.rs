@@ -1,0 +1,232 @@
+//! What the cluster knows of its own life: ConfigMaps of `kube-system`, written through the API as everything is, so that
+//! all servers share them and a backup holds them.
+//!
+//! - `evenkeel-generation-7`: what every node shall run. Of two that follow the same parent one is created.
+//! - `evenkeel-run-7`: the way to that generation, and who armed it.
+//! - `evenkeel-run-7.12`: an entry of the run's journal. Its place can be taken once.
+//! - `evenkeel-level-2`: the format of what is stored. It only grows.
+//! - `evenkeel-wish-...`: what a person asked of a run; gone once it is in the journal.
+
+use std::collections::BTreeMap;
+
+use api::{Gvr, Key, Tree};
+use jiff::Timestamp;
+use keeper::{Attention, Entry, Generation, Journal, Plan};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use view::{Client, ClientError, ListOptions};
+
+use super::journals::RUNS_MAX;
+use super::program::LEVEL_MIN;
+use super::survey::Workloads;
+
+pub const NAMESPACE: &str = "kube-system";
+/// On everything here, with what it is.
+pub const LABEL: &str = "evenkeel.dev/keeper";
+const RUN_LABEL: &str = "evenkeel.dev/run";
+/// The one field of these objects.
+const FIELD: &str = "record";
+
+/// A run as it was armed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Armed {
+    pub plan: Plan,
+    pub by: String,
+    pub at: Timestamp,
+    /// What was ready then and must be ready again.
+    pub before: Workloads,
+}
+
+/// What somebody asked of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wish {
+    pub wish: Attention,
+    pub by: String,
+}
+
+/// A bundle that was made for a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Saved {
+    pub node: String,
+    pub path: String,
+    pub revision: u64,
+    pub objects: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("ask the API for the keeper's records")]
+    Api(#[from] ClientError),
+    #[error("{name} in {NAMESPACE} cannot be read")]
+    Content {
+        name: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the journal of {run} is not whole: {why}")]
+    Journal { run: String, why: String },
+}
+
+#[derive(Clone)]
+pub struct Records {
+    pub client: Client,
+}
+
+// === impl Armed ===
+
+impl Armed {
+    /// Its name, also of its journal's copies.
+    pub fn run(&self) -> String {
+        format!("run-{}", self.plan.to)
+    }
+}
+
+// === impl Records ===
+
+impl Records {
+    /// By number, the oldest first.
+    pub async fn generations(&self) -> Result<Vec<Generation>, RecordError> {
+        let mut found: Vec<Generation> = self.list(&format!("{LABEL}=generation")).await?.into_values().collect();
+        found.sort_by_key(|generation| generation.number);
+        Ok(found)
+    }
+
+    /// Makes it the target; false where its number is taken.
+    pub async fn propose(&self, generation: &Generation) -> Result<bool, RecordError> {
+        self.create(&format!("evenkeel-generation-{}", generation.number), "generation", "", generation).await
+    }
+
+    /// By number, the oldest first.
+    pub async fn runs(&self) -> Result<Vec<Armed>, RecordError> {
+        let mut found: Vec<Armed> = self.list(&format!("{LABEL}=run")).await?.into_values().collect();
+        found.sort_by_key(|run| run.plan.to);
+        Ok(found)
+    }
+
+    pub async fn arm(&self, armed: &Armed) -> Result<bool, RecordError> {
+        self.create(&format!("evenkeel-{}", armed.run()), "run", &armed.run(), armed).await
+    }
+
+    pub async fn journal(&self, armed: &Armed) -> Result<Journal, RecordError> {
+        let run = armed.run();
+        let mut entries: Vec<Entry> =
+            self.list(&format!("{LABEL}=entry,{RUN_LABEL}={run}")).await?.into_values().collect();
+        entries.sort_by_key(|entry| entry.sequence);
+        let mut journal = Journal::new(&run, armed.plan.to);
+        for entry in entries {
+            let broken =
+                |error: keeper::JournalError| RecordError::Journal { run: run.clone(), why: error.to_string() };
+            journal.accept(entry).map_err(broken)?;
+        }
+        Ok(journal)
+    }
+
+    /// Takes the entry's place; false where somebody else has it.
+    pub async fn append(&self, entry: &Entry) -> Result<bool, RecordError> {
+        self.create(&format!("evenkeel-{}.{}", entry.run, entry.sequence), "entry", &entry.run, entry).await
+    }
+
+    pub async fn ask(&self, run: &str, wish: &Wish) -> Result<(), RecordError> {
+        let mut object = object("wish", run, wish);
+        object["metadata"]["generateName"] = json!("evenkeel-wish-");
+        self.client.create(&config_maps(), NAMESPACE, &object).await?;
+        Ok(())
+    }
+
+    /// What was asked of a run and is not in its journal yet, by name.
+    pub async fn wishes(&self, run: &str) -> Result<BTreeMap<String, Wish>, RecordError> {
+        self.list(&format!("{LABEL}=wish,{RUN_LABEL}={run}")).await
+    }
+
+    pub async fn forget(&self, name: &str) -> Result<(), RecordError> {
+        match self.client.delete(&config_maps(), &Key::new(NAMESPACE, name), &json!({})).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub async fn saved(&self, run: &str) -> Result<Option<Saved>, RecordError> {
+        Ok(self.list(&format!("{LABEL}=backup,{RUN_LABEL}={run}")).await?.into_values().next())
+    }
+
+    pub async fn note_saved(&self, run: &str, saved: &Saved) -> Result<(), RecordError> {
+        self.create(&format!("evenkeel-{run}.backup"), "backup", run, saved).await.map(drop)
+    }
+
+    /// The format of what is stored; the first one where nothing was ever finalised.
+    pub async fn level(&self) -> Result<u32, RecordError> {
+        let levels: BTreeMap<String, u32> = self.list(&format!("{LABEL}=level")).await?;
+        Ok(levels.into_values().max().unwrap_or(LEVEL_MIN))
+    }
+
+    pub async fn raise_level(&self, level: u32) -> Result<(), RecordError> {
+        self.create(&format!("evenkeel-level-{level}"), "level", "", &level).await.map(drop)
+    }
+
+    /// Removes the oldest runs with all that belongs to them, and generations before those.
+    pub async fn prune(&self) -> Result<(), RecordError> {
+        let runs = self.runs().await?;
+        let surplus = &runs[..runs.len().saturating_sub(RUNS_MAX)];
+        let Some(last) = surplus.last().map(|run| run.plan.to) else { return Ok(()) };
+        for run in surplus {
+            let of_run: BTreeMap<String, Value> = self.list(&format!("{RUN_LABEL}={}", run.run())).await?;
+            for name in of_run.keys() {
+                self.forget(name).await?;
+            }
+        }
+        for generation in self.generations().await?.iter().filter(|generation| generation.number < last) {
+            self.forget(&format!("evenkeel-generation-{}", generation.number)).await?;
+        }
+        Ok(())
+    }
+
+    /// False where something else has the name. What is the same is there already: an answer was lost.
+    async fn create(&self, name: &str, what: &str, run: &str, value: &impl Serialize) -> Result<bool, RecordError> {
+        let mut wanted = object(what, run, value);
+        wanted["metadata"]["name"] = json!(name);
+        match self.client.create(&config_maps(), NAMESPACE, &wanted).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_already_exists() => {
+                let there = self.client.get(&config_maps(), &Key::new(NAMESPACE, name)).await?;
+                Ok(there["data"][FIELD] == wanted["data"][FIELD])
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn list<T: DeserializeOwned>(&self, labels: &str) -> Result<BTreeMap<String, T>, RecordError> {
+        let options =
+            ListOptions { namespace: Some(NAMESPACE), label_selector: Some(labels), ..ListOptions::default() };
+        let page = self.client.list(&config_maps(), &options).await?;
+        let read = |object: &Tree| {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let text = object["data"][FIELD].as_str().unwrap_or_default();
+            match serde_json::from_str(text) {
+                Ok(value) => Ok((name, value)),
+                Err(source) => Err(RecordError::Content { name, source }),
+            }
+        };
+        page.items.iter().map(|item| read(&item.tree())).collect()
+    }
+}
+
+fn object(what: &str, run: &str, value: &impl Serialize) -> Tree {
+    let text = serde_json::to_string(value).expect("records are plain data");
+    let mut labels = json!({LABEL: what});
+    if !run.is_empty() {
+        labels[RUN_LABEL] = json!(run);
+    }
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "immutable": true,
+        "metadata": {"namespace": NAMESPACE, "labels": labels},
+        "data": {FIELD: text},
+    })
+}
+
+pub fn config_maps() -> Gvr {
+    Gvr::new("", "v1", "configmaps")
+}
