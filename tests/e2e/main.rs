@@ -18,6 +18,7 @@ mod segments;
 mod session;
 mod streams;
 mod uniform;
+mod upgrade;
 
 use std::sync::{Arc, Mutex};
 
@@ -47,6 +48,7 @@ fn main() -> anyhow::Result<()> {
     drop(last);
     good &= run_all(&(), &program::ALONE, PROGRAMS_AT_ONCE);
     good &= run_all(&(), &[Case { name: "rack_of_three_servers", run: rack::three_servers }], 1);
+    good &= run_all(&(), &[Case { name: "upgrade_story", run: upgrade::story }], 1);
     std::process::exit(i32::from(!good));
 }
 

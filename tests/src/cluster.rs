@@ -32,6 +32,8 @@ pub struct Options {
     pub keys_of: Option<PathBuf>,
     /// Folder for all data; removed with the cluster.
     pub name: String,
+    /// Every host has a copy of the program, which may be replaced there.
+    pub own_program: bool,
 }
 
 /// A running server. Dropping it stops everything it started.
@@ -65,7 +67,8 @@ impl Cluster {
         remove(&data)?;
         fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
         let host = Host::up(options.host)?;
-        let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, binary: binary(), options, server: None };
+        let binary = program(&data, options.own_program)?;
+        let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, binary, options, server: None };
         link_images(&cluster.data)?;
         cluster.limit_store()?;
         cluster.copy_keys()?;
@@ -292,7 +295,7 @@ impl Cluster {
 /// A machine that joined a cluster with a token.
 pub struct Agent {
     pub host: Host,
-    data: PathBuf,
+    pub data: PathBuf,
     process: Child,
 }
 
@@ -313,7 +316,8 @@ impl Agent {
         let create = format!("token create --data-dir={}", cluster.data.display());
         let token = cluster.evenkeel()?.ok(&create)?;
         let log = File::options().create(true).append(true).open(data.join("agent.log"))?;
-        let mut tool = host.tool(&binary().display().to_string())?;
+        let program = program(&data, cluster.options.own_program)?;
+        let mut tool = host.tool(&program.display().to_string())?;
         let arguments = [
             "agent".to_owned(),
             format!("--server=https://{}:6443", cluster.host.address),
@@ -346,6 +350,12 @@ impl Agent {
     pub fn ended(&mut self, bound: Duration) -> anyhow::Result<String> {
         eventually("the agent ends", bound, || self.process.try_wait()?.context("it still runs"))?;
         fs::read_to_string(self.data.join("agent.log")).context("read its log")
+    }
+
+    /// Kills the agent's process, and nothing else, without a word of warning. Whoever looks on may start it again.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        let inner = child_of(self.process.id())?;
+        Tool::new("kill").ok(&format!("-9 {inner}")).map(drop)
     }
 
     /// Stops the agent's process without ending it, or lets it go on: `STOP`, `CONT`.
@@ -411,6 +421,17 @@ pub fn target() -> PathBuf {
 
 fn binary() -> PathBuf {
     std::env::var_os("EVENKEEL_BIN").map_or_else(|| target().join("debug/evenkeel"), PathBuf::from)
+}
+
+/// The program that a host starts: the one that was built, or a copy below `data`.
+fn program(data: &Path, own: bool) -> anyhow::Result<PathBuf> {
+    if !own {
+        return Ok(binary());
+    }
+    let copy = data.join("bin/evenkeel");
+    fs::create_dir_all(data.join("bin"))?;
+    fs::copy(binary(), &copy).with_context(|| format!("write {}", copy.display()))?;
+    Ok(copy)
 }
 
 fn remove(folder: &Path) -> anyhow::Result<()> {
