@@ -19,6 +19,7 @@ mod journal;
 mod pace;
 mod plan;
 mod run;
+pub mod wrong;
 
 pub use digest::Digest;
 pub use fence::{Fence, Order, StaleOrder, Token};

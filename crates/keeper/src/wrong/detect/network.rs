@@ -1,0 +1,166 @@
+//! Links, paths, names and rules.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Detector;
+use crate::wrong::fact::{Fact, Facts, What};
+use crate::wrong::finding::Finding;
+use crate::wrong::table::network::{
+    CONNTRACK_FULL, MTU_MISMATCH, NAMES_DOWN, NIC_FLAP, PACKET_LOSS, RULES_LOST, SWITCH_DOWN, UPSTREAM_NAMES_DOWN,
+    VIP_DUPLICATE,
+};
+use crate::wrong::words::list;
+
+pub const ALL: [Detector; 8] = [flaps, switch, loss, mtu, names, conntrack, addresses, rules];
+
+/// Changes of a link within five minutes that are no longer one person's hands at a cable.
+const FLAPS_MAX: u32 = 5;
+/// Links lost within this span were lost together.
+const TOGETHER: SignedDuration = SignedDuration::from_secs(2);
+/// And for this long it is news.
+const LOST_NEWS: SignedDuration = SignedDuration::from_mins(30);
+/// Lost packets that are felt, in thousandths, and the fewest probes that can tell.
+const LOSS_PERMILLE_MAX: u32 = 5;
+const PROBES_MIN: u32 = 50;
+const CONNTRACK_PERCENT_MAX: u64 = 80;
+
+fn flaps(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| match &fact.what {
+        What::Link { name, changes, .. } if FLAPS_MAX < *changes => {
+            let words = format!("{}: {name} changed {changes} times in 5 min", fact.by);
+            let finding = Finding::of_node(&NIC_FLAP, &fact.about).with("link", name).with("count", changes);
+            Some(finding.seen(fact, words))
+        }
+        _ => None,
+    };
+    facts.own().filter_map(find).collect()
+}
+
+/// Several machines that lost their links in one moment.
+fn switch(facts: &Facts, now: Timestamp) -> Vec<Finding> {
+    let lost = |fact: &'_ Fact| match fact.what {
+        What::Link { lost_at: Some(at), .. } if now.duration_since(at) < LOST_NEWS => Some(at),
+        _ => None,
+    };
+    let all: Vec<(&Fact, Timestamp)> = facts.own().filter_map(|fact| Some((fact, lost(fact)?))).collect();
+    let group = |first: Timestamp| -> Vec<&(&Fact, Timestamp)> {
+        all.iter().filter(|(_, at)| at.duration_since(first).abs() <= TOGETHER).collect()
+    };
+    let nodes =
+        |group: &[&(&Fact, Timestamp)]| group.iter().map(|(fact, _)| &fact.about).collect::<BTreeSet<_>>().len();
+    let Some(group) = all.iter().map(|(_, at)| group(*at)).max_by_key(|group| nodes(group)) else { return Vec::new() };
+    if nodes(&group) < 2 {
+        return Vec::new();
+    }
+    let names: Vec<&str> =
+        group.iter().map(|(fact, _)| fact.about.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut finding = Finding::new(&SWITCH_DOWN, "network").with("nodes", list(&names)).since(Some(group[0].1));
+    for (fact, at) in &group {
+        finding = finding.seen(fact, format!("{} lost its link at {}", fact.by, at.strftime("%H:%M:%S")));
+    }
+    vec![finding]
+}
+
+fn loss(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| match fact.what {
+        What::Loss { sent, lost } if PROBES_MIN <= sent && LOSS_PERMILLE_MAX < lost.saturating_mul(1000) / sent => {
+            let permille = lost.saturating_mul(1000) / sent;
+            let share = format!("{}.{} %", permille / 10, permille % 10);
+            let finding = Finding::of_node(&PACKET_LOSS, &fact.about).with("from", &fact.by).with("share", share);
+            Some(finding.seen(fact, format!("{}: {lost} of {sent} probes to {} were lost", fact.by, fact.about)))
+        }
+        _ => None,
+    };
+    facts.others().filter_map(find).collect()
+}
+
+fn mtu(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| match fact.what {
+        What::PathMtu { wanted, works } if works < wanted => {
+            let finding = Finding::of_node(&MTU_MISMATCH, &fact.about).with("from", &fact.by);
+            let words = format!("{}: {works} bytes reach {}, {wanted} do not", fact.by, fact.about);
+            Some(finding.with("wanted", wanted).with("works", works).seen(fact, words))
+        }
+        _ => None,
+    };
+    facts.others().filter_map(find).collect()
+}
+
+fn names(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| {
+        let node = &fact.about;
+        let log = "agent/names/names.log below the data folder";
+        match &fact.what {
+            What::Process { name, alive: false, .. } if name == "names" => {
+                let finding = Finding::of_node(&NAMES_DOWN, node).with("why", "their process does not run");
+                Some(finding.with("log", log).seen(fact, format!("{node}: the process of names does not run")))
+            }
+            What::Names { inside: false, .. } if !is_dead(facts, node, "names") => {
+                let finding = Finding::of_node(&NAMES_DOWN, node).with("why", "no answer within its time");
+                Some(finding.with("log", log).seen(fact, format!("{node}: a name of the cluster was not answered")))
+            }
+            What::Names { inside: true, outside: Some(false), upstream } => {
+                let finding = Finding::of_node(&UPSTREAM_NAMES_DOWN, node).with("upstream", upstream);
+                Some(finding.seen(fact, format!("{node}: names inside answer, {upstream} does not")))
+            }
+            _ => None,
+        }
+    };
+    facts.own().filter_map(find).collect()
+}
+
+/// Whether a node's own process is known not to run.
+fn is_dead(facts: &Facts, node: &str, process: &str) -> bool {
+    facts.own().any(|fact| {
+        fact.about == node && matches!(&fact.what, What::Process { name, alive: false, .. } if name == process)
+    })
+}
+
+fn conntrack(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| match fact.what {
+        What::Conntrack { count, max } if 0 < max && CONNTRACK_PERCENT_MAX <= count.saturating_mul(100) / max => {
+            let finding = Finding::of_node(&CONNTRACK_FULL, &fact.about).with("count", count).with("max", max);
+            let words = format!("{}: {count} of {max} connections tracked", fact.by);
+            Some(finding.with("double", max.saturating_mul(2)).seen(fact, words))
+        }
+        _ => None,
+    };
+    facts.own().filter_map(find).collect()
+}
+
+/// Two holders of the one virtual address.
+fn addresses(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let holds = |fact: &&Fact| matches!(fact.what, What::VirtualAddress { held: true, .. });
+    let mut holders: Vec<&Fact> = facts.own().filter(holds).collect();
+    holders.sort_by(|a, b| a.about.cmp(&b.about));
+    let (Some(first), Some(last)) = (holders.first(), holders.last()) else { return Vec::new() };
+    let What::VirtualAddress { address, .. } = &first.what else { return Vec::new() };
+    if holders.len() < 2 {
+        return Vec::new();
+    }
+    let names: Vec<&str> = holders.iter().map(|fact| fact.about.as_str()).collect();
+    let link = facts.own().find_map(|fact| match &fact.what {
+        What::Link { name, .. } if fact.about == last.about => Some(name.clone()),
+        _ => None,
+    });
+    let finding = Finding::of_node(&VIP_DUPLICATE, &last.about).with("nodes", list(&names)).with("address", address);
+    let finding = finding.with("link", link.unwrap_or_else(|| "eth0".to_owned()));
+    let seen = |finding: Finding, fact: &&Fact| finding.seen(fact, format!("{} holds {address}", fact.by));
+    vec![holders.iter().fold(finding, seen)]
+}
+
+fn rules(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| {
+        let What::Network { table, unrouted } = &fact.what else { return None };
+        let what = match (table, unrouted.as_slice()) {
+            (false, _) => "its table is gone".to_owned(),
+            (true, []) => return None,
+            (true, nodes) => format!("no route to the pods of {}", list(nodes)),
+        };
+        let words = format!("{}: {what}", fact.by);
+        Some(Finding::of_node(&RULES_LOST, &fact.about).with("what", what).seen(fact, words))
+    };
+    facts.own().filter_map(find).collect()
+}

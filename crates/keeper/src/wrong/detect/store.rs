@@ -1,0 +1,152 @@
+//! The state: its copies, their leader, their backups.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Detector;
+use crate::wrong::fact::{Alarm, CLUSTER, Fact, Facts, Name, Refusal, What};
+use crate::wrong::finding::Finding;
+use crate::wrong::table::store::{
+    BACKUP_FAILED, BACKUP_UNRESTORABLE, BUNDLE_TOO_NEW, DEFRAG_STALL, LEADER_FLAPPING, OLD_MEMBER, QUORUM_AT_RISK,
+    QUORUM_LOST, RESTORED, STORE_CORRUPT, STORE_FULL,
+};
+use crate::wrong::words::{ago, bytes, day, list, span};
+
+pub const ALL: [Detector; 6] = [quorum, alarms, leaders, refused, backups, bundles];
+
+/// Fill of a member's database at which it is called full before it is: in percent.
+const FILL_PERCENT_MAX: u64 = 90;
+/// Leader changes within ten minutes that are no longer a restart.
+const LEADER_CHANGES_MAX: u32 = 3;
+/// A clean-up that holds a member up for longer is told.
+const MAINTENANCE_MILLIS_MAX: u64 = 5_000;
+/// A restore is news for this long.
+const RESTORE_NEWS: SignedDuration = SignedDuration::from_hours(24);
+
+/// Voting members, and whether anybody else found each of them well. Where nobody else looked, its own word has to do.
+pub fn voters(facts: &Facts) -> BTreeMap<&Name, (bool, Vec<&Fact>)> {
+    let mut all: BTreeMap<&Name, (bool, Vec<&Fact>)> = BTreeMap::new();
+    let members = || facts.facts.iter().filter(|fact| matches!(fact.what, What::Member { voter: true, .. }));
+    for fact in members() {
+        let others = members().any(|other| other.about == fact.about && other.by != other.about);
+        let entry = all.entry(&fact.about).or_default();
+        if fact.by != fact.about || !others {
+            entry.0 |= matches!(fact.what, What::Member { healthy: true, .. });
+            entry.1.push(fact);
+        }
+    }
+    all
+}
+
+fn quorum(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let voters = voters(facts);
+    let down: Vec<(&Name, &Vec<&Fact>)> =
+        voters.iter().filter(|(_, (well, _))| !well).map(|(name, (_, seen))| (*name, seen)).collect();
+    let Some((first, _)) = down.first() else { return Vec::new() };
+    let lost = (voters.len() - down.len()) * 2 <= voters.len();
+    let code = if lost { &QUORUM_LOST } else { &QUORUM_AT_RISK };
+    let names: Vec<&str> = down.iter().map(|(name, _)| name.as_str()).collect();
+    let mut finding = if lost { Finding::new(code, CLUSTER).on(first) } else { Finding::of_node(code, first) };
+    finding = finding.with("down", down.len()).with("voters", voters.len()).with("members", list(&names));
+    for (name, seen) in &down {
+        for fact in seen.iter() {
+            finding = finding.seen(fact, format!("{} gets no answer from the state on {name}", fact.by));
+        }
+    }
+    vec![finding]
+}
+
+fn alarms(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| {
+        let What::Member { bytes: size, quota, alarm, .. } = &fact.what else { return None };
+        let fill = size.saturating_mul(100).checked_div(*quota).unwrap_or_default();
+        match alarm {
+            Some(Alarm::Corrupt) => {
+                let words = format!("{}: the copy on {} differs", fact.by, fact.about);
+                Some(Finding::of_node(&STORE_CORRUPT, &fact.about).seen(fact, words))
+            }
+            Some(Alarm::NoSpace) => Some(full(fact, "100 %".to_owned(), *size)),
+            None if FILL_PERCENT_MAX <= fill => Some(full(fact, format!("{fill} %"), *size)),
+            None => None,
+        }
+    };
+    facts.facts.iter().filter_map(find).collect()
+}
+
+fn full(fact: &Fact, fill: String, size: u64) -> Finding {
+    let words = format!("{}: the database on {} holds {}", fact.by, fact.about, bytes(size));
+    Finding::of_node(&STORE_FULL, &fact.about).with("fill", fill).seen(fact, words)
+}
+
+fn leaders(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| match fact.what {
+        What::LeaderChanges { count, minutes } if LEADER_CHANGES_MAX < count => {
+            let finding = Finding::new(&LEADER_FLAPPING, CLUSTER).with("count", count).with("minutes", minutes);
+            Some(finding.seen(fact, format!("{}: {count} leaders in {minutes} min", fact.by)))
+        }
+        What::Maintenance { millis } if MAINTENANCE_MILLIS_MAX < millis => {
+            let words = format!("{}: {millis} ms on {}", fact.by, fact.about);
+            Some(Finding::of_node(&DEFRAG_STALL, &fact.about).with("millis", millis).seen(fact, words))
+        }
+        _ => None,
+    };
+    facts.facts.iter().filter_map(find).collect()
+}
+
+fn refused(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| match fact.what {
+        What::JoinRefused { why: Refusal::OtherCluster } => {
+            let finding = Finding::of_node(&OLD_MEMBER, &fact.about).act().with("data", "its data folder");
+            Some(finding.seen(fact, format!("{} refused it: another cluster's identity", fact.by)))
+        }
+        _ => None,
+    };
+    facts.others().filter_map(find).collect()
+}
+
+fn backups(facts: &Facts, now: Timestamp) -> Vec<Finding> {
+    let command = |finding: Finding| finding.with("file", "evenkeel.bundle").with("passphrase", "passphrase");
+    let find = |fact: &Fact| match &fact.what {
+        What::Backup { last_good: Some(at), every_hours, target, error } => {
+            let age = now.duration_since(*at);
+            if age <= SignedDuration::from_hours(i64::from(*every_hours) * 2) {
+                return None;
+            }
+            let why = if error.is_empty() { String::new() } else { format!(": {target} answers: {error}") };
+            let finding = Finding::new(&BACKUP_FAILED, CLUSTER).with("age", span(age)).with("why", why);
+            let words = format!("{}: the newest good one is of {}", fact.by, ago(*at, now));
+            Some(command(finding).with("target", target).since(Some(*at)).seen(fact, words))
+        }
+        What::RestoreProof { ok: false, of, why } => {
+            let older = facts.facts.iter().filter_map(|other| match &other.what {
+                What::RestoreProof { ok: true, of, .. } => Some(*of),
+                _ => None,
+            });
+            let older = older.max().map_or(String::new(), |at| format!(" The last proven one is of {}.", day(at)));
+            let finding = Finding::new(&BACKUP_UNRESTORABLE, CLUSTER).with("day", day(*of)).with("why", why);
+            Some(command(finding).with("older", older).seen(fact, format!("{}: the trial failed: {why}", fact.by)))
+        }
+        _ => None,
+    };
+    facts.facts.iter().filter_map(find).collect()
+}
+
+fn bundles(facts: &Facts, now: Timestamp) -> Vec<Finding> {
+    let find = |fact: &Fact| match &fact.what {
+        What::BundleRefused { made_by, program } => {
+            let finding = Finding::new(&BUNDLE_TOO_NEW, CLUSTER).with("made", made_by).with("program", program);
+            Some(
+                finding
+                    .with("file", &fact.about)
+                    .seen(fact, format!("{}: refused before anything was touched", fact.by)),
+            )
+        }
+        What::Restored { to } if now.duration_since(fact.at) < RESTORE_NEWS => {
+            let finding = Finding::new(&RESTORED, CLUSTER).with("to", to.strftime("%Y-%m-%d %H:%M"));
+            Some(finding.seen(fact, format!("{}: restored {}", fact.by, ago(fact.at, now))))
+        }
+        _ => None,
+    };
+    facts.facts.iter().filter_map(find).collect()
+}
