@@ -27,6 +27,8 @@ pub enum Command {
     Agent(AgentArgs),
     /// What runs, what is wrong, and what to do about it
     Status(StatusArgs),
+    /// The cause of what is wrong, and one next command
+    Wrong(WrongArgs),
     /// Look for what would keep a server or node from working on this machine
     CheckConfig(ServerArgs),
     /// Make a backup of this cluster's state and keys now; list and prove those there are
@@ -364,6 +366,21 @@ pub struct VersionArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     pub common: Common,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Kubeconfig to use instead of this machine's own
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct WrongArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Five lines, for a phone
+    #[arg(long, conflicts_with = "json")]
+    pub short: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -11,6 +11,7 @@ mod door;
 mod endpoints;
 pub mod etcd;
 mod extensions;
+pub mod facts;
 mod host;
 mod inprocess;
 mod join;

@@ -24,6 +24,7 @@ use super::apiserver::{self as parts, Tls};
 use super::endpoints::KnownServers;
 use super::etcd::{self, DatastorePath, EngineKind, Managed};
 use super::extensions::Extensions;
+use super::facts::FactsPath;
 use super::join::messages::{ClusterSettings, SharedFlags};
 use super::join::registrar::{Applicant, Registrar};
 use super::join::server::Side;
@@ -269,6 +270,7 @@ impl Setup {
             pki: self.pki.clone(),
             extension: Arc::new(Extensions(vec![
                 join.clone(),
+                Arc::new(FactsPath { layout: self.layout.clone(), config: self.args.common.config.clone() }),
                 Arc::new(DatastorePath { settings: self.etcd(), kind, restart: beside.restart.clone() }),
                 beside.backups.paths(),
                 beside.keeping.slot.clone(),

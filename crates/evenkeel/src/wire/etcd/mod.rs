@@ -4,12 +4,14 @@ mod care;
 mod convert;
 mod external;
 mod flags;
+mod look;
 mod managed;
 mod member;
 mod path;
 
 pub use convert::{Datastore, EngineKind, Intent, Opened, check_flags, open, request_conversion};
 pub use external::connect;
+pub use look::{Known, address, known};
 pub use managed::{Managed, Running, Settings, attend, stop};
 pub use member::peer_url;
 pub use path::{DatastorePath, PATH};

@@ -1,0 +1,215 @@
+//! Where the facts of `keeper::wrong` come from: this machine, the cluster's record, and the doors of the others.
+//!
+//! Everything runs at once and everything has a deadline: what does not answer in time is itself a fact. Nothing here
+//! judges, and nothing here is needed by anything that runs.
+
+mod cluster;
+mod local;
+mod members;
+mod reach;
+mod serve;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base::Clock;
+use keeper::wrong::{Fact, Facts, Missing, Name, What};
+use view::{Client, Endpoint, Https};
+
+use self::reach::Target;
+use super::SystemClock;
+use crate::layout::Layout;
+use crate::pki::{self, Kubeconfig, Leaf, client_config, hash_of_ca};
+
+pub use local::node_name;
+pub use serve::FactsPath;
+
+/// Longest wait for one answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
+/// The facts of one machine, as another one reads them.
+pub const FACTS_PATH: &str = "/v1-evenkeel/facts";
+/// Largest answer of another machine.
+const FACTS_BYTES_MAX: usize = 4 << 20;
+/// Digits that name a cluster.
+const CLUSTER_DIGITS: usize = 8;
+/// The port of the API where nothing says otherwise.
+const API_PORT: u16 = 6443;
+
+/// Whom to ask, and as whom.
+pub struct Look {
+    pub layout: Layout,
+    pub config: PathBuf,
+    /// The way in: None on a machine that has none.
+    pub access: Option<Kubeconfig>,
+}
+
+impl Look {
+    /// Everything that can be known from here.
+    pub async fn whole(&self) -> Result<Facts> {
+        let access = self.access.as_ref().map(Access::new).transpose()?;
+        let own = async {
+            let facts = local::facts(&self.layout, &self.config).await;
+            (facts, self.foreign_target())
+        };
+        let record = async {
+            match &access {
+                Some(access) => access.record().await,
+                None => Record::default(),
+            }
+        };
+        let ((own, foreign), record) = tokio::join!(own, record);
+        let mut facts = Facts { cluster: self.cluster(), from: node_name(&self.layout), ..Facts::default() };
+        facts.facts.extend(own.into_iter().chain(foreign));
+        let peers = self.peers(&record, &facts.from);
+        let targets = record.targets;
+        facts.absorb(record.facts);
+        let asked = async {
+            match &access {
+                Some(access) => access.peers(&facts.from, &peers).await,
+                None => Vec::new(),
+            }
+        };
+        let trust = self.access.as_ref().map(|access| access.ca_pem.clone());
+        let members = members::facts(&self.layout, &facts.from, &targets);
+        let (reached, members, asked) = tokio::join!(reach::all(&facts.from, &peers, trust), members, asked);
+        facts.facts.extend(reached.into_iter().chain(members));
+        for other in asked {
+            facts.absorb(other);
+        }
+        Ok(facts)
+    }
+
+    /// What this machine says when another asks: of itself, and whom it reaches.
+    pub async fn own(&self) -> Facts {
+        let access = self.access.as_ref().and_then(|access| Access::new(access).ok());
+        let nodes = async {
+            match &access {
+                Some(access) => access.nodes().await,
+                None => Record::default(),
+            }
+        };
+        let (own, record) = tokio::join!(local::facts(&self.layout, &self.config), nodes);
+        let mut facts = Facts { cluster: self.cluster(), from: node_name(&self.layout), ..Facts::default() };
+        let peers = self.peers(&record, &facts.from);
+        facts.facts.extend(own);
+        let trust = self.access.as_ref().map(|access| access.ca_pem.clone());
+        let members = members::facts(&self.layout, &facts.from, &record.targets);
+        let (reached, members) = tokio::join!(reach::all(&facts.from, &peers, trust), members);
+        facts.facts.extend(reached.into_iter().chain(members));
+        facts
+    }
+
+    /// The cluster this machine belongs to, else the one that is asked.
+    fn cluster(&self) -> Name {
+        let own = self.own_authority();
+        let asked = self.access.as_ref().map(|access| access.ca_pem.clone());
+        own.or(asked).map_or_else(|| "unknown".into(), |pem| short(&pem))
+    }
+
+    fn own_authority(&self) -> Option<String> {
+        pki::read(&self.layout.server_tls().join("server-ca.crt")).ok().flatten()
+    }
+
+    /// A kubeconfig of another cluster than this machine's.
+    fn foreign_target(&self) -> Option<Fact> {
+        let (own, asked) = (short(&self.own_authority()?), short(&self.access.as_ref()?.ca_pem));
+        let node = node_name(&self.layout);
+        (own != asked).then(|| fact(&node, "cluster", What::OtherTarget { wanted: asked.to_string() }))
+    }
+
+    /// Every other machine: from the record, else from what was known last.
+    fn peers(&self, record: &Record, own: &str) -> Vec<Target> {
+        let known = if record.targets.is_empty() { reach::remembered(&self.layout) } else { record.targets.clone() };
+        known.into_iter().filter(|target| target.node != own && !reach::is_own(target)).collect()
+    }
+}
+
+/// The cluster's record as far as it answered, and where the machines are.
+#[derive(Default)]
+struct Record {
+    facts: Facts,
+    targets: Vec<Target>,
+}
+
+/// The way in, ready to use.
+struct Access {
+    client: Client,
+    endpoint: Endpoint,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+// === impl Access ===
+
+impl Access {
+    fn new(config: &Kubeconfig) -> Result<Access> {
+        let leaf = Leaf::of_pem(&config.user.certificate_pem, &config.user.key_pem)?;
+        let tls = client_config(&config.ca_pem, Some(&leaf), true)?;
+        let endpoint = Endpoint::parse(&config.server)?;
+        let client = client(endpoint.clone(), tls.clone());
+        Ok(Access { client, endpoint, tls })
+    }
+
+    async fn record(&self) -> Record {
+        let (api, lists) = tokio::join!(cluster::api(&self.client), cluster::Lists::read(&self.client));
+        let now = SystemClock.now();
+        let mut record = Record { targets: cluster::targets(&lists, self.endpoint.port), ..Record::default() };
+        let asked = cluster::asked(&lists, &self.endpoint.host);
+        record.facts.facts.extend(api.map(|what| fact(&asked, &asked, what)));
+        record.facts.facts.extend(cluster::facts(&lists, now));
+        record.facts.missing = lists.missing();
+        record
+    }
+
+    /// Only where the machines are: what a machine that is asked needs.
+    async fn nodes(&self) -> Record {
+        let lists = cluster::Lists::nodes_only(&self.client).await;
+        Record { targets: cluster::targets(&lists, self.endpoint.port), ..Record::default() }
+    }
+
+    /// The own facts of all other servers.
+    async fn peers(&self, own: &str, peers: &[Target]) -> Vec<Facts> {
+        let servers = peers.iter().filter_map(|peer| Some((peer, peer.api?)));
+        let ask = servers.map(|(peer, address)| self.peer(own, peer, address));
+        futures::future::join_all(ask).await
+    }
+
+    async fn peer(&self, own: &str, peer: &Target, address: std::net::SocketAddr) -> Facts {
+        let endpoint = Endpoint::new(&address.ip().to_string(), address.port());
+        let client = client(endpoint, self.tls.clone());
+        let (asked, clock) = (std::time::Instant::now(), SystemClock.now());
+        let answer = client.raw(FACTS_PATH).await.context("ask");
+        let answer = answer.and_then(|body| {
+            anyhow::ensure!(body.len() <= FACTS_BYTES_MAX, "the answer is too large");
+            Ok(serde_json::from_slice::<Facts>(&body)?)
+        });
+        match answer {
+            Ok(mut facts) => {
+                let offset = reach::clock_offset(&facts, &peer.node, clock, asked.elapsed());
+                // Who asked is the witness of the other's clock.
+                facts.facts.extend(offset.map(|millis| fact(own, &peer.node, What::ClockOffset { millis })));
+                facts
+            }
+            Err(error) => {
+                let what = format!("what {} says of itself", peer.node);
+                Facts { missing: vec![Missing { what, why: error.root_cause().to_string() }], ..Facts::default() }
+            }
+        }
+    }
+}
+
+fn client(endpoint: Endpoint, tls: Arc<rustls::ClientConfig>) -> Client {
+    let transport = Https::new(endpoint, Arc::new(move || tls.clone()));
+    let client = Client::new(Arc::new(transport), concat!("evenkeel-cli/", env!("CARGO_PKG_VERSION")));
+    client.with_timeout(ANSWER_TIMEOUT)
+}
+
+fn short(ca_pem: &str) -> Name {
+    hash_of_ca(ca_pem).chars().take(CLUSTER_DIGITS).collect::<String>().into()
+}
+
+/// A fact of now.
+fn fact(by: &str, about: &str, what: What) -> Fact {
+    Fact { by: by.into(), about: about.into(), at: SystemClock.now(), what }
+}
