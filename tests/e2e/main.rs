@@ -19,6 +19,7 @@ mod session;
 mod streams;
 mod uniform;
 mod upgrade;
+mod wrong;
 
 use std::sync::{Arc, Mutex};
 
@@ -49,6 +50,7 @@ fn main() -> anyhow::Result<()> {
     good &= run_all(&(), &program::ALONE, PROGRAMS_AT_ONCE);
     good &= run_all(&(), &[Case { name: "rack_of_three_servers", run: rack::three_servers }], 1);
     good &= run_all(&(), &[Case { name: "upgrade_story", run: upgrade::story }], 1);
+    good &= run_all(&(), &wrong::ALONE, 1);
     std::process::exit(i32::from(!good));
 }
 
