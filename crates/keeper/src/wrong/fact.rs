@@ -279,7 +279,9 @@ pub enum What {
     Backup {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last_good: Option<Timestamp>,
-        every_hours: u32,
+        /// When the one after the next should have been made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        overdue: Option<Timestamp>,
         #[serde(default)]
         target: String,
         #[serde(default)]

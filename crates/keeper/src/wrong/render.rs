@@ -71,7 +71,8 @@ impl Answer {
 // === impl Cause ===
 
 impl Cause {
-    fn command_line(&self) -> String {
+    /// The one next command, with its place, risk and time.
+    pub fn command_line(&self) -> String {
         let place = self.on.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
         format!("Do now{place} ({}, ~{}): {}", self.risk, self.time, self.command)
     }

@@ -112,11 +112,8 @@ fn refused(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
 fn backups(facts: &Facts, now: Timestamp) -> Vec<Finding> {
     let command = |finding: Finding| finding.with("file", "evenkeel.bundle").with("passphrase", "passphrase");
     let find = |fact: &Fact| match &fact.what {
-        What::Backup { last_good: Some(at), every_hours, target, error } => {
+        What::Backup { last_good: Some(at), overdue: Some(overdue), target, error } if *overdue < now => {
             let age = now.duration_since(*at);
-            if age <= SignedDuration::from_hours(i64::from(*every_hours) * 2) {
-                return None;
-            }
             let why = if error.is_empty() { String::new() } else { format!(": {target} answers: {error}") };
             let finding = Finding::new(&BACKUP_FAILED, CLUSTER).with("age", span(age)).with("why", why);
             let words = format!("{}: the newest good one is of {}", fact.by, ago(*at, now));

@@ -39,7 +39,7 @@ pub static NODE_DOWN: Code = Code {
     place: Place::Anywhere,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "power it on; if it is gone for good: `evenkeel kubectl delete node {node}`",
+    otherwise: "power it on; if it is gone for good: `evenkeel node remove {node}`",
     decision: false,
     page: "Nobody gets an answer from any of its ports. Whether it is without power or without network cannot be told from afar: look at it, or at its management card.",
 };
@@ -151,7 +151,7 @@ pub static NODE_IMPOSTOR: Code = Code {
     place: Place::Anywhere,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "if the machine was replaced on purpose, delete the node and join the new one with a token",
+    otherwise: "if the machine was replaced on purpose: `evenkeel node remove {node}`, then join the new one with a token",
     decision: true,
     page: "A node's name is bound to a key that it drew when it joined. Another machine under the same name is refused.",
 };

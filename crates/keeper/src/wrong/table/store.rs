@@ -11,7 +11,7 @@ pub static QUORUM_AT_RISK: Code = Code {
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "if the machine is gone for good, replace it",
+    otherwise: "if the machine is gone for good: `evenkeel node remove {node}`, then join another with a token",
     decision: false,
     page: "The state lives on an odd number of servers and needs more than half of them. Put off everything optional until all are back.",
 };
@@ -53,7 +53,7 @@ pub static STORE_CORRUPT: Code = Code {
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "check memory and disk of {node}, then join it again empty",
+    otherwise: "check memory and disk of {node}, take it out with `evenkeel node remove {node}`, and join it again",
     decision: false,
     page: "A copy that differs was damaged by memory or disk. It is taken out and made anew from the others, never the other way round.",
 };
@@ -77,7 +77,7 @@ pub static OLD_MEMBER: Code = Code {
     faults: &[34],
     class: Class::Notify,
     sentence: "{node} comes from another or an older life of this cluster and was not let in; nothing was changed.",
-    command: "evenkeel uninstall --data",
+    command: "evenkeel leave --local",
     place: Place::There,
     risk: Risk::DataRisk,
     time: "1 min",
