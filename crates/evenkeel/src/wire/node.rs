@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use view::{Client, Drain, Https};
 
 use super::endpoints::KnownServers;
+use super::facts;
 use super::join::messages::ClusterSettings;
 use super::runtime::CriRuntime;
 use super::{SystemClock, SystemRng, cri_socket, host, names};
@@ -91,6 +92,7 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
     tasks.spawn(parts.known.clone().follow(client.clone(), drain.clone()));
     let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(runtime.clone()));
     tasks.spawn(agent.run(drain.clone()));
+    tasks.spawn(facts::notice::run(parts.layout.clone(), drain.clone()));
     let config = node_config(&parts)?;
     tasks.spawn(keep(config, client, runtime, (tls, parts.extension), drain.clone()));
     while let Some(ended) = tasks.join_next().await {

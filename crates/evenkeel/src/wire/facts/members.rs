@@ -15,7 +15,8 @@ use crate::wire::etcd::{Known, address, known};
 pub async fn facts(layout: &Layout, own: &str, targets: &[Target]) -> Vec<Fact> {
     let Ok(Some(known)) = known(layout) else { return Vec::new() };
     let names = names(&known, targets);
-    let name = |url: &String| address(url).and_then(|ip| names.get(&ip).cloned()).unwrap_or_else(|| url.as_str().into());
+    let name =
+        |url: &String| address(url).and_then(|ip| names.get(&ip).cloned()).unwrap_or_else(|| url.as_str().into());
     let urls = known.others.iter().map(|url| (name(url), url.clone()));
     let urls: Vec<(Name, String)> = urls.chain([(known.own.as_str().into(), known.own_url.clone())]).collect();
     let ask = urls.iter().map(|(_, url)| status(&known.members, url));

@@ -6,6 +6,7 @@
 mod cluster;
 mod local;
 mod members;
+pub mod notice;
 mod reach;
 mod serve;
 
@@ -28,6 +29,8 @@ pub use serve::FactsPath;
 
 /// Longest wait for one answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
+/// How the reason begins where an API said nothing at all.
+pub const NO_ANSWER: &str = "no answer";
 /// The facts of one machine, as another one reads them.
 pub const FACTS_PATH: &str = "/v1-evenkeel/facts";
 /// Largest answer of another machine.

@@ -1,6 +1,7 @@
 //! What the cluster's record says, through the API: lists in, facts out. What is made of the lists is pure.
 
 mod images;
+mod keeping;
 mod nodes;
 mod objects;
 mod pods;
@@ -15,6 +16,7 @@ use keeper::wrong::{API, Fact, Missing, Name, What};
 use serde_json::Value;
 use view::{Client, ClientError, ListOptions};
 
+use super::NO_ANSWER;
 use super::reach::Target;
 
 /// Lists of one look. One that was refused or late is a reason.
@@ -34,7 +36,8 @@ pub struct Lists {
     pub validating: List,
     pub mutating: List,
     pub slices: List,
-    pub people: List,
+    /// ConfigMaps of `kube-system`: of backups, of runs, of people.
+    pub records: List,
 }
 
 /// Objects of one kind, or why there are none.
@@ -54,11 +57,7 @@ impl Lists {
         let apps = |resource: &str| Gvr::new("apps", "v1", resource);
         let core = |resource: &str| Gvr::new("", "v1", resource);
         let hooks = |resource: &str| Gvr::new("admissionregistration.k8s.io", "v1", resource);
-        let people = ListOptions {
-            namespace: Some("kube-system"),
-            field_selector: Some("metadata.name=evenkeel-people"),
-            ..ListOptions::default()
-        };
+        let records = ListOptions { namespace: Some("kube-system"), ..ListOptions::default() };
         let (workloads, rest, more) = tokio::join!(
             futures::future::join4(
                 list(apps("deployments"), "deployments"),
@@ -80,13 +79,13 @@ impl Lists {
                     list(hooks("validatingwebhookconfigurations"), "webhooks"),
                     list(hooks("mutatingwebhookconfigurations"), "webhooks"),
                     list(Gvr::new("discovery.k8s.io", "v1", "endpointslices"), "endpoints"),
-                    self::list(client, core("configmaps"), "who decides", people),
+                    self::list(client, core("configmaps"), "the records of backups and runs", records),
                 )
             },
         );
         let (deployments, replica_sets, stateful_sets, daemon_sets) = workloads;
         let (nodes, pods, namespaces, claims, volumes) = rest;
-        let (leases, budgets, validating, mutating, slices, people) = more;
+        let (leases, budgets, validating, mutating, slices, records) = more;
         Lists {
             nodes,
             leases,
@@ -102,7 +101,7 @@ impl Lists {
             validating,
             mutating,
             slices,
-            people,
+            records,
         }
     }
 
@@ -127,7 +126,7 @@ impl Lists {
             &self.validating,
             &self.mutating,
             &self.slices,
-            &self.people,
+            &self.records,
         ]
     }
 
@@ -160,7 +159,7 @@ async fn leases(client: &Client) -> List {
 
 fn reason(error: &ClientError) -> String {
     match error {
-        ClientError::Timeout(after) => format!("no answer within {} ms", after.as_millis()),
+        ClientError::Timeout(after) => format!("not within {} ms", after.as_millis()),
         ClientError::Status(status) => status.message.clone(),
         other => Chain(other).to_string(),
     }
@@ -175,7 +174,7 @@ pub async fn api(client: &Client) -> Option<What> {
             let failed = failed.filter(|line| line.contains("failed")).map(str::to_owned).next();
             (false, failed.unwrap_or_else(|| "not ready".to_owned()), status.message)
         }
-        Err(error) => (false, reason(&error), String::new()),
+        Err(error) => (false, format!("{NO_ANSWER}: {}", reason(&error)), String::new()),
     };
     let loops = text.lines().filter_map(|line| line.strip_prefix("[-]"));
     let loops = loops.filter(|line| line.starts_with("loop/")).filter_map(|line| line.split(' ').next());
@@ -203,7 +202,10 @@ pub fn asked(lists: &Lists, host: &str) -> Name {
 pub fn facts(lists: &Lists, now: Timestamp) -> Vec<Fact> {
     let record = |about: Name, what: What| Fact { by: API.into(), about, at: now, what };
     let all = nodes::facts(lists, now).into_iter().chain(workloads::facts(lists)).chain(pods::facts(lists, now));
-    all.chain(objects::facts(lists, now)).map(|(about, what)| record(about, what)).collect()
+    all.chain(objects::facts(lists, now))
+        .chain(keeping::facts(lists))
+        .map(|(about, what)| record(about, what))
+        .collect()
 }
 
 // === reading trees ===

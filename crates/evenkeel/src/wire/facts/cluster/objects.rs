@@ -1,11 +1,11 @@
-//! Objects that hold others up: budgets, finalizers, webhooks; and who decides.
+//! Objects that hold others up: budgets, finalizers, webhooks.
 
 use std::collections::BTreeMap;
 
 use api::LabelSelector;
 use base::SmolStr;
 use jiff::{SignedDuration, Timestamp};
-use keeper::wrong::{CLUSTER, Name, What};
+use keeper::wrong::{Name, What};
 use serde_json::Value;
 
 use super::{Lists, condition, full_name, list_at, number, text, time};
@@ -19,7 +19,7 @@ pub fn facts(lists: &Lists, now: Timestamp) -> Vec<(Name, What)> {
     let stuck = lists.namespaces.items.iter().filter_map(|one| namespace(one, now));
     let stuck = stuck.chain(lists.pods.items.iter().filter_map(|one| object("pod", one, now)));
     let stuck = stuck.chain(lists.claims.items.iter().filter_map(|one| object("persistentvolumeclaim", one, now)));
-    stuck.chain(budgets(lists)).chain(webhooks(lists)).chain(decider(lists)).collect()
+    stuck.chain(budgets(lists)).chain(webhooks(lists)).collect()
 }
 
 fn namespace(one: &Value, now: Timestamp) -> Option<(Name, What)> {
@@ -104,12 +104,6 @@ fn is_served(lists: &Lists, namespace: &str, service: &str) -> bool {
     slices.any(|slice| {
         list_at(slice, "/endpoints").any(|one| one.pointer("/conditions/ready") != Some(&Value::Bool(false)))
     })
-}
-
-fn decider(lists: &Lists) -> Option<(Name, What)> {
-    let people = lists.people.items.first()?;
-    let (name, stand_in) = (text(people, "/data/decides").to_owned(), text(people, "/data/standIn").to_owned());
-    (!name.is_empty()).then(|| (CLUSTER.into(), What::Decider { name, stand_in }))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
-//! What the kernel says: connections it tracks, its clock, its links, and whether our rules are there.
+//! What the kernel says: connections it tracks, when it booted, its default route, and whether our rules are there.
 
 use std::fs;
-use std::path::Path;
 
 use jiff::Timestamp;
 use keeper::wrong::What;
@@ -11,11 +10,10 @@ use crate::layout::Layout;
 use crate::wire::host;
 
 const CONNTRACK: &str = "/proc/sys/net/netfilter";
-const LINKS: &str = "/sys/class/net";
 
 /// What is read from files and takes no time.
 pub fn facts() -> Vec<What> {
-    conntrack().into_iter().chain(boot()).chain(link()).collect()
+    conntrack().into_iter().chain(boot()).collect()
 }
 
 /// Whether the table of this node is in the kernel; nothing where no network of ours was ever made.
@@ -39,15 +37,8 @@ fn boot() -> Option<What> {
     Some(What::Boot { booted: Timestamp::from_second(seconds).ok()?, clean: true })
 }
 
-/// The link of the default route.
-fn link() -> Option<What> {
-    let name = default_link(&fs::read_to_string("/proc/net/route").ok()?)?;
-    let carrier = fs::read_to_string(Path::new(LINKS).join(&name).join("carrier")).ok()?;
-    Some(What::Link { name, carrier: carrier.trim() == "1", changes: 0, lost_at: None })
-}
-
 /// The name of the link in the line whose destination and mask are zero.
-fn default_link(routes: &str) -> Option<String> {
+pub fn default_link(routes: &str) -> Option<String> {
     routes.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let is_default = words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000");

@@ -8,14 +8,18 @@ mod process;
 use std::fs;
 use std::path::Path;
 
+use base::Clock;
 use jiff::Timestamp;
 use keeper::wrong::{EngineKind, Fact, Name, What};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::fact;
+pub use kernel::default_link;
+
+use super::{fact, notice};
 use crate::config;
 use crate::layout::Layout;
 use crate::pki::{certificates, due, read};
+use crate::wire::SystemClock;
 use crate::wire::etcd::Managed;
 
 /// All of it; a machine that never ran anything has nothing to say.
@@ -27,6 +31,7 @@ pub async fn facts(layout: &Layout, config: &Path) -> Vec<Fact> {
     let (disks, processes, names, rules) =
         tokio::join!(disk::facts(layout), process::facts(layout), names::fact(layout), kernel::rules(layout));
     let whats = disks.into_iter().chain(processes).chain(names).chain(rules).chain(kernel::facts());
+    let whats = whats.chain(notice::facts(layout, SystemClock.now()));
     let whats = whats.chain(own_certificates(layout)).chain(config_file(config));
     let own = whats.map(|what| fact(&node, &node, what));
     own.chain(engine(layout).map(|engine| fact(&node, "cluster", What::Store { engine }))).collect()

@@ -1,0 +1,134 @@
+//! The cluster's own records, as ConfigMaps of `kube-system`: how its backups are, which run is open, who decides.
+
+use jiff::Timestamp;
+use keeper::wrong::{CLUSTER, Name, RunState, What};
+use serde_json::Value;
+
+use super::{Lists, text};
+
+/// Who decides: keys `decides` and `standIn`.
+const PEOPLE: &str = "evenkeel-people";
+/// How the backups are: a document under this key.
+const BACKUP: (&str, &str) = ("evenkeel-backup", "status.json");
+/// A run, and the entries of its journal: documents under this key, told apart by a label.
+const RECORD: &str = "record";
+const KIND: &str = "/metadata/labels/evenkeel.dev~1keeper";
+
+pub fn facts(lists: &Lists) -> Vec<(Name, What)> {
+    let whats = decider(lists).into_iter().chain(backups(lists)).chain(run(lists));
+    whats.map(|what| (CLUSTER.into(), what)).collect()
+}
+
+fn named<'a>(lists: &'a Lists, name: &str) -> Option<&'a Value> {
+    lists.records.items.iter().find(|one| text(one, "/metadata/name") == name)
+}
+
+fn document(map: &Value, key: &str) -> Option<Value> {
+    serde_json::from_str(map.get("data")?.get(key)?.as_str()?).ok()
+}
+
+fn decider(lists: &Lists) -> Option<What> {
+    let people = named(lists, PEOPLE)?;
+    let (name, stand_in) = (text(people, "/data/decides").to_owned(), text(people, "/data/standIn").to_owned());
+    (!name.is_empty()).then_some(What::Decider { name, stand_in })
+}
+
+fn time(tree: &Value, pointer: &str) -> Option<Timestamp> {
+    text(tree, pointer).parse().ok()
+}
+
+fn backups(lists: &Lists) -> Vec<What> {
+    let Some(status) = named(lists, BACKUP.0).and_then(|map| document(map, BACKUP.1)) else { return Vec::new() };
+    let targets = status["targets"].as_array().into_iter().flatten();
+    let failed = targets.clone().find(|target| target["error"].is_string()).or_else(|| targets.clone().next());
+    let target = failed.map(|target| text(target, "/name").to_owned()).unwrap_or_default();
+    let of_target = failed.map(|target| text(target, "/error").to_owned()).filter(|error| !error.is_empty());
+    let backup = What::Backup {
+        last_good: time(&status, "/lastBundle/at"),
+        overdue: time(&status, "/overdueAfter"),
+        target,
+        error: of_target.unwrap_or_else(|| text(&status, "/failure").to_owned()),
+    };
+    let proof = |pointer: &str, ok: bool, why: String| {
+        Some(What::RestoreProof { ok, of: time(&status, &format!("{pointer}/at"))?, why })
+    };
+    let failed = status.pointer("/lastProof/failed").and_then(Value::as_array).into_iter().flatten();
+    let failed: Vec<&str> = failed.filter_map(Value::as_str).collect();
+    let passed = status.pointer("/lastProof/passed").and_then(Value::as_bool).unwrap_or(true);
+    let last = proof("/lastProof", passed, failed.join(", "));
+    [backup].into_iter().chain(last).chain(proof("/provenBundle", true, String::new())).collect()
+}
+
+/// The newest run, unless its journal is closed.
+fn run(lists: &Lists) -> Option<What> {
+    let of_kind = |kind: &'static str| {
+        let all = lists.records.items.iter().filter(move |one| text(one, KIND) == kind);
+        all.filter_map(|one| document(one, RECORD))
+    };
+    let order = |entry: &Value| (entry["generation"].as_u64(), entry["sequence"].as_u64());
+    let last = of_kind("entry").max_by_key(order)?;
+    let state = match text(&last, "/phase") {
+        "finished" => return None,
+        "paused" => RunState::Paused,
+        "stuck" => RunState::Stuck,
+        _ => RunState::Running,
+    };
+    let armed = of_kind("run").find(|run| run.pointer("/plan/to") == last.get("generation"));
+    let by = armed.map(|run| text(&run, "/by").to_owned()).filter(|by| !by.is_empty());
+    Some(What::Run {
+        verb: "upgrade".to_owned(),
+        who: by.unwrap_or_else(|| "somebody".to_owned()),
+        state,
+        node: text(&last, "/node").into(),
+        last: time(&last, "/at")?,
+        why: text(&last, "/why").to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::facts;
+    use crate::wire::facts::cluster::{List, Lists};
+    use keeper::wrong::{RunState, What};
+    use serde_json::{Value, json};
+
+    fn found(items: Vec<Value>) -> Vec<What> {
+        let lists = Lists { records: List { items, ..List::default() }, ..Lists::default() };
+        facts(&lists).into_iter().map(|(_, what)| what).collect()
+    }
+
+    #[test]
+    fn backups_say_what_failed_last() {
+        let status = json!({
+            "lastBundle": {"at": "2026-01-01T00:00:00Z"}, "overdueAfter": "2026-01-01T12:00:00Z",
+            "targets": [{"name": "disk"}, {"name": "nas", "error": "403"}],
+            "lastProof": {"at": "2026-01-01T00:00:00Z", "passed": false, "failed": ["counts"]},
+        });
+        let map = json!({"metadata": {"name": "evenkeel-backup"}, "data": {"status.json": status.to_string()}});
+        let found = found(vec![map]);
+        assert!(
+            matches!(&found[0], What::Backup { target, error, .. } if target == "nas" && error == "403"),
+            "{found:?}"
+        );
+        assert!(matches!(&found[1], What::RestoreProof { ok: false, why, .. } if why == "counts"));
+    }
+
+    #[test]
+    fn a_run_is_open_until_its_journal_is_closed() {
+        let entry = |sequence: u64, phase: &str| {
+            let record = json!({"generation": 7, "sequence": sequence, "phase": phase, "node": "b", "why": "red",
+                "at": "2026-01-01T00:00:00Z"});
+            json!({"metadata": {"name": format!("evenkeel-run-7.{sequence}"), "labels": {"evenkeel.dev/keeper": "entry"}},
+                "data": {"record": record.to_string()}})
+        };
+        let open = found(vec![entry(10, "stuck"), entry(9, "failed")]);
+        assert!(matches!(&open[..], [What::Run { state: RunState::Stuck, why, .. }] if why == "red"), "{open:?}");
+        assert!(found(vec![entry(10, "stuck"), entry(11, "finished")]).is_empty());
+    }
+
+    #[test]
+    fn who_decides_is_named() {
+        let map = json!({"metadata": {"name": "evenkeel-people"}, "data": {"decides": "anna", "standIn": "ben"}});
+        assert!(matches!(&found(vec![map])[..], [What::Decider { name, .. }] if name == "anna"));
+    }
+}
