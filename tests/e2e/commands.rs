@@ -113,9 +113,12 @@ pub fn stops(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.stop_server()?;
     own.says("ps", &["commands", "running"])?;
     let down = own.tool.call(&["status", "--data-dir", &own.data], "")?;
-    ensure!(down.code == 2 && down.stdout.contains("the API does not answer"), "with the API down: {down:?}");
+    ensure!(down.code == 2 && down.stdout.contains("Evenkeel does not run on"), "with the API down: {down:?}");
     ensure!(down.stdout.contains("evenkeel   not on this machine"), "with the API down: {down:?}");
-    ensure!(down.stdout.contains(" run here") && down.stdout.contains("start it:"), "with the API down: {down:?}");
+    ensure!(
+        down.stdout.contains(" run here") && down.stdout.contains("systemctl start evenkeel"),
+        "with the API down: {down:?}"
+    );
     ensure!(!cgroups(&cluster.data)?.is_empty(), "pods have no cgroup of this instance");
     own.says("stop --pods", &["does not run", "stopped containerd", "stopped the process of names"])?;
     let left = cgroups(&cluster.data)?;

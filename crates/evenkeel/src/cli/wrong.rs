@@ -45,3 +45,36 @@ pub async fn look(layout: &Layout, config: &Path, kubeconfig: Option<&Path>) -> 
 pub fn exit(answer: &Answer) -> ExitCode {
     ExitCode::from(answer.exit)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use keeper::wrong::ALL;
+
+    use super::super::Cli;
+
+    /// Verbs of the keeper that come with its driver; what it alone can report is answered with them.
+    const OF_THE_DRIVER: [&str; 3] = ["back", "journal", "resume"];
+
+    /// Every command of ours that an answer can print is one that this program has.
+    #[test]
+    fn printed_commands_parse() {
+        let mut tried = 0;
+        for code in ALL {
+            let quoted = code.otherwise.split('`').skip(1).step_by(2);
+            let own = std::iter::once(code.command).chain(quoted).filter(|text| text.starts_with("evenkeel "));
+            for command in own {
+                let first = command.split('|').next().unwrap();
+                // A placeholder stands for one word, without spaces.
+                let words: Vec<String> = first.split_whitespace().map(|word| word.replace(['{', '}'], "")).collect();
+                if OF_THE_DRIVER.contains(&words[1].as_str()) && Cli::command().find_subcommand(&words[1]).is_none() {
+                    continue;
+                }
+                let parsed = Cli::try_parse_from(&words);
+                assert!(parsed.is_ok(), "{}: {command}: {}", code.name, parsed.unwrap_err());
+                tried += 1;
+            }
+        }
+        assert!(40 <= tried, "only {tried} commands were tried");
+    }
+}
