@@ -7,6 +7,7 @@ mod backup;
 mod machine;
 mod pods;
 mod rack;
+mod wrong;
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ fn main() -> anyhow::Result<()> {
     })?;
     note(&mut figures, "node_ready_ms", json!(start.elapsed().as_millis() as u64));
     note(&mut figures, "binary_mb", json!(machine::binary_megabytes()?));
+    note(&mut figures, "wrong_ms", json!(wrong::p95_millis(&cluster).context("ask what is wrong")?));
     for (key, value) in api::measure(&cluster).context("measure the API")? {
         note(&mut figures, key, value);
     }
