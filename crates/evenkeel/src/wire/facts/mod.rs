@@ -74,9 +74,8 @@ impl Look {
                 None => Vec::new(),
             }
         };
-        let trust = self.access.as_ref().map(|access| access.ca_pem.clone());
         let members = members::facts(&self.layout, &facts.from, &targets);
-        let (reached, members, asked) = tokio::join!(reach::all(&facts.from, &peers, trust), members, asked);
+        let (reached, members, asked) = tokio::join!(reach::all(&facts.from, &peers), members, asked);
         facts.facts.extend(reached.into_iter().chain(members));
         for other in asked {
             facts.absorb(other);
@@ -97,9 +96,8 @@ impl Look {
         let mut facts = Facts { cluster: self.cluster(), from: node_name(&self.layout), ..Facts::default() };
         let peers = self.peers(&record, &facts.from);
         facts.facts.extend(own);
-        let trust = self.access.as_ref().map(|access| access.ca_pem.clone());
         let members = members::facts(&self.layout, &facts.from, &record.targets);
-        let (reached, members) = tokio::join!(reach::all(&facts.from, &peers, trust), members);
+        let (reached, members) = tokio::join!(reach::all(&facts.from, &peers), members);
         facts.facts.extend(reached.into_iter().chain(members));
         facts
     }
@@ -111,8 +109,10 @@ impl Look {
         own.or(asked).map_or_else(|| "unknown".into(), |pem| short(&pem))
     }
 
+    /// Of a server, else what a machine that joined was given.
     fn own_authority(&self) -> Option<String> {
-        pki::read(&self.layout.server_tls().join("server-ca.crt")).ok().flatten()
+        let folders = [self.layout.server_tls(), self.layout.agent_tls()];
+        folders.iter().find_map(|folder| pki::read(&folder.join("server-ca.crt")).ok().flatten())
     }
 
     /// A kubeconfig of another cluster than this machine's.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use keeper::wrong::{Answers, Fact, Facts, Name, What};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -16,7 +16,6 @@ use tokio_rustls::TlsConnector;
 
 use super::{ANSWER_TIMEOUT, API_PORT, fact};
 use crate::layout::Layout;
-use crate::pki::client_config;
 
 /// A machine and its doors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +26,8 @@ pub struct Target {
 }
 
 /// Knocks at all doors at once.
-pub async fn all(own: &str, targets: &[Target], ca_pem: Option<String>) -> Vec<Fact> {
-    let Some(tls) = ca_pem.and_then(|pem| client_config(&pem, None, false).ok()) else { return Vec::new() };
+pub async fn all(own: &str, targets: &[Target]) -> Vec<Fact> {
+    let Some(tls) = trusting_nobody() else { return Vec::new() };
     let knock = targets.iter().map(|target| {
         let tls = tls.clone();
         async move {
@@ -37,6 +36,13 @@ pub async fn all(own: &str, targets: &[Target], ca_pem: Option<String>) -> Vec<F
         }
     });
     futures::future::join_all(knock).await
+}
+
+/// Whoever speaks is not believed, only heard: the handshake ends as soon as the other side has shown itself.
+fn trusting_nobody() -> Option<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    Some(Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
 }
 
 async fn door(address: Option<SocketAddr>, tls: &Arc<ClientConfig>) -> Option<Answers> {
@@ -87,10 +93,11 @@ pub fn clock_offset(facts: &Facts, node: &str, asked: Timestamp, took: Duration)
 
 #[cfg(test)]
 mod tests {
-    use super::{clock_offset, servers};
+    use super::{Target, all, clock_offset, servers};
     use jiff::{SignedDuration, Timestamp};
-    use keeper::wrong::{Fact, Facts, What};
+    use keeper::wrong::{Answers, Fact, Facts, What};
     use std::time::Duration;
+    use tokio::net::TcpListener;
 
     #[test]
     fn servers_are_found_in_any_list() {
@@ -98,6 +105,16 @@ mod tests {
         let ports: Vec<u16> = found.iter().filter_map(|target| target.api.map(|api| api.port())).collect();
         assert_eq!(ports, [6443, 7000]);
         assert!(servers("").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_door_that_is_open_and_says_nothing_is_frozen() {
+        let frozen = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let target = Target { node: "b".into(), api: Some(closed), agent: Some(frozen.local_addr().unwrap()) };
+        let found = all("a", &[target]).await;
+        let wanted = What::Reach { api: Some(Answers::Refused), agent: Some(Answers::Frozen) };
+        assert_eq!(found[0].what, wanted);
     }
 
     #[test]
