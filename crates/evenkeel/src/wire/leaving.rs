@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use base::Chain;
 use view::Endpoint;
 
 use super::door::{Attempt, Door};
@@ -41,9 +42,9 @@ impl ThisMachine {
         Ok(ThisMachine { node, key: MachineKey::load_or_draw(&layout.machine_key())?, ca_pem, servers })
     }
 
-    /// One step, by the first server that can.
+    /// One step, by the first server that can. Where none can just now, their etcd choosing a leader, that is waited for.
     pub async fn step(&self) -> Result<Leaving> {
-        let mut last = None;
+        let mut waiting = Vec::new();
         for server in &self.servers {
             let only = server.clone();
             let door = Door { endpoints: Arc::new(move || vec![only.clone()]), ca_pem: self.ca_pem.clone() };
@@ -51,9 +52,11 @@ impl ThisMachine {
             match door.ask(LEAVE_PATH, &request, &self.key, None).await {
                 Ok(leaving) => return Ok(leaving),
                 Err(Attempt::Final(refusal)) => return Err(refusal),
-                Err(Attempt::Again(failure)) => last = Some(failure.context(server.url())),
+                Err(Attempt::Again(failure)) => {
+                    waiting.push(format!("{}: {}", server.url(), Chain(failure.as_ref())));
+                }
             }
         }
-        Err(last.context("no server is known")?).context("no other server lets this machine go")
+        Ok(Leaving { gone: false, waiting })
     }
 }
