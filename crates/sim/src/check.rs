@@ -15,7 +15,8 @@ const RESTLESS: [&str; 3] = ["coordination.k8s.io/leases", "/nodes", "/events"];
 pub async fn promises(client: &Client, book: &Book) -> Result<()> {
     let everything = everything(client, &pods()).await?;
     for (name, thing) in &book.0 {
-        let own: Vec<&Tree> = everything.iter().filter(|pod| pod["metadata"]["labels"]["app"] == name.as_str()).collect();
+        let own: Vec<&Tree> =
+            everything.iter().filter(|pod| pod["metadata"]["labels"]["app"] == name.as_str()).collect();
         kept(client, name, thing, &own).await.with_context(|| format!("{name}, which shall be {thing:?}"))?;
     }
     orphans(client, &everything).await
@@ -58,7 +59,9 @@ async fn kept(client: &Client, name: &str, thing: &Thing, pods: &[&Tree]) -> Res
 async fn orphans(client: &Client, pods: &[Tree]) -> Result<()> {
     let sets = everything(client, &Gvr::new("apps", "v1", "replicasets")).await?;
     let mut owners = Vec::new();
-    for gvr in [Gvr::new("apps", "v1", "deployments"), Gvr::new("apps", "v1", "statefulsets"), Gvr::new("batch", "v1", "jobs")] {
+    for gvr in
+        [Gvr::new("apps", "v1", "deployments"), Gvr::new("apps", "v1", "statefulsets"), Gvr::new("batch", "v1", "jobs")]
+    {
         owners.extend(everything(client, &gvr).await?);
     }
     for child in pods.iter().chain(&sets) {

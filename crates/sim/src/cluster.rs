@@ -83,7 +83,8 @@ impl Cluster {
         let seeds = Seeds::new(seed);
         let signing_key = KeyPair::generate().context("draw a signing key")?.serialize_pem();
         let servers = (0..SERVERS).map(|at| SimServer::new(&format!("s{at}"), seeds.split().next_u64())).collect();
-        let report = Report { seed, revisions: 0, digest: 0, kills: 0, cuts: 0, outages: 0, converged_after: Duration::ZERO };
+        let report =
+            Report { seed, revisions: 0, digest: 0, kills: 0, cuts: 0, outages: 0, converged_after: Duration::ZERO };
         let shared = Shared { record: Record::new(), signing_key };
         let nodes = (0..NODES).map(|_| None).collect();
         Ok(Cluster { shared, servers, nodes, clock: SimClock::new(), seeds, report })

@@ -69,7 +69,8 @@ impl SimServer {
         let engine = shared.record.member(link.subscribe(), self.seeds.split());
         self.link = link;
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let store = store::Store::open(engine, store::Keyring::plain(), clock.clone()).await.context("open the store")?;
+        let store =
+            store::Store::open(engine, store::Keyring::plain(), clock.clone()).await.context("open the store")?;
         let server = Server::new(self.deps(store, shared)?);
         server.bootstrap().await.context("bootstrap")?;
         self.door.open(server.clone());

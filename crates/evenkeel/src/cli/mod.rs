@@ -48,9 +48,7 @@ pub fn parse() -> Result<(Cli, Vec<String>)> {
 fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<Merged> {
     let name = words.get(1).map(String::as_str).unwrap_or_default();
     let command = Cli::command();
-    let Some(sub) =
-        command.find_subcommand(name).filter(|sub| !OWN_WORDS.contains(&sub.get_name()))
-    else {
+    let Some(sub) = command.find_subcommand(name).filter(|sub| !OWN_WORDS.contains(&sub.get_name())) else {
         return Ok(Merged { args: words, warnings: Vec::new() });
     };
     let mut flags = Flags { own: flags_of(sub), others: all_flags(&command) };

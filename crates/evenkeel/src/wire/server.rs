@@ -3,11 +3,12 @@
 //! Data lock -> authorities -> signing keys -> encryption keys -> engine -> bootstrap objects -> listen -> node and loops.
 //! /readyz depends on no loop. SIGTERM drains and exits; pods, links and containerd stay.
 
+mod running;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use api::Registry;
@@ -17,9 +18,10 @@ use reconcile::{Health, Leader, LeaderConfig, Recorder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::error;
 use view::{Client, Drain, Endpoint};
 
+use self::running::Running;
 use super::apiserver::{self as parts, Tls};
 use super::endpoints::KnownServers;
 use super::etcd::{self, DatastorePath, EngineKind, Managed};
@@ -29,22 +31,14 @@ use super::join::messages::{ClusterSettings, SharedFlags};
 use super::join::registrar::{Applicant, Registrar};
 use super::join::server::Side;
 use super::join::{self, Join};
-use super::joining::{self, Joiner, Joining};
+use super::joining::{Joiner, Joining};
 use super::keeper::{self, Keeping};
 use super::node::{self, NodeTls};
-use super::presence::Presence;
 use super::restart::Restart;
-use super::signals::Signals;
-use super::{
-    RENEWAL_RETRY, SystemClock, backup, control_plane, controllers, host, inprocess, keyring, manifests, pid,
-    renewal_pause, schedule, signer, vip,
-};
+use super::{SystemClock, backup, controllers, host, inprocess, keyring, manifests, pid, schedule, signer, vip};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{self, Access, Kubeconfig, MachineKey, NodeIdentity, Role, ServerNames, ServerPki, hash_of_ca};
-
-/// Everything has this long to drain before the process ends anyway.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The kinds that are served now.
 type Kinds = Arc<dyn Fn() -> Arc<Registry> + Send + Sync>;
@@ -78,7 +72,7 @@ struct Opened {
     client: Client,
 }
 
-pub async fn run(mut args: ServerArgs) -> Result<()> {
+pub async fn run(args: ServerArgs) -> Result<()> {
     etcd::check_flags(&args.datastore, args.cluster_init)?;
     let restart = Restart::of_this_process().context("find this program")?;
     let layout = args.common.layout();
@@ -87,69 +81,10 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
     ensure!(!layout.restoring().exists(), "a restore into {} did not end; run it again", layout.data.display());
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     pid::note(&layout)?;
-    let joining = enter(&mut args, &layout).await?;
-    let setup = Setup::prepare(args, layout)?;
-    if let Some(joining) = joining {
-        joining.become_member(setup.etcd()).await.context("join the cluster's etcd")?;
-    }
-    let state = setup.state().await?;
-    let layout = setup.layout.clone();
-    let beside = Beside {
-        backups: backup::Wiring::new(&setup.args, &setup.layout)?,
-        keeping: Keeping::new(&layout, restart.clone()),
-        restart: restart.clone(),
-    };
-    let (work, api) = (Drain::new(), Drain::new());
-    let mut tasks = JoinSet::new();
-    let managed = state.etcd.map(|running| etcd::attend(running, &mut tasks, &work)).transpose()?;
-    let Opened { server, tls, health, revoked, client } =
-        setup.open((state.engine, state.kind), managed.as_ref(), &beside).await?;
-    let mut serving = JoinSet::new();
-    let listener = setup.listen().await?;
-    server.bootstrap().await.context("write the bootstrap objects")?;
-    setup.register(&client).await?;
-    let mut presence = Presence::new(client.clone(), &setup.name, setup.advertise(), Arc::new(SystemClock));
-    presence.turn().await.context("say where this server is")?;
-    let mut signals = Signals::new().context("receive signals")?;
-    serving.spawn(serve(server.clone(), listener, tls.source(), api.clone()));
-    setup.write_kubeconfig()?;
-    info!(url = %setup.kubeconfig_url(), kubeconfig = %setup.kubeconfig_path().display(), "the API is up");
-    tasks.spawn({
-        let (server, work) = (server.clone(), work.clone());
-        async move { server.run(work.cancelled()).await }
-    });
-    let leading = setup.start_loops(&server, &mut tasks, health, &work);
-    beside.backups.start(&server, setup.me(), leading, &mut tasks, &work);
-    setup.start_virtual_address(&server, &mut tasks, &work)?;
-    let identity = setup.start_node(&beside.keeping, &mut tasks, &work)?;
-    let parts = setup.keeper_parts(&server, &beside.keeping, &tls);
-    beside.keeping.start(parts, identity.is_some(), &mut tasks, &work);
-    if identity.is_some() {
-        tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));
-    }
-    tasks.spawn(presence.run(work.clone()));
-    let removed = revoked.subscribe();
-    follow(client, managed.as_ref(), revoked, &mut tasks, &work);
-    let setup = Arc::new(setup);
-    tasks.spawn(renew(setup.clone(), tls, identity, managed, work.clone()));
-    let joiner = setup.joiner();
-    let mut refusal = None;
-    tokio::select! {
-        () = signals.received() => {}
-        why = joining::refused(&joiner, removed) => refusal = Some(why),
-        () = restart.requested() => info!("starting again"),
-        _ = serving.join_next() => error!("the API server ended"),
-    }
-    info!("draining; pods keep running");
-    let drained = async {
-        work.cancel();
-        while tasks.join_next().await.is_some() {}
-        api.cancel();
-        while serving.join_next().await.is_some() {}
-    };
-    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
-        warn!("the drain took longer than {} s", DRAIN_TIMEOUT.as_secs());
-    }
+    let (setup, state) = settle(args, layout.clone()).await?;
+    let mut running = Running::start(Arc::new(setup), state, &restart).await?;
+    let refusal = running.until_asked(&restart).await;
+    running.drain().await;
     if let Some(refusal) = refusal {
         return Err(refusal);
     }
@@ -157,6 +92,17 @@ pub async fn run(mut args: ServerArgs) -> Result<()> {
         keeper::boot::leave(&layout, &restart)?;
     }
     Ok(())
+}
+
+/// What this server is made of and where its state is; where it is to join others, after it has.
+async fn settle(mut args: ServerArgs, layout: Layout) -> Result<(Setup, etcd::Opened)> {
+    let joining = enter(&mut args, &layout).await?;
+    let setup = Setup::prepare(args, layout)?;
+    if let Some(joining) = joining {
+        joining.become_member(setup.etcd()).await.context("join the cluster's etcd")?;
+    }
+    let state = setup.state().await?;
+    Ok((setup, state))
 }
 
 /// Takes what is the cluster's where this server is to join one.
@@ -169,40 +115,6 @@ async fn enter(args: &mut ServerArgs, layout: &Layout) -> Result<Option<Joining>
         return Err(refusal);
     }
     joiner.enter(args).await
-}
-
-/// What this server learns of the cluster as it goes: who was removed, and the other members of its etcd.
-fn follow(
-    client: Client,
-    managed: Option<&Managed>,
-    revoked: watch::Sender<BTreeSet<SmolStr>>,
-    tasks: &mut JoinSet<()>,
-    drain: &Drain,
-) {
-    tasks.spawn(join::revocations(client, revoked, drain.clone()));
-    if let Some(managed) = managed {
-        tasks.spawn(joining::follow_members(managed.clone(), drain.clone()));
-    }
-}
-
-async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiserver::TlsSource, drain: Drain) {
-    server.serve(listener, tls, async move { drain.cancelled().await }).await;
-}
-
-/// Issues again what is due, without a restart. Connections that are open keep what they were made with.
-async fn renew(setup: Arc<Setup>, tls: Tls, node: Option<NodeTls>, etcd: Option<Managed>, drain: Drain) {
-    loop {
-        let pause = match setup.renew(&tls, node.as_ref(), etcd.as_ref()) {
-            Ok(due) => renewal_pause(due, SystemClock.now()),
-            Err(failure) => {
-                error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
-                RENEWAL_RETRY
-            }
-        };
-        if drain.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return;
-        }
-    }
 }
 
 // === impl Setup ===

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use base::Chain;
 
 use super::messages::{ServerJoinAnswer, SharedFlags};
-use crate::wire::backup::contents;
 use crate::layout::Layout;
+use crate::wire::backup::contents;
 use crate::wire::etcd::{EngineKind, Intent, Managed, Settings, request_conversion};
 use crate::wire::restart::Restart;
 
