@@ -94,10 +94,11 @@ fn swallows(cluster: &Cluster, agent: &Agent) -> anyhow::Result<()> {
     for (from, to) in SIDES {
         eventually(&format!("large packets from {to} reach {from}"), BOUND, || whole(kubectl, from, to))?;
     }
-    let status = format!("status --data-dir={}", cluster.data.display());
-    let said = cluster.evenkeel()?.call(&status.split(' ').collect::<Vec<_>>(), "")?;
-    let told = format!("packets to node {} above", agent.host.name);
-    ensure!(said.code == 2 && said.stdout.contains(&told), "status says\n{}", said.stdout);
+    let wrong = format!("wrong --json --data-dir={}", cluster.data.display());
+    let said = cluster.evenkeel()?.call(&wrong.split(' ').collect::<Vec<_>>(), "")?;
+    let found: serde_json::Value = serde_json::from_str(&said.stdout)?;
+    let told = [&found["others"], &found["cause"]].iter().any(|part| part.to_string().contains("MTU_MISMATCH"));
+    ensure!(said.code == 2 && told && said.stdout.contains(&agent.host.name), "it says\n{}", said.stdout);
     agent.host.take_at_most(1500)?;
     for side in ["here", "there"] {
         let path = "{.status.containerStatuses[*].restartCount}";

@@ -59,6 +59,27 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Three servers, each on a simulated host of this machine, until somebody presses Enter.
+pub fn rack() -> anyhow::Result<()> {
+    step("packages");
+    host::require(&host::NODE_PACKAGES)?;
+    host::require(&host::BUILD_PACKAGES)?;
+    host::require(&host::RACK_PACKAGES)?;
+    step("evenkeel");
+    run_program(&cargo(), &["build", "--quiet", "--locked", "--package", "evenkeel"])?;
+    run_program(&cargo(), &["build", "--quiet", "--locked", "--package", "e2e", "--bin", "rack"])?;
+    step("images");
+    images::build()?;
+    step("kubectl");
+    tools::kubectl()?;
+    run_program::<&str>(&rack_program()?.display().to_string(), &[])
+}
+
+/// What brings the three servers up.
+pub fn rack_program() -> anyhow::Result<PathBuf> {
+    Ok(binary()?.with_file_name("rack"))
+}
+
 /// The binary that the demo runs.
 pub fn binary() -> anyhow::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::demo::{DATA, binary, instance, processes};
+use crate::demo::{DATA, binary, instance, processes, rack_program};
 use crate::process::{output, run as run_program};
 use crate::wait::eventually;
 
@@ -19,6 +19,10 @@ const END_BOUND: Duration = Duration::from_secs(10);
 
 /// Leaves nothing of the demo behind; harmless when there is nothing.
 pub fn run() -> anyhow::Result<()> {
+    // Of three servers: their program takes all away when it ends, and this is for where it was killed.
+    if let Some(program) = rack_program().ok().filter(|program| program.exists()) {
+        run_program(&program.display().to_string(), &["--down"])?;
+    }
     if left().is_empty() {
         println!("nothing to take away");
         return Ok(());

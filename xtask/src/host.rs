@@ -8,9 +8,10 @@ use crate::process::{output, run};
 pub const NODE_PACKAGES: [&str; 6] = ["containerd", "runc", "nftables", "iproute2", "conntrack", "ca-certificates"];
 /// What building the images and the binary needs beside Rust.
 pub const BUILD_PACKAGES: [&str; 5] = ["gcc", "libc6-dev", "mmdebstrap", "busybox-static", "python3-pip"];
-/// What the tests run against beside that.
-pub const TEST_PACKAGES: [&str; 7] =
-    ["etcd-server", "etcd-client", "docker-registry", "skopeo", "systemd", "procps", "mount"];
+/// What several servers on simulated hosts need.
+pub const RACK_PACKAGES: [&str; 4] = ["etcd-server", "etcd-client", "procps", "mount"];
+/// What the tests run against beside all that.
+pub const TEST_PACKAGES: [&str; 3] = ["docker-registry", "skopeo", "systemd"];
 
 /// Installs the missing ones of these packages through apt.
 ///

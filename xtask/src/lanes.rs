@@ -88,7 +88,8 @@ fn print(report: &[Outcome], total: Duration) {
 
 /// Packages, foreign clients and images: what the other lanes run against.
 fn tools() -> anyhow::Result<()> {
-    host::require(&[&host::NODE_PACKAGES[..], &host::BUILD_PACKAGES, &host::TEST_PACKAGES].concat())?;
+    let packages = [&host::NODE_PACKAGES[..], &host::BUILD_PACKAGES, &host::RACK_PACKAGES, &host::TEST_PACKAGES];
+    host::require(&packages.concat())?;
     tools::all()?;
     images::build().map(drop)
 }

@@ -45,7 +45,11 @@ enum Command {
         lanes: Vec<String>,
     },
     /// An ordinary application on a cluster on this machine, from nothing; harmless to repeat
-    Demo,
+    Demo {
+        /// On this machine itself (1), or on three servers, each on a simulated host of this machine (3)
+        #[arg(long, default_value = "1", value_parser = ["1", "3"])]
+        nodes: String,
+    },
     /// Take the demo away, so that nothing is left
     Down,
     /// Build the images of the demo and the tests into target/images
@@ -96,7 +100,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { .. } => bench::bench(),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Sim { seeds, from } => sim::run(seeds, from),
-        Command::Demo => demo::run(),
+        Command::Demo { nodes } if nodes == "3" => demo::rack(),
+        Command::Demo { .. } => demo::run(),
         Command::Down => down::run(),
         Command::Images => images::build().map(|folder| println!("{}", folder.display())),
         Command::Tools => tools::all().map(|folder| println!("{}", folder.display())),

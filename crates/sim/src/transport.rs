@@ -124,7 +124,7 @@ fn until_the_end(body: apiserver::Body, mut life: watch::Receiver<Option<Server>
     let broken = async move {
         let _ = life.changed().await;
     };
-    let frames = BodyStream::new(body).map(|frame| frame.map_err(Into::into)).take_until(broken);
+    let frames = BodyStream::new(body).take_until(broken);
     StreamBody::new(frames).boxed_unsync()
 }
 

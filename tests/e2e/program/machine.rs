@@ -49,8 +49,9 @@ fn second_server(cluster: &Cluster) -> anyhow::Result<()> {
     let other = format!("--data-dir={}", cluster.data.join("second").display());
     let said = evenkeel.call(&["server", "--disable-agent", &other], "")?.failed()?;
     ensure!(said.contains("listen on [::]:6443") && said.contains("in use"), "{said}");
-    let said = evenkeel.call(&["server", &other, "--server=https://first:6443"], "")?.failed()?;
-    ensure!(said.contains("several servers as one cluster are not there yet"), "{said}");
+    let joining = format!("--data-dir={}", cluster.data.join("joining").display());
+    let said = evenkeel.call(&["server", &joining, "--server=https://first:6443"], "")?.failed()?;
+    ensure!(said.contains("token"), "what a server joins with is not named: {said}");
     Ok(())
 }
 

@@ -34,7 +34,10 @@ pub async fn facts(layout: &Layout, config: &Path) -> Vec<Fact> {
     let whats = whats.chain(notice::facts(layout, SystemClock.now()));
     let whats = whats.chain(own_certificates(layout)).chain(config_file(config));
     let own = whats.map(|what| fact(&node, &node, what));
-    own.chain(engine(layout).map(|engine| fact(&node, "cluster", What::Store { engine }))).collect()
+    let narrow = net::PathReport::load(&layout.net()).narrow_paths.into_iter();
+    let narrow =
+        narrow.map(|path| fact(&node, &path.node, What::PathMtu { wanted: path.link_mtu, works: path.path_mtu }));
+    own.chain(narrow).chain(engine(layout).map(|engine| fact(&node, "cluster", What::Store { engine }))).collect()
 }
 
 /// The name that this machine's certificate carries; before it has one, the host's.
