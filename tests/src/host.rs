@@ -134,6 +134,15 @@ impl Host {
         init.wait().map(drop).context("wait for the host's end")
     }
 
+    /// Pulls the network cable: a machine without power does not even refuse a connection.
+    pub fn unplug(&self) -> anyhow::Result<()> {
+        ip(&format!("link set v{} down", self.name))
+    }
+
+    pub fn plug(&self) -> anyhow::Result<()> {
+        ip(&format!("link set v{} up", self.name))
+    }
+
     /// A program that runs on this host.
     pub fn tool(&self, program: &str) -> anyhow::Result<Tool> {
         let init = self.init.as_ref().with_context(|| format!("host {} is off", self.name))?;

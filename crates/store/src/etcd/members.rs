@@ -111,7 +111,19 @@ impl Members {
     /// # Errors
     /// When none answers, or (since etcd 3.5) none with a quorum.
     pub async fn list(&self) -> Result<Vec<Member>, MembersError> {
-        let answer = self.cluster().member_list(wire::MemberListRequest { linearizable: true }).await;
+        self.listed(true).await
+    }
+
+    /// All members as the one that answers knows them, which needs no quorum.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn list_as_known(&self) -> Result<Vec<Member>, MembersError> {
+        self.listed(false).await
+    }
+
+    async fn listed(&self, linearizable: bool) -> Result<Vec<Member>, MembersError> {
+        let answer = self.cluster().member_list(wire::MemberListRequest { linearizable }).await;
         Ok(members(answer.map_err(error)?.into_inner().members))
     }
 
