@@ -60,6 +60,11 @@ impl Layout {
         self.data.join("server/joining.json")
     }
 
+    /// A cluster that goes on with this server alone: decided, and not done yet.
+    pub fn recovering(&self) -> PathBuf {
+        self.data.join("server/recovering.json")
+    }
+
     /// The flags that this server has from the cluster it joined.
     pub fn shared_flags(&self) -> PathBuf {
         self.data.join("server/cluster.json")

@@ -36,6 +36,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Restore a bundle into an empty data folder
     Restore(RestoreArgs),
+    /// Go on after servers were lost for good
+    Recover(RecoverArgs),
     /// Where this server's state is; move it into an etcd that more servers can join
     Datastore(DatastoreCommandArgs),
     /// Bring all nodes to another program, one at a time
@@ -489,6 +491,32 @@ pub struct RestoreArgs {
     pub s3: S3Flags,
     #[command(flatten)]
     pub datastore: DatastoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: RecoverCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RecoverCommand {
+    /// Most servers are gone for good: have this one go on alone, with what it has. Without a code it only says what would be
+    Quorum {
+        /// The code that the first call printed
+        #[arg(long, value_name = "CODE")]
+        confirm: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Servers that were given up and have not joined anew: list their nodes, and with the printed code remove them
+    Ghosts {
+        /// The code that the first call printed
+        #[arg(long, value_name = "CODE")]
+        confirm: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

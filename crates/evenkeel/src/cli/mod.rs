@@ -12,6 +12,7 @@ mod kubeconfig;
 mod kubectl;
 mod leave;
 mod output;
+mod recover;
 mod restore;
 mod status;
 mod stop;
@@ -123,6 +124,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::KeeperWatch(args) => {
             wire::keeper::watch::run(Layout::new(args.data_dir), args.detached, args.args).await
         }
+        Command::Recover(args) => return recover::run(args).await,
         Command::Server(args) => wire::server::run(args).await,
         Command::Agent(args) => wire::agent::run(args).await,
         Command::Backup(args) => backup::run(args).await,
@@ -155,6 +157,11 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Uninstall(args) => install::uninstall(args).await,
     }
     .map(|()| ExitCode::SUCCESS)
+}
+
+/// What was asked for is refused, and nothing was changed.
+fn refused() -> ExitCode {
+    ExitCode::from(3)
 }
 
 /// Nothing failed, and yet somebody should look.

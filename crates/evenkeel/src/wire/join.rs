@@ -9,7 +9,7 @@
 //!   path) the same for any other node.
 //! - `/v1-evenkeel/snapshot` (authorised by path): a consistent export of the store, for `evenkeel backup`.
 
-mod judge;
+pub mod judge;
 pub mod messages;
 mod own;
 pub mod records;

@@ -35,7 +35,9 @@ use super::joining::{Joiner, Joining};
 use super::keeper::{self, Keeping};
 use super::node::{self, NodeTls};
 use super::restart::Restart;
-use super::{SystemClock, backup, controllers, host, inprocess, keyring, manifests, pid, schedule, signer, vip};
+use super::{
+    SystemClock, backup, controllers, host, inprocess, keyring, manifests, pid, recover, schedule, signer, vip,
+};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{self, Access, Kubeconfig, MachineKey, NodeIdentity, Role, ServerNames, ServerPki, hash_of_ca};
@@ -81,7 +83,7 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     ensure!(!layout.restoring().exists(), "a restore into {} did not end; run it again", layout.data.display());
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
     pid::note(&layout)?;
-    let (setup, state) = settle(args, layout.clone()).await?;
+    let (setup, state) = settle(args, layout.clone(), &restart).await?;
     let mut running = Running::start(Arc::new(setup), state, &restart).await?;
     let refusal = running.until_asked(&restart).await;
     running.drain().await;
@@ -95,13 +97,11 @@ pub async fn run(args: ServerArgs) -> Result<()> {
 }
 
 /// What this server is made of and where its state is; where it is to join others, after it has.
-async fn settle(mut args: ServerArgs, layout: Layout) -> Result<(Setup, etcd::Opened)> {
+async fn settle(mut args: ServerArgs, layout: Layout, restart: &Restart) -> Result<(Setup, etcd::Opened)> {
     let joining = enter(&mut args, &layout).await?;
     let setup = Setup::prepare(args, layout)?;
-    if let Some(joining) = joining {
-        joining.become_member(setup.etcd()).await.context("join the cluster's etcd")?;
-    }
-    let state = setup.state().await?;
+    setup.settle(joining).await?;
+    let state = setup.state(restart).await?;
     Ok((setup, state))
 }
 
@@ -148,9 +148,22 @@ impl Setup {
         Ok(Setup { args, layout, name, addresses, machine, pki, names, cluster })
     }
 
+    /// Makes this server's member what was decided that it is: its cluster's only one, or a member beside others.
+    async fn settle(&self, joining: Option<Joining>) -> Result<()> {
+        recover::take_up(&self.etcd()).await.context("recover the quorum")?;
+        match joining {
+            Some(joining) => joining.become_member(self.etcd()).await.context("join the cluster's etcd"),
+            None => Ok(()),
+        }
+    }
+
     /// Where the state is, and the etcd that holds it if that is this server's own.
-    async fn state(&self) -> Result<etcd::Opened> {
-        etcd::open(&self.args.datastore, self.args.cluster_init, self.etcd()).await
+    async fn state(&self, restart: &Restart) -> Result<etcd::Opened> {
+        tokio::select! {
+            state = etcd::open(&self.args.datastore, self.args.cluster_init, self.etcd()) => state,
+            // It waits for others that will not come.
+            () = recover::asked(&self.layout) => Err(restart.execute()).context("execute this program again"),
+        }
     }
 
     fn etcd(&self) -> etcd::Settings {
@@ -237,7 +250,8 @@ impl Setup {
         // A server that joined keeps the token that the servers share.
         let joined = self.layout.shared_flags().exists();
         let given = if joined { (None, None) } else { (self.args.token.as_deref(), self.args.token_file.as_deref()) };
-        join::own_token(&registrar.records, &self.layout.token(), given, &self.pki.server.pem, now).await
+        join::own_token(&registrar.records, &self.layout.token(), given, &self.pki.server.pem, now).await?;
+        recover::finish(&self.layout, &self.name, client, now).await.context("go on alone")
     }
 
     async fn listen(&self) -> Result<TcpListener> {

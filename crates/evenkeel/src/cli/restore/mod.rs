@@ -50,6 +50,9 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
         }
     };
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
+    if args.datastore.datastore_endpoint.is_none() {
+        wire::recover::note_restored(&layout).context("note that the other servers join anew")?;
+    }
     put(&staging, &layout.data).context("put the files in place")?;
     fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
     println!("Restored to {}; changes after that are gone, and every watcher reads anew.", bundle.manifest.created);
@@ -63,7 +66,11 @@ fn tell(manifest: &Manifest, layout: &Layout) {
     let flags = manifest.settings.as_ref().map(|flags| flags.words().join(" ")).unwrap_or_default();
     println!("start with: evenkeel server --data-dir {} {flags}", layout.data.display());
     if !manifest.nodes.is_empty() {
-        println!("nodes of then: {}; their machines rejoin by themselves", manifest.nodes.join(", "));
+        println!("nodes of then: {}; agents rejoin by themselves", manifest.nodes.join(", "));
+        println!(
+            "other servers join it by their one command, with the token in {}; old disks: `evenkeel leave --local` first",
+            layout.token().display()
+        );
         println!("nodes that will never come back: evenkeel restore --prune, once the server runs");
     }
     println!("not restored: {}", manifest.not_included.join("; "));

@@ -63,7 +63,7 @@ pub(super) fn of(member: &Member) -> Vec<String> {
 }
 
 /// Both ways, for clients and peers, with one leaf. etcd reads the files at every handshake.
-fn tls(folder: &Path) -> [(&'static str, String); 8] {
+pub fn tls(folder: &Path) -> [(&'static str, String); 8] {
     let file = |name: &str, end: &str| path(&folder.join(format!("{name}.{end}")));
     let (ca, certificate, key) = (file(ETCD_CA, "crt"), file(ETCD_MEMBER, "crt"), file(ETCD_MEMBER, "key"));
     [

@@ -1,6 +1,7 @@
 //! This server's member of the managed etcd: begun as the first one or joined to others, found again at every start.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +105,30 @@ impl Managed {
         Managed::start(settings, founding).await
     }
 
+    /// The name and address of this server's member, as it was founded; None where it has none.
+    pub fn identity(layout: &Layout) -> Result<Option<(String, IpAddr)>> {
+        Ok(Founding::read(layout)?.and_then(|founding| Some((founding.name.clone(), founding.address()?))))
+    }
+
+    /// The client URLs of the other members, best known.
+    pub fn others(layout: &Layout) -> Result<Vec<String>> {
+        let noted = pki::read(&Files::new(layout).others())?;
+        Ok(noted.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+    }
+
+    /// The folder that etcd itself writes to.
+    pub fn data(layout: &Layout) -> PathBuf {
+        Files::new(layout).data()
+    }
+
+    /// Notes that this server's member is its cluster's only one.
+    pub fn found_alone(settings: &Settings) -> Result<()> {
+        let initial_cluster = format!("{}={}", settings.name, peer_url(settings.address()));
+        Founding { name: settings.name.clone(), initial_cluster, existing: false }.write(&settings.layout)?;
+        pki::write(&Files::new(&settings.layout).others(), b"[]", pki::Access::Secret)?;
+        Ok(())
+    }
+
     /// Starts or adopts the member that this server has.
     pub async fn resume(settings: Settings) -> Result<Running> {
         let founding = Founding::read(&settings.layout)?.context("this server has no etcd member")?;
@@ -123,8 +148,7 @@ impl Managed {
     async fn start(settings: Settings, founding: Founding) -> Result<Running> {
         flags::check(&settings.arguments)?;
         let files = Files::new(&settings.layout);
-        let others = pki::read(&files.others())?.and_then(|text| serde_json::from_str(&text).ok());
-        let others = Arc::new(ArcSwap::from_pointee(others.unwrap_or_default()));
+        let others = Arc::new(ArcSwap::from_pointee(Managed::others(&settings.layout)?));
         let tls = Arc::new(ArcSwap::new(settings.client_tls(SystemClock.now())?.0));
         let managed = Managed { settings, tls, others, seen: Arc::new(watch::Sender::new(Seen::default())) };
         let member = managed.member(founding)?;
@@ -179,7 +203,7 @@ impl Managed {
 
     /// Where this machine's own processes reach the member.
     pub fn own_url(&self) -> String {
-        own_url(self.settings.address())
+        self.settings.own_url()
     }
 
     /// Where other machines reach it as clients.
@@ -251,6 +275,11 @@ impl Settings {
     pub fn reaching(&self, endpoints: Vec<String>) -> Result<Config> {
         let (tls, _) = self.client_tls(SystemClock.now())?;
         Ok(Config { endpoints, others: None, prefix: PREFIX.to_owned(), tls: Some(Arc::new(move || tls.clone())) })
+    }
+
+    /// Where this machine's own processes reach the member.
+    pub fn own_url(&self) -> String {
+        own_url(self.address())
     }
 
     pub fn address(&self) -> IpAddr {

@@ -89,6 +89,12 @@ impl Founding {
         Ok(Some(serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?))
     }
 
+    /// The member's own, of its peer URL.
+    pub fn address(&self) -> Option<IpAddr> {
+        let own = self.initial_cluster.split(',').find_map(|pair| pair.strip_prefix(&format!("{}=", self.name)))?;
+        Some(own.strip_prefix("https://")?.parse::<SocketAddr>().ok()?.ip())
+    }
+
     /// Durable when it returns.
     pub fn write(&self, layout: &Layout) -> Result<()> {
         let text = serde_json::to_string_pretty(self)?;
@@ -120,7 +126,7 @@ fn loopback(address: IpAddr) -> IpAddr {
 }
 
 /// etcd's program on this machine.
-fn program() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     let own = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/local/bin", "/usr/bin"].map(PathBuf::from);
     let found = std::env::split_paths(&own).chain(usual).map(|folder| folder.join(NAME)).find(|path| path.is_file());

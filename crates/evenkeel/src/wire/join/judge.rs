@@ -119,6 +119,11 @@ impl Machine {
         }
     }
 
+    /// A server that was not removed.
+    pub fn is_server(&self) -> bool {
+        self.role == Role::Server && self.machine.is_some()
+    }
+
     /// What a server may ask, its node may ask too.
     fn may_be(&self, role: Role) -> bool {
         self.role == Role::Server || role == Role::Agent

@@ -20,7 +20,7 @@ use crate::wire::node::NodeTls;
 use crate::wire::presence::Presence;
 use crate::wire::restart::Restart;
 use crate::wire::signals::Signals;
-use crate::wire::{RENEWAL_RETRY, SystemClock, backup, control_plane, join, joining, renewal_pause};
+use crate::wire::{RENEWAL_RETRY, SystemClock, backup, control_plane, join, joining, recover, renewal_pause};
 
 /// Everything has this long to drain before the process ends anyway.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
@@ -96,6 +96,10 @@ impl Running {
             () = self.signals.received() => {}
             why = joining::refused(&joiner, self.removed.clone()) => return Some(why),
             () = restart.requested() => info!("starting again"),
+            // A drain writes, and without a quorum each write only times out.
+            () = recover::asked(&self.setup.layout) => {
+                return Some(anyhow::Error::from(restart.execute()).context("execute this program again"));
+            }
             _ = self.serving.join_next() => error!("the API server ended"),
         }
         None
