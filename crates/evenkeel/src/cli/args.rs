@@ -38,6 +38,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Go on after servers were lost for good
     Recover(RecoverArgs),
+    /// Put a new machine in the place of a lost node, step by step, with a scorecard
+    Replace(ReplaceArgs),
     /// Where this server's state is; move it into an etcd that more servers can join
     Datastore(DatastoreCommandArgs),
     /// Bring all nodes to another program, one at a time
@@ -517,6 +519,29 @@ pub enum RecoverCommand {
         #[arg(long, value_name = "CODE")]
         confirm: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct ReplaceArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The node whose machine is replaced
+    pub node: String,
+    /// The old machine is off for certain: its name once more, where it cannot be seen from here
+    #[arg(long, value_name = "NODE")]
+    pub fenced: Option<String>,
+    /// How long to wait for the new machine; the same command again goes on
+    #[arg(long, default_value = "30m", value_name = "SPAN", value_parser = span)]
+    pub timeout: SignedDuration,
+    /// Print the command for the new machine and do not wait for it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the scorecard as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

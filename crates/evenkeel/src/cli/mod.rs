@@ -13,6 +13,7 @@ mod kubectl;
 mod leave;
 mod output;
 mod recover;
+mod replace;
 mod restore;
 mod status;
 mod stop;
@@ -125,6 +126,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
             wire::keeper::watch::run(Layout::new(args.data_dir), args.detached, args.args).await
         }
         Command::Recover(args) => return recover::run(args).await,
+        Command::Replace(args) => return replace::run(args).await,
         Command::Server(args) => wire::server::run(args).await,
         Command::Agent(args) => wire::agent::run(args).await,
         Command::Backup(args) => backup::run(args).await,

@@ -28,6 +28,7 @@ mod nodeproxy;
 pub mod pid;
 mod presence;
 pub mod recover;
+pub mod replace;
 pub mod restart;
 mod runtime;
 pub mod schedule;

@@ -61,6 +61,26 @@ pub fn leases() -> Gvr {
     Gvr::new("coordination.k8s.io", "v1", "leases")
 }
 
+/// The servers whose leases are not older than this by the clocks, in the order of their names.
+pub async fn living(
+    client: &Client,
+    now: Timestamp,
+    fresh: SignedDuration,
+) -> Result<Vec<(String, SocketAddr)>, ClientError> {
+    let held = held(client).await?;
+    let is_fresh =
+        |lease: &Held| lease.renewed.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at).abs() <= fresh);
+    let named = |lease: Held| Some((lease.name.strip_prefix(PREFIX)?.to_owned(), lease.address?));
+    Ok(held.into_iter().filter(is_fresh).filter_map(named).collect())
+}
+
+async fn held(client: &Client) -> Result<Vec<Held>, ClientError> {
+    let options = ListOptions { namespace: Some(NAMESPACE), label_selector: Some(LABEL), ..ListOptions::default() };
+    let list = client.list(&leases(), &options).await?;
+    let trees = list.items.iter().map(|object| serde_json::from_slice::<Tree>(&object.bytes).unwrap_or_default());
+    Ok(trees.map(|tree| Held::of(&tree)).collect())
+}
+
 // === impl Presence ===
 
 impl Presence {
@@ -83,7 +103,7 @@ impl Presence {
     /// Renews, and writes the endpoints where they are not what they should be.
     pub async fn turn(&mut self) -> Result<(), ClientError> {
         self.renew().await?;
-        let held = self.held().await?;
+        let held = held(&self.client).await?;
         let mut live = self.seen.live(&held, Instant::now(), self.clock.now());
         live.insert(self.advertise);
         let (pointed, turns) = &mut self.pointed;
@@ -98,7 +118,7 @@ impl Presence {
 
     async fn leave(&mut self) -> Result<(), ClientError> {
         self.client.delete(&leases(), &lease_of(&self.name), &json!({})).await?;
-        let held = self.held().await?;
+        let held = held(&self.client).await?;
         let mut live = self.seen.live(&held, Instant::now(), self.clock.now());
         live.remove(&self.advertise);
         // The last one leaves the address behind: it is where the cluster will be again.
@@ -123,13 +143,6 @@ impl Presence {
             Err(error) if error.is_not_found() => self.client.create(&gvr, NAMESPACE, &lease).await.map(drop),
             outcome => outcome.map(drop),
         }
-    }
-
-    async fn held(&self) -> Result<Vec<Held>, ClientError> {
-        let options = ListOptions { namespace: Some(NAMESPACE), label_selector: Some(LABEL), ..ListOptions::default() };
-        let list = self.client.list(&leases(), &options).await?;
-        let trees = list.items.iter().map(|object| serde_json::from_slice::<Tree>(&object.bytes).unwrap_or_default());
-        Ok(trees.map(|tree| Held::of(&tree)).collect())
     }
 
     async fn point(&self, live: &BTreeSet<SocketAddr>) -> Result<(), ClientError> {

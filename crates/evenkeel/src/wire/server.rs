@@ -34,6 +34,7 @@ use super::join::{self, Join};
 use super::joining::{Joiner, Joining};
 use super::keeper::{self, Keeping};
 use super::node::{self, NodeTls};
+use super::replace::FencePath;
 use super::restart::Restart;
 use super::{
     SystemClock, backup, controllers, host, inprocess, keyring, manifests, pid, recover, schedule, signer, vip,
@@ -196,6 +197,7 @@ impl Setup {
             extension: Arc::new(Extensions(vec![
                 join.clone(),
                 Arc::new(FactsPath { layout: self.layout.clone(), config: self.args.common.config.clone() }),
+                Arc::new(FencePath { own: self.name.clone() }),
                 Arc::new(DatastorePath { settings: self.etcd(), kind, restart: beside.restart.clone() }),
                 beside.backups.paths(),
                 beside.keeping.slot.clone(),

@@ -33,7 +33,7 @@ pub async fn own_token(
     let given = given.map(|text| TokenText::parse(&text).map_or(text, |token| token.secret));
     let kept = pki::read(path)?.and_then(|text| TokenText::parse(&text).ok()).filter(|kept| kept.trusts(ca_pem));
     let secret = given.or_else(|| kept.as_ref().map(|kept| kept.secret.clone()));
-    let (role, secret) = match (records.offered(secret.as_deref(), now).await?, secret) {
+    let (role, secret) = match (records.offered(secret.as_deref(), "", now).await?, secret) {
         (Offered::Valid(role), Some(secret)) => (role, secret),
         (_, secret) => (Role::Server, records.create(Role::Server, secret, None, "of the servers", now).await?),
     };

@@ -38,6 +38,9 @@ pub struct JoinToken {
     pub expires: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// The only name that may join with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// A machine with the version of its record that was read.
@@ -108,11 +111,12 @@ impl Records {
         Ok(tokens)
     }
 
-    /// What may join with a secret.
-    pub async fn offered(&self, secret: Option<&str>, now: Timestamp) -> Result<Offered, RecordError> {
+    /// What may join with a secret under this name.
+    pub async fn offered(&self, secret: Option<&str>, node: &str, now: Timestamp) -> Result<Offered, RecordError> {
         let Some(secret) = secret else { return Ok(Offered::Nothing) };
         let hash = sha256_hex(secret.as_bytes());
         let found = self.tokens(now).await?.into_iter().find(|token| same(&token.secret_hash, &hash));
+        let found = found.filter(|token| token.node.as_deref().is_none_or(|only| only == node));
         Ok(found.map_or(Offered::Unknown, |token| Offered::Valid(token.role)))
     }
 
@@ -125,15 +129,29 @@ impl Records {
         description: &str,
         now: Timestamp,
     ) -> Result<String, RecordError> {
+        let description = description.to_owned();
+        self.keep(JoinToken { expires, description, ..JoinToken::blank(role)? }, secret, now).await
+    }
+
+    /// Makes a token that only a machine of this name can join with, once the name is free.
+    pub async fn create_for(
+        &self,
+        node: &str,
+        role: Role,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<String, RecordError> {
+        let (expires, description) = (Some(expires), format!("replaces {node}"));
+        let token = JoinToken { expires, description, node: Some(node.to_owned()), ..JoinToken::blank(role)? };
+        self.keep(token, None, now).await
+    }
+
+    async fn keep(&self, token: JoinToken, secret: Option<String>, now: Timestamp) -> Result<String, RecordError> {
         if self.tokens(now).await?.len() >= TOKENS_MAX {
             return Err(RecordError::TooMany);
         }
-        let mut id = [0; 4];
-        random(&mut id)?;
         let secret = secret.map_or_else(draw, Ok)?;
-        let secret_hash = sha256_hex(secret.as_bytes());
-        let token =
-            JoinToken { id: crate::pki::hex(&id), role, secret_hash, expires, description: description.to_owned() };
+        let token = JoinToken { secret_hash: sha256_hex(secret.as_bytes()), ..token };
         let name = format!("{TOKEN_PREFIX}{}", token.id);
         self.client.create(&secrets(), NAMESPACE, &self::secret(&name, TOKEN, &token)).await?;
         Ok(secret)
@@ -165,6 +183,13 @@ impl RecordError {
 }
 
 impl JoinToken {
+    fn blank(role: Role) -> Result<JoinToken, PkiError> {
+        let mut id = [0; 4];
+        random(&mut id)?;
+        let (id, secret_hash) = (crate::pki::hex(&id), String::new());
+        Ok(JoinToken { id, role, secret_hash, expires: None, description: String::new(), node: None })
+    }
+
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
@@ -222,13 +247,21 @@ mod tests {
         let records = Records::new(api.client());
         let hour = NOW + SignedDuration::from_hours(1);
         let secret = records.create(Role::Agent, None, Some(hour), "laptop", NOW).await.unwrap();
-        assert_eq!(records.offered(Some(&secret), NOW).await.unwrap(), Offered::Valid(Role::Agent));
-        assert_eq!(records.offered(Some("guess"), NOW).await.unwrap(), Offered::Unknown);
-        assert_eq!(records.offered(None, NOW).await.unwrap(), Offered::Nothing);
+        assert_eq!(records.offered(Some(&secret), "a", NOW).await.unwrap(), Offered::Valid(Role::Agent));
+        assert_eq!(records.offered(Some("guess"), "a", NOW).await.unwrap(), Offered::Unknown);
+        assert_eq!(records.offered(None, "a", NOW).await.unwrap(), Offered::Nothing);
         let kept = format!("{:?}", records.tokens(NOW).await.unwrap());
         assert!(kept.contains("laptop") && !kept.contains(&secret));
-        assert_eq!(records.offered(Some(&secret), hour).await.unwrap(), Offered::Unknown, "its end has come");
+        assert_eq!(records.offered(Some(&secret), "a", hour).await.unwrap(), Offered::Unknown, "its end has come");
         assert!(records.tokens(NOW).await.unwrap().is_empty(), "and it was removed");
+    }
+
+    #[tokio::test]
+    async fn a_token_for_one_name_opens_no_other() {
+        let records = Records::new(FakeApi::new().client());
+        let secret = records.create_for("a", Role::Server, NOW + SignedDuration::from_hours(1), NOW).await.unwrap();
+        assert_eq!(records.offered(Some(&secret), "a", NOW).await.unwrap(), Offered::Valid(Role::Server));
+        assert_eq!(records.offered(Some(&secret), "b", NOW).await.unwrap(), Offered::Unknown);
     }
 
     #[tokio::test]

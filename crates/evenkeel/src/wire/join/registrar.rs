@@ -50,7 +50,7 @@ impl Registrar {
         if !is_node_name(who.node) {
             return Err(RegisterError::Name(who.node.to_owned()));
         }
-        let offered = self.records.offered(secret, now).await?;
+        let offered = self.records.offered(secret, who.node, now).await?;
         self.record(who.node, |known| {
             let asked = Asked { node: who.node, machine: who.machine, role: who.role };
             judge(known, &asked, offered, who.addresses, now)
