@@ -13,6 +13,7 @@ mod names;
 mod node;
 mod program;
 mod rack;
+mod rack_loss;
 mod saas;
 mod segments;
 mod session;
@@ -51,6 +52,7 @@ fn main() -> anyhow::Result<()> {
     good &= run_all(&(), &[Case { name: "rack_of_three_servers", run: rack::three_servers }], 1);
     good &= run_all(&(), &[Case { name: "upgrade_story", run: upgrade::story }], 1);
     good &= run_all(&(), &wrong::ALONE, 1);
+    good &= run_all(&(), &[Case { name: "rack_loss", run: rack_loss::rack_loss }], 1);
     std::process::exit(i32::from(!good));
 }
 

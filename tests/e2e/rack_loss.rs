@@ -1,0 +1,243 @@
+//! Three servers, of which two are lost, one is replaced, and in the end all are: each time the cluster comes back by the
+//! commands that it prints.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use e2e::{Cluster, Options, Rack, Tool, Transcript, eventually};
+
+const BOUND: Duration = Duration::from_secs(60);
+const HOST: u8 = 26;
+
+pub fn rack_loss(_: &()) -> anyhow::Result<()> {
+    let mut rack = Rack::start("loss", HOST)?;
+    rack.join()?;
+    rack.join()?;
+    rack.serves(0, 3)?;
+    let kubectl = rack.servers[0].kubectl();
+    kubectl.ok("wait node --all --for=condition=Ready --timeout=60s")?;
+    kubectl.ok_fed("apply -f -", &pod(&rack.servers[0].host.name))?;
+    kubectl.ok("wait pod/keeps --for=condition=Ready --timeout=90s")?;
+    nothing_to_recover(&rack)?;
+    two_are_lost(&mut rack)?;
+    old_disk_comes_back(&mut rack)?;
+    replaced(&mut rack)?;
+    all_are_lost(&mut rack)?;
+    stopped_survivor(&mut rack)
+}
+
+fn pod(node: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: keeps}}\nspec:\n  nodeName: {node}\n  \
+         terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: evenkeel.local/busybox:1\n    \
+         command: [sleep, \"9999\"]\n"
+    )
+}
+
+fn call(server: &Cluster, words: &str) -> anyhow::Result<Transcript> {
+    let words = format!("{words} --data-dir={}", server.data.display());
+    server.evenkeel()?.call(&words.split_whitespace().collect::<Vec<_>>(), "")
+}
+
+fn succeeds(server: &Cluster, words: &str) -> anyhow::Result<String> {
+    call(server, words)?.succeeded()
+}
+
+fn revision(kubectl: &Tool, name: &str) -> anyhow::Result<u64> {
+    let words = format!("get configmap {name} -o jsonpath={{.metadata.resourceVersion}}");
+    kubectl.ok(&words)?.parse().context("a revision")
+}
+
+/// The line that a command printed for the next one, without the program's name.
+fn printed(said: &str, verb: &str) -> anyhow::Result<String> {
+    let line =
+        said.lines().find_map(|line| line.trim().strip_prefix("evenkeel ").filter(|rest| rest.starts_with(verb)));
+    Ok(line.with_context(|| format!("no evenkeel {verb} in {said}"))?.to_owned())
+}
+
+/// With a quorum it is refused, and says who answers.
+fn nothing_to_recover(rack: &Rack) -> anyhow::Result<()> {
+    let said = call(&rack.servers[0], "recover quorum")?;
+    ensure!(said.code == 3, "{said:?}");
+    ensure!(said.stdout.contains(&rack.servers[1].host.address), "{}", said.stdout);
+    Ok(())
+}
+
+/// Two of three are gone: the survivor goes on alone, by the command that the first one printed.
+fn two_are_lost(rack: &mut Rack) -> anyhow::Result<()> {
+    let kubectl = rack.servers[0].kubectl();
+    kubectl.ok("create configmap before --from-literal=a=1")?;
+    let before = revision(&kubectl, "before")?;
+    let container = "get pod keeps -o jsonpath={.status.containerStatuses[0].containerID}";
+    let ran = kubectl.ok(container)?;
+    rack.servers[1].power_cut()?;
+    rack.servers[2].power_cut()?;
+    let lost = Instant::now();
+    let first = eventually("the loss is seen", BOUND, || {
+        let said = call(&rack.servers[0], "recover quorum")?;
+        ensure!(said.code == 2, "{said:?}");
+        Ok(said.stdout)
+    })?;
+    for part in ["1 of 3 servers is left", "ago; what was written after that is lost", &rack.servers[1].host.name] {
+        ensure!(first.contains(part), "{part:?} is not in {first}");
+    }
+    let stale = call(&rack.servers[0], "recover quorum --confirm=00000000")?;
+    ensure!(stale.code == 3 && stale.stdout.contains("was not shown"), "{stale:?}");
+    let said = succeeds(&rack.servers[0], &printed(&first, "recover quorum")?)?;
+    ensure!(said.contains("the API is up"), "{said}");
+    println!("recover_quorum_s {:.1}", lost.elapsed().as_secs_f64());
+    ensure!(kubectl.ok("get configmap before -o jsonpath={.data.a}")? == "1", "something was lost");
+    kubectl.ok("create configmap after --from-literal=a=1")?;
+    let after = revision(&kubectl, "after")?;
+    ensure!(before + 100_000_000 < after, "revisions could go back: {before}, then {after}");
+    rack.serves(0, 1)?;
+    kubectl.ok("wait pod/keeps --for=condition=Ready --timeout=60s")?;
+    ensure!(kubectl.ok(container)? == ran, "the survivor's pod was restarted");
+    let kept = fs::read_dir(rack.servers[0].data.join("server/db"))?.filter_map(Result::ok);
+    let kept = kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("etcd-before-recovery-"));
+    ensure!(kept.count() == 1, "the data is not kept as it was");
+    Ok(())
+}
+
+fn joining(first: &Cluster) -> anyhow::Result<Vec<String>> {
+    let token = fs::read_to_string(first.data.join("server/token")).context("the servers' token")?;
+    Ok(vec![format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())])
+}
+
+/// One lost server comes back with its old disk, is told what to do, and does it; the other has a new one.
+fn old_disk_comes_back(rack: &mut Rack) -> anyhow::Result<()> {
+    let join = joining(&rack.servers[0])?;
+    let (second, third) = (1, 2);
+    rejoins(&mut rack.servers[second], &join)?;
+    rack.serves(0, 2)?;
+    let third = &mut rack.servers[third];
+    third.wipe()?;
+    third.host.power_on()?;
+    third.set_arguments(join);
+    third.start_server()?;
+    third.set_arguments(Vec::new());
+    rack.serves(0, 3)?;
+    ensure!(rack.servers[2].kubectl().ok("get configmap after -o jsonpath={.data.a}")? == "1");
+    rack.servers[0].kubectl().ok("wait node --all --for=condition=Ready --timeout=60s").map(drop)
+}
+
+fn rejoins(server: &mut Cluster, join: &[String]) -> anyhow::Result<()> {
+    server.host.power_on()?;
+    let said = server.refused(&[])?;
+    let sentence = format!("this machine was removed from the cluster as {}", server.host.name);
+    ensure!(said.contains(&sentence) && said.contains("evenkeel leave --local"), "{said}");
+    succeeds(server, "leave --local")?;
+    server.set_arguments(join.to_vec());
+    server.start_server()?;
+    server.set_arguments(Vec::new());
+    Ok(())
+}
+
+/// A blank machine takes a lost one's place: what the node was called and marked with is there again.
+fn replaced(rack: &mut Rack) -> anyhow::Result<()> {
+    let name = rack.servers[2].host.name.clone();
+    let kubectl = rack.servers[0].kubectl();
+    kubectl.ok(&format!("label node {name} shelf=seven"))?;
+    kubectl.ok(&format!("taint node {name} db=only:NoSchedule"))?;
+    kubectl.ok("create deployment web --image=evenkeel.local/busybox:1 --replicas=2 -- sleep 9999")?;
+    kubectl.ok("wait deployment/web --for=condition=Available --timeout=60s")?;
+    let words = format!("replace {name}");
+    let said = call(&rack.servers[0], &words)?;
+    ensure!(said.code == 3 && said.stdout.contains("still answers"), "{said:?}");
+    rack.servers[2].power_cut()?;
+    rack.servers[2].host.unplug()?;
+    rack.serves(0, 2)?;
+    let begin = Instant::now();
+    eventually("the margin is gone", BOUND, || {
+        let dry = succeeds(&rack.servers[0], &format!("{words} --dry-run"))?;
+        ensure!(dry.starts_with("cluster ") && dry.contains("2 of 3 servers are there, 0 more"), "{dry}");
+        Ok(())
+    })?;
+    let said = succeeds(&rack.servers[0], &format!("{words} --no-wait"))?;
+    let command = printed(&said, "server")?;
+    ensure!(command.ends_with(&format!("--node-name={name}")), "{command}");
+    let blank = &mut rack.servers[2];
+    blank.wipe()?;
+    blank.host.plug()?;
+    blank.host.power_on()?;
+    blank.set_arguments(command.split_whitespace().skip(1).map(str::to_owned).collect());
+    blank.start_server()?;
+    blank.set_arguments(Vec::new());
+    // Another server goes on with what the first one began.
+    let card = succeeds(&rack.servers[1], &format!("{words} --timeout=3m"))?;
+    println!("replace_s {:.1}", begin.elapsed().as_secs_f64());
+    ensure!(card.contains(&format!("scorecard: {name} replaced in")) && card.contains("2 of 2 pods"), "{card}");
+    let node =
+        kubectl.ok(&format!("get node {name} -o jsonpath={{.metadata.labels.shelf}}/{{.spec.taints[*].key}}"))?;
+    ensure!(node == "seven/db", "labels and taints are {node}");
+    kubectl.tells("-n kube-system get configmap evenkeel-scorecards -o yaml", &[&name, "catch-up"])?;
+    rack.serves(0, 3)
+}
+
+/// Nothing is left but a bundle and its key.
+fn all_are_lost(rack: &mut Rack) -> anyhow::Result<()> {
+    let keep = PathBuf::from("/var/tmp/evenkeel-e2e").join(Options::lane("loss-bundle-", HOST).name);
+    fs::create_dir_all(&keep)?;
+    let outcome = restored(rack, &keep);
+    fs::remove_dir_all(&keep).context("remove the bundle")?;
+    outcome
+}
+
+fn restored(rack: &mut Rack, keep: &std::path::Path) -> anyhow::Result<()> {
+    fs::write(keep.join("passphrase"), "a long enough passphrase\n")?;
+    let sealed = format!("--file={0}/bundle --passphrase-file={0}/passphrase", keep.display());
+    succeeds(&rack.servers[1], &format!("backup {sealed}"))?;
+    let before = revision(&rack.servers[1].kubectl(), "after")?;
+    for server in &mut rack.servers {
+        server.power_cut()?;
+    }
+    let begin = Instant::now();
+    let first = &mut rack.servers[0];
+    first.wipe()?;
+    first.host.power_on()?;
+    succeeds(first, &format!("restore {sealed}"))?;
+    first.start_server()?;
+    println!("restore_from_nothing_s {:.1}", begin.elapsed().as_secs_f64());
+    let kubectl = first.kubectl();
+    ensure!(kubectl.ok("get configmap before -o jsonpath={.data.a}")? == "1", "the bundle lacks something");
+    kubectl.ok("create configmap restored --from-literal=a=1")?;
+    ensure!(before < revision(&kubectl, "restored")?, "revisions went back");
+    let ghosts = call(first, "recover ghosts")?;
+    ensure!(ghosts.code == 2 && ghosts.stdout.contains(&rack.servers[1].host.name), "{ghosts:?}");
+    // One with its old disk, one without.
+    let join = joining(&rack.servers[0])?;
+    rejoins(&mut rack.servers[1], &join)?;
+    let third = &mut rack.servers[2];
+    third.wipe()?;
+    third.host.power_on()?;
+    third.set_arguments(join);
+    third.start_server()?;
+    rack.serves(0, 3)?;
+    println!("restore_all_joined_s {:.1}", begin.elapsed().as_secs_f64());
+    ensure!(rack.servers[2].kubectl().ok("get configmap restored -o jsonpath={.data.a}")? == "1");
+    let none = succeeds(&rack.servers[0], "recover ghosts")?;
+    ensure!(none.contains("no node is left"), "{none}");
+    rack.servers[0].kubectl().ok("wait node --all --for=condition=Ready --timeout=60s").map(drop)
+}
+
+/// Two are lost and no server runs on the third: the command does it all by itself.
+fn stopped_survivor(rack: &mut Rack) -> anyhow::Result<()> {
+    rack.servers[0].power_cut()?;
+    rack.servers[1].power_cut()?;
+    rack.servers[2].kill_server()?;
+    let survivor = &mut rack.servers[2];
+    let first = call(survivor, "recover quorum --json")?;
+    ensure!(first.code == 2, "{first:?}");
+    let found: serde_json::Value = serde_json::from_str(&first.stdout)?;
+    ensure!(found["members"] == 3 && found["givenUp"].as_array().is_some_and(|names| names.len() == 2), "{found}");
+    let next = found["next"].as_str().context("no next command")?;
+    let said = succeeds(survivor, &printed(next, "recover quorum")?)?;
+    ensure!(said.contains("start the server as ever"), "{said}");
+    survivor.start_server()?;
+    let kubectl = survivor.kubectl();
+    ensure!(kubectl.ok("get configmap restored -o jsonpath={.data.a}")? == "1", "something was lost");
+    kubectl.ok("create configmap last --from-literal=a=1")?;
+    rack.serves(2, 1)
+}
