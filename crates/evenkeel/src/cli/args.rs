@@ -7,6 +7,13 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
+mod change;
+
+pub use change::{
+    ChangeArgs, JournalArgs, KeeperArgs, KeeperWatchArgs, LeaveArgs, NodeCommand, NodeCommandArgs, PlanArgs,
+    RecoverArgs, RecoverCommand, ReplaceArgs, UpgradeArgs,
+};
+
 use super::backup::{BackupFlags, S3Flags};
 use crate::config::CONFIG;
 use crate::layout::{DATA, Layout};
@@ -276,89 +283,6 @@ pub struct AgentArgs {
     pub token_file: Option<PathBuf>,
 }
 
-/// Flags of every command that asks the keeper.
-#[derive(Clone, Debug, Args)]
-pub struct KeeperArgs {
-    #[command(flatten)]
-    pub common: Common,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Kubeconfig to use instead of this machine's own
-    #[arg(long, value_name = "PATH")]
-    pub kubeconfig: Option<PathBuf>,
-}
-
-/// Flags of every command that changes what the cluster is.
-#[derive(Clone, Debug, Args)]
-pub struct ChangeArgs {
-    #[command(flatten)]
-    pub keeper: KeeperArgs,
-    /// Show the plan, change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Do not ask
-    #[arg(long, short = 'y')]
-    pub yes: bool,
-    /// How long each changed node is watched before the next, as 10s, 3m, 1h [default: 10m for the first, then 3m]
-    #[arg(long, value_name = "SPAN", value_parser = seconds)]
-    pub bake: Option<u32>,
-    /// Arm and return: the run goes on by itself
-    #[arg(long)]
-    pub no_watch: bool,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct UpgradeArgs {
-    #[command(flatten)]
-    pub change: ChangeArgs,
-    /// The program that all nodes are to run
-    #[arg(long, value_name = "PATH")]
-    pub to: PathBuf,
-    /// The release's signed manifest, which must name this program
-    #[arg(long, value_name = "PATH")]
-    pub manifest: Option<PathBuf>,
-    /// Public key that the manifest must be signed with
-    #[arg(long, default_value = "/etc/evenkeel/release.pub", value_name = "PATH")]
-    pub release_key: PathBuf,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct PlanArgs {
-    #[command(flatten)]
-    pub keeper: KeeperArgs,
-    /// Plan the way to this program, instead of showing the newest run
-    #[arg(long, value_name = "PATH")]
-    pub to: Option<PathBuf>,
-    /// How long each changed node is watched before the next, as 10s, 3m, 1h
-    #[arg(long, value_name = "SPAN", value_parser = seconds, requires = "to")]
-    pub bake: Option<u32>,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct JournalArgs {
-    #[command(flatten)]
-    pub keeper: KeeperArgs,
-    /// Read this machine's own copy: nothing needs to run
-    #[arg(long)]
-    pub from_disk: bool,
-    /// A run other than the newest; only with --from-disk
-    #[arg(long, value_name = "NAME", requires = "from_disk")]
-    pub run: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct KeeperWatchArgs {
-    #[arg(long, short = 'd', value_name = "PATH")]
-    pub data_dir: PathBuf,
-    /// Already nobody's child
-    #[arg(long)]
-    pub detached: bool,
-    /// Of the program that is looked at
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub args: Vec<std::ffi::OsString>,
-}
-
 #[derive(Debug, Args)]
 pub struct VersionArgs {
     /// Print JSON
@@ -496,55 +420,6 @@ pub struct RestoreArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct RecoverArgs {
-    #[command(flatten)]
-    pub common: Common,
-    #[command(subcommand)]
-    pub command: RecoverCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum RecoverCommand {
-    /// Most servers are gone for good: have this one go on alone, with what it has. Without a code it only says what would be
-    Quorum {
-        /// The code that the first call printed
-        #[arg(long, value_name = "CODE")]
-        confirm: Option<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Servers that were given up and have not joined anew: list their nodes, and with the printed code remove them
-    Ghosts {
-        /// The code that the first call printed
-        #[arg(long, value_name = "CODE")]
-        confirm: Option<String>,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct ReplaceArgs {
-    #[command(flatten)]
-    pub common: Common,
-    /// The node whose machine is replaced
-    pub node: String,
-    /// The old machine is off for certain: its name once more, where it cannot be seen from here
-    #[arg(long, value_name = "NODE")]
-    pub fenced: Option<String>,
-    /// How long to wait for the new machine; the same command again goes on
-    #[arg(long, default_value = "30m", value_name = "SPAN", value_parser = span)]
-    pub timeout: SignedDuration,
-    /// Print the command for the new machine and do not wait for it
-    #[arg(long)]
-    pub no_wait: bool,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Print the scorecard as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct DatastoreCommandArgs {
     #[command(flatten)]
     pub common: Common,
@@ -597,40 +472,6 @@ pub enum TokenCommand {
     List,
     /// Delete a token by its id
     Delete { id: String },
-}
-
-#[derive(Debug, Args)]
-pub struct LeaveArgs {
-    #[command(flatten)]
-    pub common: Common,
-    /// How long to wait for pods to end
-    #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = span)]
-    pub timeout: SignedDuration,
-    /// Ask no cluster: this machine was removed from one, or the cluster is gone
-    #[arg(long)]
-    pub local: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct NodeCommandArgs {
-    #[command(flatten)]
-    pub common: Common,
-    #[command(subcommand)]
-    pub command: NodeCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum NodeCommand {
-    /// Take a node out of the cluster: its pods end, its machine is let in no more
-    Remove {
-        name: String,
-        /// How long to wait for pods to end
-        #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = span)]
-        timeout: SignedDuration,
-        /// Do not wait for its pods
-        #[arg(long)]
-        now: bool,
-    },
 }
 
 #[derive(Debug, Args)]
@@ -779,21 +620,6 @@ fn address_on_link(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-/// `10s`, `3m`, `1h`.
-fn seconds(text: &str) -> Result<u32, String> {
-    let bad = || "a span of time reads 10s, 3m or 1h".to_owned();
-    let (count, unit) = text.char_indices().next_back().map_or((text, ""), |(at, _)| text.split_at(at));
-    let each = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(bad()),
-    };
-    let count: u32 = count.parse().map_err(|_| bad())?;
-    let most = keeper::BAKE_SECONDS_MAX;
-    count.checked_mul(each).filter(|seconds| *seconds <= most).ok_or_else(|| format!("at most {} h", most / 3600))
-}
-
 /// As [`span`], and `0` for a thing without an end.
 fn span_or_ever(text: &str) -> Result<SignedDuration, String> {
     if text == "0" { Ok(SignedDuration::ZERO) } else { span(text) }
@@ -801,7 +627,7 @@ fn span_or_ever(text: &str) -> Result<SignedDuration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, address_on_link, seconds, span};
+    use super::{Cli, address_on_link, span};
     use clap::CommandFactory;
     use jiff::SignedDuration;
 
@@ -820,14 +646,6 @@ mod tests {
         assert_eq!(address_on_link("2001:db8::9/64").unwrap().to_string(), "2001:db8::9/64");
         for bad in ["", "a", "192.0.2.9/33", "127.0.0.1", "0.0.0.0/0", "ff02::1"] {
             assert!(address_on_link(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn bakes_have_a_unit_and_an_end() {
-        assert_eq!((seconds("10s"), seconds("3m"), seconds("0s")), (Ok(10), Ok(180), Ok(0)));
-        for bad in ["10", "s", "25h", "-1s", "9999999999h"] {
-            assert!(seconds(bad).is_err(), "{bad}");
         }
     }
 
