@@ -8,9 +8,16 @@ use e2e::{Cluster, Tool};
 const README: &str = include_str!("../../../README.md");
 /// What needs a build, an init system or a second machine; all the rest must run.
 const NOT_HERE: [&str; 5] = ["cargo ", "install -m", "EVENKEEL_URL=", "evenkeel leave", "evenkeel node remove"];
-/// What needs another build of the program: `upgrade_story` runs it.
-const CHANGES: [&str; 5] =
-    ["evenkeel upgrade", "evenkeel watch", "evenkeel pause", "evenkeel back ", "evenkeel journal"];
+/// What needs another build of the program, or several servers: `upgrade_story` and `rack_loss` run it.
+const CHANGES: [&str; 7] = [
+    "evenkeel upgrade",
+    "evenkeel watch",
+    "evenkeel pause",
+    "evenkeel back ",
+    "evenkeel journal",
+    "evenkeel recover",
+    "evenkeel replace",
+];
 /// What is for an empty machine runs with another data folder.
 const ELSEWHERE: [&str; 3] = ["evenkeel restore cluster.bundle --secret-file", "evenkeel stop", "evenkeel uninstall"];
 /// They judge, and on a test machine there is something to know.

@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn flags_of_k3s_warn_once_and_never_fail() {
         check("--flannel-backend vxlan --flannel-backend=none --docker --debug", &[], &[], "--debug", 2);
-        check("", &[], &[("cluster-init", "true")], "", 1);
+        check("", &[], &[("flannel-backend", "vxlan")], "", 1);
         check("-- --docker", &[], &[], "-- --docker", 0);
     }
 

@@ -144,6 +144,7 @@ mod tests {
     use crate::wire::apiserver::{Parts, Tls, build};
     use crate::wire::backup::targets::{self, Folder, Target};
     use crate::wire::backup::{Paths, Records};
+    use crate::wire::presence::Presence;
     use crate::wire::{SystemClock, inprocess};
     use base::Clock;
     use clap::Parser;
@@ -206,7 +207,9 @@ mod tests {
             target: target.clone(),
             retention: Retention { count: 3, age: None },
         };
-        // The bootstrap's own EndpointSlice names the server.
+        // The slice of the `kubernetes` Service names the server.
+        let clock = Arc::new(SystemClock);
+        Presence::new(peers.client.clone(), "a", address, clock).turn().await.unwrap();
         peers.look().await.unwrap();
         assert_eq!(target.get(&name.to_string()).await.unwrap(), b"sealed", "copied from {address}");
         assert_eq!(targets::bundles(target.as_ref()).await.unwrap()[0].proven, None);
