@@ -34,6 +34,14 @@ const AT_ONCE: usize = 4;
 /// Each of these has a cluster of its own, and mostly waits.
 const PROGRAMS_AT_ONCE: usize = 3;
 
+/// Cases with several machines each, the longest first.
+const RACKS: [Case<()>; 3] = [
+    Case { name: "rack_loss", run: rack_loss::rack_loss },
+    Case { name: "upgrade_story", run: upgrade::story },
+    Case { name: "rack_of_three_servers", run: rack::three_servers },
+];
+const RACKS_AT_ONCE: usize = 2;
+
 fn main() -> anyhow::Result<()> {
     let cluster = Arc::new(Cluster::start(Options::lane("e2e", 1))?);
     let ready = [Case { name: "node_is_ready", run: basics::node_is_ready }];
@@ -49,10 +57,8 @@ fn main() -> anyhow::Result<()> {
     good &= run_all(&last, &[Case { name: "saas_story", run: story }], 1);
     drop(last);
     good &= run_all(&(), &program::ALONE, PROGRAMS_AT_ONCE);
-    good &= run_all(&(), &[Case { name: "rack_of_three_servers", run: rack::three_servers }], 1);
-    good &= run_all(&(), &[Case { name: "upgrade_story", run: upgrade::story }], 1);
+    good &= run_all(&(), &RACKS, RACKS_AT_ONCE);
     good &= run_all(&(), &wrong::ALONE, 1);
-    good &= run_all(&(), &[Case { name: "rack_loss", run: rack_loss::rack_loss }], 1);
     std::process::exit(i32::from(!good));
 }
 

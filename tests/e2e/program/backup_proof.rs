@@ -18,7 +18,7 @@ const CHECKS: [&str; 11] =
     ["whole", "opens", "complete", "loads", "counts", "authorities", "serves", "secrets", "tokens", "pod", "isolated"];
 
 pub fn proves_itself(_: &()) -> anyhow::Result<()> {
-    let mut options = Options::lane("proof", 21);
+    let mut options = Options::lane("proof", 30);
     options.arguments = ["--backup-schedule=20s", "--backup-retention=2"].map(str::to_owned).to_vec();
     let cluster = Cluster::start(options)?;
     let kubectl = cluster.kubectl();

@@ -24,7 +24,7 @@ struct Store<'a> {
 }
 
 pub fn to_a_store(_: &()) -> anyhow::Result<()> {
-    let mut options = Options::lane("s3", 22);
+    let mut options = Options::lane("s3", 32);
     let host = Host::up(options.host + 1)?;
     let folder = PathBuf::from("/var/tmp/evenkeel-e2e").join(format!("{}-store", options.name));
     let store = Store::new(&host, &folder)?;

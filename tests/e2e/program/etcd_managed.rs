@@ -19,7 +19,7 @@ const GAP_MAX: Duration = Duration::from_secs(20);
 const WRITES_AFTER: usize = 50;
 
 pub fn lives_and_dies(_: &()) -> anyhow::Result<()> {
-    let mut options = Options::lane("etcdown", 21);
+    let mut options = Options::lane("etcdown", 34);
     options.arguments = vec!["--cluster-init".to_owned()];
     let mut cluster = Cluster::start(options)?;
     let kubectl = cluster.kubectl();
@@ -77,7 +77,7 @@ fn restored(cluster: &mut Cluster, judge: &mut Judge) -> anyhow::Result<()> {
 }
 
 pub fn converted(_: &()) -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(Options::lane("etcdconv", 22))?;
+    let mut cluster = Cluster::start(Options::lane("etcdconv", 36))?;
     let kubectl = cluster.kubectl();
     kubectl.ok_fed("apply -f -", pods::SLEEPER)?;
     kubectl.ok("wait pod/sleeper --for=condition=Ready --timeout=90s")?;
@@ -132,7 +132,7 @@ fn aside(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 pub fn full(_: &()) -> anyhow::Result<()> {
-    let mut options = Options::lane("etcdfull", 23);
+    let mut options = Options::lane("etcdfull", 38);
     options.arguments = vec!["--cluster-init".to_owned(), "--etcd-arg=quota-backend-bytes=16777216".to_owned()];
     let cluster = Cluster::start(options)?;
     let kubectl = cluster.kubectl();
