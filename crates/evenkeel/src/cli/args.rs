@@ -203,6 +203,9 @@ pub struct ServerArgs {
     /// Address of the cluster's DNS [default: the tenth of the service range]
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
+    /// Where every node keeps `local-path` volumes [default: storage in the data folder]
+    #[arg(long, value_name = "PATH")]
+    pub default_local_storage_path: Option<PathBuf>,
     /// Domain of the cluster
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
@@ -260,6 +263,11 @@ pub struct DatastoreArgs {
 }
 
 impl ServerArgs {
+    /// Where every node of the cluster keeps `local-path` volumes.
+    pub fn local_storage(&self) -> PathBuf {
+        self.default_local_storage_path.clone().unwrap_or_else(|| self.common.layout().local_storage())
+    }
+
     /// Whether a component is not left out.
     pub fn enables(&self, component: &str) -> bool {
         self.disable.iter().all(|disabled| disabled != component)

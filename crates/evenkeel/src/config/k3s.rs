@@ -8,7 +8,6 @@ const IGNORED: &[(&str, bool)] = &[
     ("alsologtostderr", false),
     ("cluster-reset", false),
     ("cluster-reset-restore-path", true),
-    ("default-local-storage-path", true),
     ("default-runtime", true),
     ("disable-apiserver-lb", false),
     ("disable-cloud-controller", false),

@@ -135,7 +135,7 @@ impl Setup {
             service_cidrs: args.service_cidr.clone(),
             cluster_dns: vec![dns],
             cluster_domain: args.cluster_domain.clone(),
-            local_path: args.enables("local-storage").then(|| layout.local_storage()),
+            local_path: args.enables("local-storage").then(|| args.local_storage()),
         };
         let mut own = addresses.clone();
         own.extend(args.node.node_external_ip.iter().copied().chain(args.advertise_address).chain([args.bind_address]));

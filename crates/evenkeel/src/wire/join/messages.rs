@@ -82,6 +82,9 @@ pub struct SharedFlags {
     pub service_node_port_range: String,
     pub cluster_dns: Option<IpAddr>,
     pub cluster_domain: String,
+    /// A volume's path is written down once and must be that of a folder on every node.
+    #[serde(default)]
+    pub default_local_storage_path: Option<PathBuf>,
 }
 
 /// What every node of a cluster must agree on.

@@ -16,6 +16,7 @@ impl SharedFlags {
             service_node_port_range: args.service_node_port_range.clone(),
             cluster_dns: args.cluster_dns,
             cluster_domain: args.cluster_domain.clone(),
+            default_local_storage_path: Some(args.local_storage()),
         }
     }
 
@@ -27,6 +28,13 @@ impl SharedFlags {
                 bail!("--{flag} is {given} here and {wanted} in the cluster; leave it out, or give the cluster's");
             }
         }
+        if let (Some(given), Some(wanted)) = (&args.default_local_storage_path, &self.default_local_storage_path)
+            && given != wanted
+        {
+            let (given, wanted) = (given.display(), wanted.display());
+            bail!("--default-local-storage-path is {given} here and {wanted} in the cluster; leave it out");
+        }
+        args.default_local_storage_path.clone_from(&self.default_local_storage_path);
         args.cluster_cidr.clone_from(&self.cluster_cidr);
         args.service_cidr.clone_from(&self.service_cidr);
         args.service_node_port_range.clone_from(&self.service_node_port_range);
