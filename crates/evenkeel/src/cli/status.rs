@@ -8,7 +8,7 @@ use base::Clock;
 use keeper::wrong::{Answer, Facts, State, What, answer};
 use serde_json::{Value, json};
 
-use super::args::StatusArgs;
+use super::args::AskArgs;
 use super::output::table;
 use super::wrong::{exit, look};
 use crate::layout::Layout;
@@ -30,7 +30,7 @@ struct Report {
     answer: Answer,
 }
 
-pub async fn run(args: StatusArgs) -> Result<ExitCode> {
+pub async fn run(args: AskArgs) -> Result<ExitCode> {
     let layout = args.common.layout();
     let facts = look(&layout, &args.common.config, args.kubeconfig.as_deref()).await?;
     let report = Report::new(&layout, &facts);

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use jiff::SignedDuration;
 
-use super::{Common, span};
+use super::Common;
+use super::values::{seconds, span};
 
-/// Flags of every command that asks the keeper.
+/// Flags of every command that asks the cluster.
 #[derive(Clone, Debug, Args)]
-pub struct KeeperArgs {
+pub struct AskArgs {
     #[command(flatten)]
     pub common: Common,
     /// Print JSON
@@ -24,7 +25,7 @@ pub struct KeeperArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ChangeArgs {
     #[command(flatten)]
-    pub keeper: KeeperArgs,
+    pub keeper: AskArgs,
     /// Show the plan, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -57,7 +58,7 @@ pub struct UpgradeArgs {
 #[derive(Clone, Debug, Args)]
 pub struct PlanArgs {
     #[command(flatten)]
-    pub keeper: KeeperArgs,
+    pub keeper: AskArgs,
     /// Plan the way to this program, instead of showing the newest run
     #[arg(long, value_name = "PATH")]
     pub to: Option<PathBuf>,
@@ -69,7 +70,7 @@ pub struct PlanArgs {
 #[derive(Clone, Debug, Args)]
 pub struct JournalArgs {
     #[command(flatten)]
-    pub keeper: KeeperArgs,
+    pub keeper: AskArgs,
     /// Read this machine's own copy: nothing needs to run
     #[arg(long)]
     pub from_disk: bool,
@@ -171,32 +172,4 @@ pub enum NodeCommand {
         #[arg(long)]
         now: bool,
     },
-}
-
-/// `10s`, `3m`, `1h`.
-fn seconds(text: &str) -> Result<u32, String> {
-    let bad = || "a span of time reads 10s, 3m or 1h".to_owned();
-    let (count, unit) = text.char_indices().next_back().map_or((text, ""), |(at, _)| text.split_at(at));
-    let each = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(bad()),
-    };
-    let count: u32 = count.parse().map_err(|_| bad())?;
-    let most = keeper::BAKE_SECONDS_MAX;
-    count.checked_mul(each).filter(|seconds| *seconds <= most).ok_or_else(|| format!("at most {} h", most / 3600))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::seconds;
-
-    #[test]
-    fn bakes_have_a_unit_and_an_end() {
-        assert_eq!((seconds("10s"), seconds("3m"), seconds("0s")), (Ok(10), Ok(180), Ok(0)));
-        for bad in ["10", "s", "25h", "-1s", "9999999999h"] {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -18,7 +18,7 @@ pub struct BackupFlags {
     #[arg(long, default_value_t = 12, value_name = "COUNT", alias = "etcd-snapshot-retention")]
     pub backup_retention: usize,
     /// Keep those beyond them too until they are so old, as 30d
-    #[arg(long, value_name = "SPAN", value_parser = super::super::args::span)]
+    #[arg(long, value_name = "SPAN", value_parser = crate::cli::args::span)]
     pub backup_retention_age: Option<SignedDuration>,
     /// Folder for backups, best on a second disk [default: DATA-DIR/backups]
     #[arg(long, value_name = "PATH", alias = "etcd-snapshot-dir")]

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use keeper::{Attention, Journal, Standing};
 
 use self::remote::{Asked, Remote};
-use super::args::{ChangeArgs, JournalArgs, KeeperArgs, PlanArgs, UpgradeArgs};
+use super::args::{AskArgs, ChangeArgs, JournalArgs, PlanArgs, UpgradeArgs};
 use crate::wire::keeper::Journals;
 use crate::wire::keeper::api::{Goal, Proposal, Shown};
 use crate::wire::keeper::records::Wish;
@@ -65,15 +65,15 @@ pub async fn finalise(args: ChangeArgs) -> Result<ExitCode> {
     change(&remote, &args, Goal::Finalise).await
 }
 
-pub async fn pause(args: KeeperArgs) -> Result<ExitCode> {
+pub async fn pause(args: AskArgs) -> Result<ExitCode> {
     asked(&args, Attention::Pause { why: "asked for".to_owned() }, "is asked to pause before the next node").await
 }
 
-pub async fn resume(args: KeeperArgs) -> Result<ExitCode> {
+pub async fn resume(args: AskArgs) -> Result<ExitCode> {
     asked(&args, Attention::Resume, "is asked to go on").await
 }
 
-async fn asked(args: &KeeperArgs, wish: Attention, what: &str) -> Result<ExitCode> {
+async fn asked(args: &AskArgs, wish: Attention, what: &str) -> Result<ExitCode> {
     let remote = Remote::of(args)?;
     match remote.ask(wish).await? {
         Asked::Done(()) => {
@@ -87,7 +87,7 @@ async fn asked(args: &KeeperArgs, wish: Attention, what: &str) -> Result<ExitCod
     }
 }
 
-pub async fn watch(args: KeeperArgs) -> Result<ExitCode> {
+pub async fn watch(args: AskArgs) -> Result<ExitCode> {
     watching::until_over(&Remote::of(&args)?, args.json, watching::Wanted::Either).await
 }
 
@@ -122,7 +122,7 @@ pub async fn journal(args: JournalArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn from_server(args: &KeeperArgs) -> Result<String> {
+async fn from_server(args: &AskArgs) -> Result<String> {
     let status = Remote::of(args)?.status().await?;
     eprintln!("{}", show::head(&status.head));
     let run = status.run.context("there was no run yet")?;

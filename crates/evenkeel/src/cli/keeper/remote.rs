@@ -11,7 +11,7 @@ use keeper::{Attention, Digest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::args::KeeperArgs;
+use crate::cli::args::AskArgs;
 use crate::pki::Kubeconfig;
 use crate::wire::admin;
 use crate::wire::keeper::api::{Proposal, Shown, Status};
@@ -31,7 +31,7 @@ pub struct Remote {
 // === impl Remote ===
 
 impl Remote {
-    pub fn of(args: &KeeperArgs) -> Result<Remote> {
+    pub fn of(args: &AskArgs) -> Result<Remote> {
         let path = args.kubeconfig.clone().unwrap_or_else(|| args.common.layout().kubeconfig());
         Ok(Remote { config: Kubeconfig::load(&path)? })
     }

@@ -1,0 +1,60 @@
+//! Flags of what lets people and machines in: kubeconfigs, tokens, certificates.
+
+use clap::{Args, Subcommand};
+use jiff::SignedDuration;
+
+use super::Common;
+use super::values::span_or_ever;
+
+#[derive(Debug, Args)]
+pub struct KubeconfigArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Address of the API server to write into it: for a laptop
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// Name of the cluster, the user and the context
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it once
+    Create {
+        /// How long it lasts, as 24h or 30m; 0 for ever
+        #[arg(long, default_value = "24h", value_name = "SPAN", value_parser = span_or_ever)]
+        ttl: SignedDuration,
+        /// agent or server
+        #[arg(long, default_value = "agent")]
+        role: String,
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List tokens, without their secrets
+    List,
+    /// Delete a token by its id
+    Delete { id: String },
+}
+
+#[derive(Debug, Args)]
+pub struct CertificateArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: CertificateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertificateCommand {
+    /// List certificates with their ends and renewals
+    Check,
+}
