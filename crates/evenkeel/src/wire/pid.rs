@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -28,6 +29,12 @@ pub fn running(layout: &Layout) -> Option<u32> {
     (started(pid)? == then).then_some(pid)
 }
 
+/// How long ago it noted itself, if it still runs.
+pub fn age(layout: &Layout) -> Option<Duration> {
+    running(layout)?;
+    fs::metadata(path(layout)).ok()?.modified().ok()?.elapsed().ok()
+}
+
 /// Field 22 of /proc/PID/stat: when it started, in ticks since boot.
 fn started(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -38,7 +45,7 @@ fn started(pid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{note, running};
+    use super::{age, note, running};
     use crate::layout::Layout;
 
     #[test]
@@ -48,6 +55,7 @@ mod tests {
         assert_eq!(running(&layout), None);
         note(&layout).unwrap();
         assert_eq!(running(&layout), Some(std::process::id()));
+        assert!(age(&layout).is_some_and(|age| age.as_secs() < 3600), "this test has just begun");
         std::fs::write(folder.path().join("evenkeel.pid"), format!("{} 1\n", std::process::id())).unwrap();
         assert_eq!(running(&layout), None, "another process of that id");
     }
