@@ -16,7 +16,6 @@ pub mod records;
 pub mod registrar;
 mod removal;
 pub mod server;
-mod shared;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -320,7 +319,7 @@ mod tests {
             arguments: Vec::new(),
         };
         let restart = crate::wire::restart::Restart::of_this_process().unwrap();
-        let shared = super::messages::SharedFlags::default();
+        let shared = super::super::agreed::ClusterFlags::default();
         Side { settings, kind: EngineKind::ExternalEtcd, etcd: None, restart, shared }
     }
 

@@ -23,11 +23,12 @@ use tracing::{info, warn};
 use view::{Backoff, Drain, Endpoint};
 
 use super::SystemRng;
+use super::agreed::ClusterFlags;
 use super::door::{Attempt, Door};
 use super::endpoints::KnownServers;
 use super::etcd::{self, Managed, Running, peer_url};
 use super::join::JOIN_SERVER_PATH;
-use super::join::messages::{ServerJoinAnswer, ServerJoinRequest, SharedFlags};
+use super::join::messages::{ServerJoinAnswer, ServerJoinRequest};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{self, Access, MachineKey, TokenText};
@@ -75,7 +76,7 @@ impl Joiner<'_> {
             other => other,
         };
         if let Some(text) = pki::read(&self.layout.shared_flags())? {
-            let shared: SharedFlags = serde_json::from_str(&text).context("read what the cluster agreed on")?;
+            let shared: ClusterFlags = serde_json::from_str(&text).context("read what the cluster agreed on")?;
             shared.adopt(args)?;
         }
         Ok(joining)

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod agent;
+mod agreed;
 mod apiserver;
 pub mod backup;
 mod control_plane;

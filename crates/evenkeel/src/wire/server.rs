@@ -22,12 +22,13 @@ use tracing::error;
 use view::{Client, Drain, Endpoint};
 
 use self::running::Running;
+use super::agreed::ClusterFlags;
 use super::apiserver::{self as parts, Tls};
 use super::endpoints::KnownServers;
 use super::etcd::{self, DatastorePath, EngineKind, Managed};
 use super::extensions::Extensions;
 use super::facts::FactsPath;
-use super::join::messages::{ClusterSettings, SharedFlags};
+use super::join::messages::ClusterSettings;
 use super::join::registrar::{Applicant, Registrar};
 use super::join::server::Side;
 use super::join::{self, Join};
@@ -226,7 +227,7 @@ impl Setup {
             kind,
             etcd: managed.cloned(),
             restart: restart.clone(),
-            shared: SharedFlags::of(&self.args),
+            shared: ClusterFlags::of(&self.args),
         }
     }
 

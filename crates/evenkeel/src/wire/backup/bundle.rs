@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::contents::{ClusterFlags, Volume};
+use super::super::agreed::ClusterFlags;
+use super::contents::Volume;
 use crate::pki::{Opener, open_with, seal_to, sha256_hex};
 
 pub const FORMAT: u32 = 2;

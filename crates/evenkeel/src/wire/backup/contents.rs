@@ -7,9 +7,7 @@ use api::Tree;
 use serde::{Deserialize, Serialize};
 use store::Survey;
 
-use crate::cli::ServerArgs;
 use crate::layout::Layout;
-use crate::pki::{self, Access};
 
 /// Files without which a restored cluster is another one, or cannot read its own state.
 const NEEDED: [&str; 7] = [
@@ -50,56 +48,6 @@ pub struct Volume {
     pub claim: String,
     /// The node that holds it; empty where it is not bound to one.
     pub node: String,
-}
-
-/// Flags that every server of a cluster must agree on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterFlags {
-    pub cluster_cidr: Vec<String>,
-    pub service_cidr: Vec<String>,
-    pub service_node_port_range: String,
-    pub cluster_domain: String,
-    pub disable: Vec<String>,
-}
-
-// === impl ClusterFlags ===
-
-impl ClusterFlags {
-    pub fn of(args: &ServerArgs) -> ClusterFlags {
-        ClusterFlags {
-            cluster_cidr: args.cluster_cidr.clone(),
-            service_cidr: args.service_cidr.clone(),
-            service_node_port_range: args.service_node_port_range.clone(),
-            cluster_domain: args.cluster_domain.clone(),
-            disable: args.disable.clone(),
-        }
-    }
-
-    /// Notes them in the data folder, where a bundle finds them.
-    pub fn note(&self, layout: &Layout) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        if pki::read(&layout.cluster_flags())?.as_deref() != Some(text.as_str()) {
-            pki::write(&layout.cluster_flags(), text.as_bytes(), Access::Secret)?;
-        }
-        Ok(())
-    }
-
-    pub fn noted(layout: &Layout) -> Result<Option<ClusterFlags>> {
-        let text = pki::read(&layout.cluster_flags())?;
-        text.map(|text| serde_json::from_str(&text).context("read the noted flags")).transpose()
-    }
-
-    /// As words of a command line.
-    pub fn words(&self) -> Vec<String> {
-        let lists =
-            [("cluster-cidr", &self.cluster_cidr), ("service-cidr", &self.service_cidr), ("disable", &self.disable)];
-        let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
-        let mut words: Vec<String> = lists.map(|(name, list)| format!("--{name}={}", list.join(","))).collect();
-        words.push(format!("--service-node-port-range={}", self.service_node_port_range));
-        words.push(format!("--cluster-domain={}", self.cluster_domain));
-        words
-    }
 }
 
 // === impl Volume ===

@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use base::Clock;
 use jiff::Timestamp;
 
+use super::super::agreed::ClusterFlags;
 use super::bundle::{self, FORMAT, Manifest};
-use super::contents::{self, ClusterFlags, INCLUDED, NOT_INCLUDED, SURVEYED};
+use super::contents::{self, INCLUDED, NOT_INCLUDED, SURVEYED};
 use super::kit;
 use crate::layout::Layout;
 use crate::pki::{self, Opener, hash_of_ca};

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tracing::info;
 use view::Drain;
 
-use super::contents::ClusterFlags;
+use super::super::agreed::ClusterFlags;
 use super::run::{Order, orders};
 use super::targets::{Folder, S3, S3Options, Target};
 use super::{Backups, Config, Paths, Peers, Records, kit};

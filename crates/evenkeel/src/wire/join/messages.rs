@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::super::agreed::ClusterFlags;
 use crate::pki::{Claim, MachineId, MachineKey, PkiError, Proof, ProofError};
 
 /// A request of a machine, as text, with the proof that it made it.
@@ -68,23 +69,9 @@ pub struct ServerJoinRequest {
 pub struct ServerJoinAnswer {
     /// Files below the data folder, in base64.
     pub files: BTreeMap<String, String>,
-    pub shared: SharedFlags,
+    pub shared: ClusterFlags,
     /// Client URLs of the etcd members; none where somebody else runs the etcd.
     pub etcd: Vec<String>,
-}
-
-/// The flags that all servers of a cluster must agree on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SharedFlags {
-    pub cluster_cidr: Vec<String>,
-    pub service_cidr: Vec<String>,
-    pub service_node_port_range: String,
-    pub cluster_dns: Option<IpAddr>,
-    pub cluster_domain: String,
-    /// A volume's path is written down once and must be that of a folder on every node.
-    #[serde(default)]
-    pub default_local_storage_path: Option<PathBuf>,
 }
 
 /// What every node of a cluster must agree on.

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use anyhow::{Context, Result};
 use base::Chain;
 
-use super::messages::{ServerJoinAnswer, SharedFlags};
+use super::super::agreed::ClusterFlags;
+use super::messages::ServerJoinAnswer;
 use crate::layout::Layout;
 use crate::wire::backup::contents;
 use crate::wire::etcd::{EngineKind, Intent, Managed, Settings, request_conversion};
@@ -18,7 +19,7 @@ pub struct Side {
     pub kind: EngineKind,
     pub etcd: Option<Managed>,
     pub restart: Restart,
-    pub shared: SharedFlags,
+    pub shared: ClusterFlags,
 }
 
 #[derive(Debug, thiserror::Error)]
