@@ -109,8 +109,9 @@ impl<'a> Store<'a> {
         fs::create_dir_all(self.folder.join("objects/shop"))?;
         let program = e2e::target().join("tools/bin/s3s-fs");
         let keys = format!("--access-key {KEY} --secret-key {SECRET}");
-        let line = format!("{} --host 127.0.0.1 --port {INSIDE} {keys} {base}/objects", program.display());
+        let line = format!("{} --host 0.0.0.0 --port {INSIDE} {keys} {base}/objects", program.display());
         let store = Daemon::start(self.host, &self.folder, "s3", &line)?;
+        store.listens(INSIDE)?;
         let script = self.folder.join("tls.py");
         fs::write(&script, include_str!("../tls.py"))?;
         let line = format!("python3 {} {PORT} {base}/store.crt {base}/store.key {INSIDE}", script.display());

@@ -24,6 +24,8 @@ use crate::pki::client_config;
 const SIGNED_FOR: Duration = Duration::from_secs(900);
 /// A store that does not answer for so long does not take the backup.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Before the one other try of a request whose connection broke.
+const AGAIN: Duration = Duration::from_secs(1);
 /// One PUT takes no more, by the protocol.
 const OBJECT_BYTES_MAX: usize = 5 << 30;
 /// Pages of a listing, of a thousand names each.
@@ -90,25 +92,43 @@ impl S3 {
         format!("{}{file}", self.prefix)
     }
 
-    /// Sends a signed request; what is not a success is an error with the store's own code.
+    /// Sends a signed request; what is not a success is an error with the store's own code. Every request here may be
+    /// repeated, so that one broken connection is no failed backup.
     async fn send(&self, method: Method, url: &Url, body: Vec<u8>) -> Result<Vec<u8>> {
+        let body = Bytes::from(body);
+        let first = self.exchange(&method, url, body.clone()).await;
+        let answer = match first {
+            Ok(Err(_)) => {
+                tokio::time::sleep(AGAIN).await;
+                self.exchange(&method, url, body).await
+            }
+            first => first,
+        };
+        let (status, body) = answer?.with_context(|| format!("reach {}", self.endpoint))?;
+        if !status.is_success() {
+            return Err(refusal(status, &String::from_utf8_lossy(&body)));
+        }
+        Ok(body.to_vec())
+    }
+
+    /// One request and its answer; the inner error is a connection's.
+    async fn exchange(
+        &self,
+        method: &Method,
+        url: &Url,
+        body: Bytes,
+    ) -> Result<Result<(StatusCode, Bytes), view::ClientError>> {
         let target = format!("{}?{}", url.path(), url.query().unwrap_or_default());
-        let request = Request::builder().method(method).uri(target).header("content-length", body.len());
-        let request = request.body(Bytes::from(body))?;
+        let request = Request::builder().method(method).uri(target).header("content-length", body.len()).body(body)?;
         let answer = async {
             let response = self.https.call(request).await?;
             let (status, limit) = (response.status(), OBJECT_BYTES_MAX);
             let limit = if status.is_success() { limit } else { ERROR_BYTES_MAX };
             Ok::<_, view::ClientError>((status, view::read_body(response.into_body(), limit).await?))
         };
-        let (status, body) = tokio::time::timeout(REQUEST_TIMEOUT, answer)
+        tokio::time::timeout(REQUEST_TIMEOUT, answer)
             .await
-            .map_err(|_| anyhow!("{} gave no answer within {} s", self.endpoint, REQUEST_TIMEOUT.as_secs()))?
-            .with_context(|| format!("reach {}", self.endpoint))?;
-        if !status.is_success() {
-            return Err(refusal(status, &String::from_utf8_lossy(&body)));
-        }
-        Ok(body.to_vec())
+            .map_err(|_| anyhow!("{} gave no answer within {} s", self.endpoint, REQUEST_TIMEOUT.as_secs()))
     }
 }
 
