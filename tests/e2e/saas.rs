@@ -28,12 +28,12 @@ pub fn story(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.reboot()?;
     healthy(cluster).context("after the reboot")?;
     eventually("the row is still there", BOUND, || read_back(cluster, row, "before"))?;
-    backup_wipe_restore(cluster)
+    backup_wipe_restore(cluster, row)
 }
 
 /// The machine's state comes back out of a bundle: objects, secrets and certificates. Volumes are not in it, and the
 /// bundle says so.
-fn backup_wipe_restore(cluster: &mut Cluster) -> anyhow::Result<()> {
+fn backup_wipe_restore(cluster: &mut Cluster, row: u64) -> anyhow::Result<()> {
     let keep = std::env::temp_dir().join(format!("evenkeel-e2e-bundle-{}", cluster.number()));
     std::fs::create_dir_all(&keep)?;
     let (bundle, passphrase) = (keep.join("bundle"), keep.join("passphrase"));
@@ -42,6 +42,7 @@ fn backup_wipe_restore(cluster: &mut Cluster) -> anyhow::Result<()> {
     let sealed =
         format!("--data-dir={} --file={} --passphrase-file={}", data.display(), bundle.display(), passphrase.display());
     cluster.evenkeel()?.ok(&format!("backup {sealed}"))?;
+    let with_rows = rows_are_backed_up(cluster, &keep)?;
     let secret = "get secret database -o jsonpath={.data.password}";
     let before = kubectl(cluster).ok(secret)?;
     let claims = cluster.kubectl().ok("get clusterroles -o name")?.lines().count();
@@ -52,9 +53,60 @@ fn backup_wipe_restore(cluster: &mut Cluster) -> anyhow::Result<()> {
     ensure!(kubectl(cluster).ok(secret)? == before, "the secret does not decrypt to what it was");
     ensure!(cluster.kubectl().ok("get clusterroles -o name")?.lines().count() == claims, "objects are missing");
     healthy(cluster).context("after the restore")?;
-    let row = eventually("a row is stored after the restore", BOUND, || post(cluster, "restored"))?;
-    read_back(cluster, row, "restored")?;
+    let restored = eventually("a row is stored after the restore", BOUND, || post(cluster, "restored"))?;
+    read_back(cluster, restored, "restored")?;
+    rows_come_back(cluster, &keep, &with_rows)?;
+    eventually("the row of before is there again", BOUND, || read_back(cluster, row, "before")).with_context(|| {
+        let told = ["get pods -o wide", "logs postgres-0 --tail=20", "logs -l app=api --tail=20", "get events"];
+        told.map(|words| kubectl(cluster).ok(words).unwrap_or_else(|error| format!("{error:#}"))).join("\n")
+    })?;
     std::fs::remove_dir_all(&keep).context("remove the bundle")
+}
+
+/// What PostgreSQL keeps goes along with a backup by its own hook, and is brought to life for the proof. Answers the
+/// bundle's name; it and what lies beside it are kept off the machine, with the kit.
+fn rows_are_backed_up(cluster: &Cluster, keep: &Path) -> anyhow::Result<String> {
+    let (evenkeel, data) = (cluster.evenkeel()?, cluster.data.display().to_string());
+    let said = evenkeel.ok(&format!("backup --data-dir={data}"))?;
+    ensure!(said.contains("saas/postgres: ") && said.contains("kept beside it"), "{said}");
+    let said = evenkeel.ok(&format!("backup prove --data-dir={data}"))?;
+    let check = said.lines().find(|line| line.contains("app saas/postgres")).context(said.clone())?;
+    ensure!(check.trim_start().starts_with("ok") && check.contains("brought to life: it measures"), "{said}");
+    println!("{}", check.trim());
+    let listed = kubectl(cluster).ok("get pods -o name")?;
+    ensure!(!listed.contains("evenkeel-proof"), "the pod of the proof is still there: {listed}");
+    let mut newest = String::new();
+    for entry in std::fs::read_dir(cluster.data.join("backups"))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        std::fs::copy(entry.path(), keep.join(&name))?;
+        if name.ends_with(".bundle") {
+            newest = newest.max(name);
+        }
+    }
+    std::fs::copy(cluster.data.join("server/recovery-kit.txt"), keep.join("kit"))?;
+    Ok(newest)
+}
+
+/// The database of the restored cluster is a new one, until it gets what the old one gave.
+fn rows_come_back(cluster: &Cluster, keep: &Path, bundle: &str) -> anyhow::Result<()> {
+    let (kubectl, keep) = (kubectl(cluster), keep.display());
+    let evenkeel = cluster.evenkeel()?;
+    let words = |tool: &Tool| -> Vec<String> {
+        let leading = tool.leading.iter().map(|word| word.to_string_lossy().into_owned());
+        [tool.program.display().to_string()].into_iter().chain(leading).collect()
+    };
+    let restore = "set -eu; mkdir -m 0700 $PGDATA.new; busybox tar -x -C $PGDATA.new; mv $PGDATA.new $PGDATA.restored; \
+                   kill -INT 1";
+    let (extract, exec) = (words(&evenkeel).join(" "), words(&kubectl).join(" "));
+    let line = format!(
+        "{extract} backup extract {keep}/{bundle} saas/postgres --secret-file={keep}/kit | \
+         {exec} exec -i postgres-0 -- /bin/sh -c '{restore}'"
+    );
+    let mut shell = Tool::new("bash");
+    shell.environment = kubectl.environment.clone();
+    shell.ok_with(&["-o", "pipefail", "-c", &line])?;
+    Ok(())
 }
 
 /// `kubectl` in the application's namespace.

@@ -17,7 +17,8 @@ pub use change::{
     RecoverCommand, ReplaceArgs, UpgradeArgs,
 };
 pub use keeping::{
-    BackupArgs, BackupCommand, DatastoreCommand, DatastoreCommandArgs, KitArgs, ProveArgs, RestoreArgs, ScratchArgs,
+    BackupArgs, BackupCommand, DatastoreCommand, DatastoreCommandArgs, ExtractArgs, KitArgs, ProveArgs, RestoreArgs,
+    ScratchArgs,
 };
 pub use machine::{ImagesArgs, ImagesCommand, InstallArgs, KubectlArgs, PsArgs, StopArgs, UninstallArgs};
 pub use run::{AgentArgs, DatastoreArgs, NamesArgs, NodeArgs, ServerArgs};

@@ -44,6 +44,13 @@ pub struct Evidence {
 // === impl Evidence ===
 
 impl Evidence {
+    /// More that was looked at in the same proof.
+    pub fn add(&mut self, checks: Vec<Check>) {
+        self.millis += checks.iter().map(|check| check.millis).sum::<u64>();
+        self.checks.extend(checks);
+        self.passed &= self.failed().is_empty();
+    }
+
     /// The names of the checks that failed.
     pub fn failed(&self) -> Vec<String> {
         let failed = self.checks.iter().filter(|check| check.outcome == Outcome::Failed);

@@ -30,6 +30,8 @@ pub struct Facts {
     pub failure: Option<String>,
     /// Targets that failed, with why.
     pub failed_targets: Vec<(String, String)>,
+    /// Applications whose hooks failed, with why.
+    pub failed_apps: Vec<(String, String)>,
     /// Some bundle was proven.
     pub proven: bool,
     /// Checks that the last proof failed.
@@ -64,6 +66,10 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     for (target, why) in &facts.failed_targets {
         let sentence = format!("the last backup did not reach {target}: {why}");
         add("BACKUP_TARGET_FAILED", sentence, "the other targets have it; mend this one");
+    }
+    for (app, why) in &facts.failed_apps {
+        let sentence = format!("what {app} keeps is not in the last backup: {why}");
+        add("BACKUP_APP_FAILED", sentence, "mend its hook, then: evenkeel backup");
     }
     if let Some(sentence) = shrunk(facts.before, facts.last) {
         add("BACKUP_SHRUNK", sentence, "look whether something was deleted that should be there");
@@ -131,6 +137,7 @@ mod tests {
             (Facts { missing: vec!["a".into()], ..well() }, "BACKUP_INCOMPLETE"),
             (Facts { failed_checks: vec!["keys".into()], ..well() }, "BACKUP_PROOF_FAILED"),
             (Facts { failed_targets: vec![("s3".into(), "403".into())], ..well() }, "BACKUP_TARGET_FAILED"),
+            (Facts { failed_apps: vec![("shop/sql".into(), "exit code 1".into())], ..well() }, "BACKUP_APP_FAILED"),
             (Facts { before: size(100), last: size(79), ..well() }, "BACKUP_SHRUNK"),
         ];
         for (facts, code) in cases {

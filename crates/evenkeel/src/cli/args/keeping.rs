@@ -41,6 +41,8 @@ pub enum BackupCommand {
     },
     /// Restore a backup where it can touch nothing, and check it
     Prove(ProveArgs),
+    /// Write out what an application kept by its hook, as it gave it
+    Extract(ExtractArgs),
     /// The recovery kit, which opens every backup
     Kit(KitArgs),
 }
@@ -56,6 +58,24 @@ pub struct ProveArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExtractArgs {
+    /// The bundle it lies beside: a file, or https://ENDPOINT/BUCKET/PREFIX/NAME of an S3-compatible store
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: String,
+    /// The application
+    #[arg(value_name = "NAMESPACE/NAME")]
+    pub app: String,
+    /// File with a secret key that opens the bundle: a recipient's, or the recovery kit
+    #[arg(long, value_name = "PATH", conflicts_with = "passphrase_file")]
+    pub secret_file: Option<PathBuf>,
+    /// File with the passphrase
+    #[arg(long, value_name = "PATH")]
+    pub passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub s3: S3Flags,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `evenkeel backup`: make a bundle, list what there is, prove one, and the recovery kit.
 
+mod extract;
 mod flags;
 mod kit;
 mod list;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::args::{BackupArgs, BackupCommand};
+use super::output::bytes;
 use crate::layout::Layout;
 use crate::pki::{self, Access, Opener};
 use crate::wire::backup::contents::Volume;
@@ -27,6 +29,7 @@ pub async fn run(args: BackupArgs) -> Result<()> {
     match &args.command {
         Some(BackupCommand::List { json }) => return list::run(&layout, *json).await,
         Some(BackupCommand::Prove(asked)) => return prove::run(&layout, asked).await,
+        Some(BackupCommand::Extract(asked)) => return extract::run(asked).await,
         Some(BackupCommand::Kit(asked)) => return kit::run(&layout, asked),
         Some(BackupCommand::Save) | None => {}
     }
@@ -57,6 +60,13 @@ async fn to_the_targets(layout: &Layout) -> Result<()> {
     }
     for target in &status.targets {
         println!("{}: {}", target.name, target.error.as_deref().unwrap_or("kept and read back"));
+    }
+    for app in &status.apps {
+        println!(
+            "{}: {}",
+            app.name,
+            app.error.clone().unwrap_or_else(|| format!("{} kept beside it", bytes(app.bytes)))
+        );
     }
     for finding in &status.findings {
         println!("{}: {}; {}", finding.code, finding.sentence, finding.advice);

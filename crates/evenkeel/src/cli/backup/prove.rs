@@ -76,7 +76,7 @@ fn text(evidence: &Evidence) -> String {
             Outcome::Failed => "FAILED",
             Outcome::Skipped => "skipped",
         };
-        text.push_str(&format!("  {mark:<8}{:<12}{} ({} ms)\n", check.name, check.said, check.millis));
+        text.push_str(&format!("  {mark:<8}{:<12} {} ({} ms)\n", check.name, check.said, check.millis));
     }
     for what in &evidence.not_covered {
         text.push_str(&format!("  not covered: {what}\n"));

@@ -7,6 +7,8 @@
 mod prune;
 mod source;
 
+pub use source::Source;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
         return prune::run(&layout, args.yes).await;
     }
     let name = args.bundle.as_ref().or(args.file.as_ref()).context("name the bundle")?;
-    let bundle = source::read(name, &args.s3).await?;
+    let bundle = Source::of(name, &args.s3)?.bundle().await?;
     if args.show {
         println!("{}", serde_json::to_string_pretty(&bundle.manifest)?);
         return Ok(());
@@ -35,7 +37,9 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
     let newest = store::SNAPSHOT_FORMAT;
     let format = bundle.manifest.snapshot_format;
     ensure!(format <= newest, "the state in {name} has format {format}; this program reads {newest}: take a newer one");
-    let keys = bundle.keys(&opener(&args)?).with_context(|| name.clone())?;
+    let keys = bundle
+        .keys(&opener(args.secret_file.as_deref(), args.passphrase_file.as_deref())?)
+        .with_context(|| name.clone())?;
     ensure_empty(&layout)?;
     let _lock = store::DataLock::acquire(&layout.server()).context("stop the server first")?;
     let staging = layout.restoring();
@@ -82,8 +86,9 @@ fn tell(manifest: &Manifest, layout: &Layout) {
     }
 }
 
-fn opener(args: &RestoreArgs) -> Result<Opener> {
-    match (&args.secret_file, &args.passphrase_file) {
+/// What opens a bundle's keys, from a file.
+pub fn opener(secret: Option<&Path>, phrase: Option<&Path>) -> Result<Opener> {
+    match (secret, phrase) {
         (Some(file), None) => {
             let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
             Ok(Opener::secret(&text)?)

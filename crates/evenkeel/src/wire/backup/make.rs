@@ -46,6 +46,10 @@ impl Openers {
         }
     }
 
+    pub fn list(&self) -> Vec<Opener> {
+        self.openers.clone()
+    }
+
     /// With those that every bundle of this machine has.
     pub fn with_standing(mut self, layout: &Layout) -> Result<Openers> {
         let standing = kit::standing(layout)?;

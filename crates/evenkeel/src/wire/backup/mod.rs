@@ -3,6 +3,7 @@
 //! [`Backups`] is the one task that makes and proves; [`Paths`] is how the command line and the other servers reach it;
 //! [`Peers`] fetches what another server made. What is decided is decided in `keeper::backup`.
 
+pub mod apps;
 pub mod bundle;
 pub mod contents;
 pub mod kit;

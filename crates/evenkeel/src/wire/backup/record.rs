@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use view::{Client, ListOptions, PatchRequest};
 
+use super::apps::AppStatus;
+
 const NAMESPACE: &str = "kube-system";
 const STATUS: &str = "evenkeel-backup";
 const STATUS_KEY: &str = "status.json";
@@ -32,6 +34,8 @@ pub struct Status {
     /// Why the last try made none; None where it made one.
     pub failure: Option<String>,
     pub targets: Vec<TargetStatus>,
+    /// What applications gave by their hooks.
+    pub apps: Vec<AppStatus>,
     pub last_proof: Option<LastProof>,
     /// The newest bundle that a proof of passed.
     pub proven_bundle: Option<Proven>,

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 use view::Drain;
 
+use super::apps::{AppStatus, Apps};
 use super::make::{Made, Openers, make};
 use super::prove::{Proof, empty};
 use super::record::{LastBundle, LastProof, Proven, Records, Status, TargetStatus};
@@ -42,6 +43,8 @@ pub struct Config {
     pub retention: Retention,
     pub recipients: Vec<String>,
     pub targets: Vec<Arc<dyn Target>>,
+    /// What applications have to keep.
+    pub apps: Apps,
     /// This server's name.
     pub by: String,
 }
@@ -176,6 +179,7 @@ impl Backups {
         let made = self.make().await?;
         let name = BundleName::new(made.at, made.manifest.revision);
         status.targets = self.spread(&name, &made.bytes).await;
+        status.apps = self.applications(&name, &status.targets).await;
         let reached = status.targets.iter().filter(|target| target.error.is_none()).count();
         ensure!(reached > 0, "no target took the bundle: {}", errors(&status.targets));
         let size = Size { objects: made.manifest.objects, bytes: made.bytes.len() as u64 };
@@ -188,11 +192,11 @@ impl Backups {
 
     async fn make(&self) -> Result<Made> {
         let (store, layout) = (self.store.clone(), self.config.layout.clone());
-        let openers = Openers::recipients(&self.config.recipients).context("--backup-recipient")?;
+        let openers = self.openers()?;
         tokio::task::spawn_blocking(move || {
             let mut snapshot = Vec::new();
             store.export(&mut snapshot)?;
-            make(&layout, &openers.with_standing(&layout)?, &snapshot)
+            make(&layout, &openers, &snapshot)
         })
         .await?
     }
@@ -207,6 +211,26 @@ impl Backups {
             reached.push(self.keep(&Folder::new(self.config.layout.backups()), name, bytes).await);
         }
         reached
+    }
+
+    /// What applications keep goes where the bundle went.
+    async fn applications(&self, name: &BundleName, reached: &[TargetStatus]) -> Vec<AppStatus> {
+        let well = |target: &&TargetStatus| target.error.is_none();
+        let names: Vec<&str> = reached.iter().filter(well).map(|target| target.name.as_str()).collect();
+        let mut targets = self.all_targets();
+        targets.retain(|target| names.contains(&target.name().as_str()));
+        let taken = async {
+            let openers = self.openers()?;
+            self.config.apps.take(name, &openers, &targets).await
+        };
+        taken.await.unwrap_or_else(|failure| {
+            let error = Some(format!("{failure:#}"));
+            vec![AppStatus { name: "every application".to_owned(), bytes: 0, measured: None, error }]
+        })
+    }
+
+    fn openers(&self) -> Result<Openers> {
+        Openers::recipients(&self.config.recipients).context("--backup-recipient")?.with_standing(&self.config.layout)
     }
 
     async fn keep(&self, target: &dyn Target, name: &BundleName, bytes: &[u8]) -> TargetStatus {
@@ -226,8 +250,9 @@ impl Backups {
 
     /// Proves a bundle and notes what came of it.
     async fn proof(&self, name: Option<BundleName>) -> Result<Evidence> {
-        let (name, bytes) = self.fetch(name).await?;
-        let evidence = self.prove(&name, &bytes).await?;
+        let (name, bytes, target) = self.fetch(name).await?;
+        let mut evidence = self.prove(&name, &bytes).await?;
+        evidence.add(self.config.apps.prove(&name, target.as_ref()).await.context("prove what applications keep")?);
         let outcome = if evidence.passed { "passed" } else { "failed" };
         info!(%name, outcome, millis = evidence.millis, failed = evidence.failed().join(", "), "a backup was proven");
         for target in self.all_targets() {
@@ -269,7 +294,7 @@ impl Backups {
     }
 
     /// The named bundle, or the newest, from the first target that gives it.
-    async fn fetch(&self, name: Option<BundleName>) -> Result<(BundleName, Vec<u8>)> {
+    async fn fetch(&self, name: Option<BundleName>) -> Result<(BundleName, Vec<u8>, Arc<dyn Target>)> {
         let mut newest: Option<(BundleName, Arc<dyn Target>)> = None;
         for target in self.all_targets() {
             let Ok(stored) = targets::bundles(target.as_ref()).await else { continue };
@@ -286,7 +311,7 @@ impl Backups {
             bail!("{which}; evenkeel backup list shows what there is");
         };
         let bytes = target.get(&found.to_string()).await?;
-        Ok((found, bytes))
+        Ok((found, bytes, target))
     }
 
     fn all_targets(&self) -> Vec<Arc<dyn Target>> {
@@ -306,6 +331,7 @@ impl Backups {
             missing: last.map(|last| last.missing.clone()).unwrap_or_default(),
             failure: status.failure.clone(),
             failed_targets: failed(&status.targets),
+            failed_apps: status.apps.iter().filter_map(|app| Some((app.name.clone(), app.error.clone()?))).collect(),
             proven: status.proven_bundle.is_some(),
             failed_checks: status.last_proof.as_ref().map(|proof| proof.failed.clone()).unwrap_or_default(),
         };

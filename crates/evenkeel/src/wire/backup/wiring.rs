@@ -13,6 +13,7 @@ use tracing::info;
 use view::Drain;
 
 use super::super::agreed::ClusterFlags;
+use super::apps::Apps;
 use super::run::{Order, orders};
 use super::targets::{Folder, S3, S3Options, Target};
 use super::{Backups, Config, Paths, Peers, Records, kit};
@@ -78,13 +79,15 @@ impl Wiring {
             target: self.targets[0].clone(),
             retention,
         };
+        let layout = self.layout;
         let config = Config {
-            layout: self.layout,
+            layout: layout.clone(),
             schedule: self.flags.backup_schedule,
             proofs: self.flags.backup_prove_schedule,
             retention,
             recipients: self.flags.backup_recipient,
             targets: self.targets,
+            apps: Apps::new(client.clone(), &layout),
             by: me.name,
         };
         let several = config.schedule != Schedule::Off;

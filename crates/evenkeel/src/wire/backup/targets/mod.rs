@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use keeper::backup::{BundleName, Evidence, Held, Retention};
 
+use super::apps::files_of;
+
 pub use folder::Folder;
 pub use s3::{S3, S3Options};
 
@@ -87,13 +89,15 @@ pub async fn note_proof(target: &dyn Target, name: &BundleName, evidence: &Evide
 
 /// Removes what is beyond the retention; answers what went.
 pub async fn prune(target: &dyn Target, retention: &Retention, now: Timestamp) -> Result<Vec<BundleName>> {
-    let stored = bundles(target).await?;
+    let files = target.list().await?;
+    let stored = stored(&files);
     let held: Vec<Held> =
         stored.into_iter().map(|one| Held { name: one.name, proven: one.proven == Some(true) }).collect();
     let surplus = retention.surplus(&held, now);
     for name in &surplus {
+        let beside = files_of(name, &files);
         // The evidence last: a bundle without its evidence would count as never proven.
-        for file in [name.to_string(), format!("{name}{PROVEN}"), format!("{name}{FAILED}")] {
+        for file in beside.chain([name.to_string(), format!("{name}{PROVEN}"), format!("{name}{FAILED}")]) {
             target.remove(&file).await.with_context(|| format!("remove {file}"))?;
         }
     }
