@@ -4,7 +4,8 @@
 //! specific that its execution has no choices left. A [`Run`] carries a plan out and writes every intention and every
 //! result into a [`Journal`] before anything depends on them, so that anybody can take a run over at any moment.
 //!
-//! [`backup`] decides about bundles: when one is due, which may go, and what a proof of one says.
+//! [`backup`] decides about bundles: when one is due, which may go, and what a proof of one says. [`drift`] keeps the
+//! ledger of what on a machine is not as its owner left it.
 //!
 //! Everything here is pure: a run takes inputs and gives effects; who performs them, and where the journal is durable,
 //! is the business of ports.
@@ -12,6 +13,7 @@
 
 pub mod backup;
 mod digest;
+pub mod drift;
 mod fence;
 mod generation;
 mod inventory;
