@@ -1,6 +1,6 @@
 //! The agent: brings the node's network up, then keeps it so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,10 @@ use view::{Client, Drain, View, Watched};
 use crate::address::{Pool, PoolError, Record};
 use crate::cni::{LOOPBACK, NetConf, PLUGIN, Server};
 use crate::config::{Config, PodNetwork};
+use crate::kept::Kept;
 use crate::link::{self, LinkError, Netlink};
 use crate::peers::{NarrowPath, Peers, pod_cidrs};
-use crate::service::{Proxy, ProxyStatus};
+use crate::service::{Proxy, ProxyStatus, Rules};
 
 /// Longest path of a Unix socket: `sun_path` less its terminator.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -57,6 +58,8 @@ pub struct Agent {
     client: Client,
     sandboxes: Arc<dyn LiveSandboxes>,
     status: watch::Sender<NetStatus>,
+    kept: watch::Sender<Kept>,
+    rules: Rules,
 }
 
 /// What keeps the pod network from coming up.
@@ -84,11 +87,22 @@ pub enum AgentError {
 impl Agent {
     pub fn new(config: Config, client: Client, sandboxes: Arc<dyn LiveSandboxes>) -> Agent {
         let status = NetStatus { message: "starting".to_owned(), ..NetStatus::default() };
-        Agent { config, client, sandboxes, status: watch::Sender::new(status) }
+        let (status, kept) = (watch::Sender::new(status), watch::Sender::new(Kept::default()));
+        Agent { config, client, sandboxes, status, kept, rules: Rules::new() }
     }
 
     pub fn status(&self) -> watch::Receiver<NetStatus> {
         self.status.subscribe()
+    }
+
+    /// What it keeps on the machine, from when it is there.
+    pub fn kept(&self) -> watch::Receiver<Kept> {
+        self.kept.subscribe()
+    }
+
+    /// The rules it keeps in the kernel.
+    pub fn rules(&self) -> Rules {
+        self.rules.clone()
     }
 
     /// Runs until drain. Links, rules and addresses stay afterwards: pods go on without the agent.
@@ -96,7 +110,7 @@ impl Agent {
         let view = View::start(&self.client, watched(), &drain);
         let mut tasks = JoinSet::new();
         let records = watch::Sender::new(Arc::new(Vec::new()));
-        let proxy = Proxy::new(self.config.clone(), view.clone(), records.subscribe());
+        let proxy = Proxy::new(self.config.clone(), view.clone(), records.subscribe(), self.rules.clone());
         tasks.spawn(follow_proxy(proxy.status(), self.status.clone(), drain.clone()));
         tasks.spawn(proxy.run(drain.clone()));
         if self.config.pod_network == PodNetwork::Bridge {
@@ -227,7 +241,7 @@ impl Pods {
         if SOCKET_PATH_BYTES_MAX < socket.as_os_str().len() {
             return Err(AgentError::LongSocket { path: socket });
         }
-        install_plugin(config)?;
+        let links = install_plugin(config)?;
         let netlink = Netlink::open().map_err(AgentError::Netlink)?;
         let mtu = match config.mtu {
             Some(mtu) => mtu,
@@ -235,6 +249,10 @@ impl Pods {
         };
         let names = config.names();
         let bridge = link::raise_bridge(&netlink.handle, &names.bridge, mtu, &ranges, &config.service_cidrs).await?;
+        self.agent.kept.send_modify(|kept| {
+            kept.links = links;
+            kept.settings.clone_from(&bridge.settings);
+        });
         let pool = Pool::open(&config.folder.join("addresses"), ranges.clone())?;
         self.agent.status.send_modify(|status| status.pod_cidrs = ranges);
         let server = Server::new(pool, netlink, bridge, names);
@@ -254,9 +272,13 @@ impl Agent {
     /// The file appears when everything behind it works.
     fn publish_plugin(&self) {
         let (path, socket) = (self.config.conflist(), self.config.socket());
-        let text = serde_json::to_vec_pretty(&NetConf::list(&self.config.instance, &socket)).expect("a list is JSON");
+        let text =
+            serde_json::to_string_pretty(&NetConf::list(&self.config.instance, &socket)).expect("a list is JSON");
         let part = path.with_extension("part");
-        let written = fs::write(&part, text).and_then(|()| fs::rename(&part, &path));
+        let written = fs::write(&part, &text).and_then(|()| fs::rename(&part, &path));
+        if written.is_ok() {
+            self.kept.send_modify(|kept| drop(kept.files.insert(path.clone(), text)));
+        }
         let message = written.err().map(|error| format!("write {}: {error}", path.display()));
         if let Some(message) = &message {
             tracing::error!(err = %message, "pods cannot be connected");
@@ -268,8 +290,8 @@ impl Agent {
     }
 }
 
-/// Puts this program where the runtime looks for plugins, under both names it is called by.
-fn install_plugin(config: &Config) -> Result<(), AgentError> {
+/// Puts this program where the runtime looks for plugins, under both names it is called by; answers these links.
+fn install_plugin(config: &Config) -> Result<BTreeMap<PathBuf, PathBuf>, AgentError> {
     let fail = |action, path: &Path| {
         let path = path.to_path_buf();
         move |source| AgentError::File { action, path, source }
@@ -277,8 +299,10 @@ fn install_plugin(config: &Config) -> Result<(), AgentError> {
     for folder in [&config.folder, &config.cni_networks, &config.cni_programs] {
         fs::create_dir_all(folder).map_err(fail("make", folder))?;
     }
+    let mut links = BTreeMap::new();
     for name in [PLUGIN, LOOPBACK] {
         let path = config.cni_programs.join(name);
+        links.insert(path.clone(), config.program.clone());
         if fs::read_link(&path).is_ok_and(|to| to == config.program) {
             continue;
         }
@@ -287,7 +311,7 @@ fn install_plugin(config: &Config) -> Result<(), AgentError> {
         std::os::unix::fs::symlink(&config.program, &part).map_err(fail("link", &part))?;
         fs::rename(&part, &path).map_err(fail("place", &path))?;
     }
-    Ok(())
+    Ok(links)
 }
 
 async fn forward(mut from: watch::Receiver<Arc<Vec<Record>>>, to: watch::Sender<Arc<Vec<Record>>>, drain: Drain) {

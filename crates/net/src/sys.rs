@@ -1,7 +1,8 @@
 //! The system calls of this crate: entering a network namespace, passing a descriptor over a socket, frames on a link,
 //! kernel settings. A namespace is entered only by a thread that ends afterwards.
 //!
-//! JUSTIFICATION for `unsafe`: rustix knows packet sockets, but not the address that binds one to a link.
+//! JUSTIFICATION for `unsafe`: rustix knows packet sockets, but not the address that binds one to a link; and it cannot tell
+//! that a thread which leaves its network namespace harms nobody.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -14,7 +15,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, bind, recvmsg, sendmsg, socket_with,
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use tokio::sync::oneshot;
 
 /// Runs `work` with a netlink handle inside a network namespace, on a thread of its own.
@@ -43,6 +44,18 @@ where
 {
     let thread = std::thread::Builder::new().name("netns".to_owned()).spawn(move || enter(&netns, work))?;
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked").into()))
+}
+
+/// Runs `work` in a network namespace of its own, on a thread of its own; programs it starts are in there, too.
+pub fn in_new_network<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let body = move || {
+        // SAFETY: only the network namespace changes, only this thread's, and the thread ends with `work`: no descriptor
+        // and no memory is shared less than before.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET)? };
+        Ok(work())
+    };
+    let thread = std::thread::Builder::new().name("netns".to_owned()).spawn(body)?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
 }
 
 fn enter<T, E, F, Fut>(netns: &OwnedFd, work: F) -> Result<T, E>

@@ -232,3 +232,35 @@ fn pods_of_neighbours_are_reached_by_routes() {
         node.cleanup().await;
     });
 }
+
+/// What somebody does to the table by hand is named, and gone once the table is put again; tables of others are listed.
+#[test]
+fn rules_of_others_are_told_from_ours() {
+    let Some(lab) = Lab::new("rules") else { return };
+    lab.run(async |lab| {
+        let rules = net::service::rules(&net::service::ServiceState {
+            names: net::config::Names::of("evenkeel"),
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+            service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
+            bridge: Some("ek0".to_owned()),
+            node: "n1".to_owned(),
+            zone: None,
+            services: Vec::new(),
+            host_ports: Vec::new(),
+        });
+        let wanted = net::service::nft::reworded(rules.clone()).await.unwrap();
+        net::service::nft::apply(&rules).await.unwrap();
+        let table = |text: &str| net::service::Listing::parse(text).tables["inet evenkeel"].clone();
+        let list = async || net::service::nft::list().await.unwrap();
+        assert!(net::service::changes(&table(&wanted), &table(&list().await)).is_empty());
+        net::service::nft::apply("add rule inet evenkeel forward tcp dport 9 drop\nadd table ip mine\n").await.unwrap();
+        let found = net::service::changes(&table(&wanted), &table(&list().await));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(
+            (found[0].place.as_str(), found[0].rule.as_str(), found[0].added),
+            ("chain forward", "tcp dport 9 drop", true)
+        );
+        assert!(net::service::Listing::parse(&list().await).tables.contains_key("ip mine"));
+        let _ = lab;
+    });
+}

@@ -4,6 +4,8 @@
 //! translation sees both directions whether or not the bridge calls netfilter (`bridge-nf-call-iptables`, which is the
 //! host's to choose).
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoBridge, LinkAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
@@ -21,6 +23,8 @@ pub struct Bridge {
     pub index: u32,
     pub mtu: u32,
     pub ranges: Vec<IpNet>,
+    /// Kernel settings that were made with it, by their path below `/proc/sys`.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// Makes the bridge as it should be, keeping whatever hangs on it.
@@ -51,14 +55,14 @@ pub async fn raise(
         message = message.address(bytes);
     }
     handle.link().set(message.build()).execute().await.map_err(failed(format!("set bridge {name}")))?;
-    settings(name, ranges);
+    let settings = settings(name, ranges);
     set_up(handle, index).await?;
     own_addresses(handle, index, ranges).await?;
     let family = |net: &&IpNet| ranges.iter().any(|range| range.addr().is_ipv4() == net.addr().is_ipv4());
     for destination in services.iter().filter(family) {
         add_route(handle, index, &Route { destination: destination.trunc(), via: None }).await?;
     }
-    Ok(Bridge { name: name.to_owned(), index, mtu, ranges: ranges.to_vec() })
+    Ok(Bridge { name: name.to_owned(), index, mtu, ranges: ranges.to_vec(), settings })
 }
 
 /// The gateway addresses and no others of ours: a node that came back may have another range.
@@ -86,8 +90,8 @@ fn link_local(net: &IpNet) -> bool {
 }
 
 /// Forwarding, and no advice to pods to reach each other past us. `/proc/sys` may be read-only in a container whose
-/// owner has set these already: then it is only noted.
-fn settings(bridge: &str, ranges: &[IpNet]) {
+/// owner has set these already: then it is only noted. Answers those that could be set.
+fn settings(bridge: &str, ranges: &[IpNet]) -> BTreeMap<String, String> {
     let mut wanted = vec![("net.ipv4.ip_forward".to_owned(), "1")];
     // Slashes instead of dots in names are for links whose name holds a dot.
     wanted.push((format!("net/ipv4/conf/{bridge}/send_redirects"), "0"));
@@ -96,9 +100,12 @@ fn settings(bridge: &str, ranges: &[IpNet]) {
         wanted.push(("net.ipv6.conf.all.forwarding".to_owned(), "1"));
         wanted.push((format!("net/ipv6/conf/{bridge}/accept_ra"), "0"));
     }
+    let mut set = BTreeMap::new();
     for (name, value) in wanted {
-        if let Err(error) = sys::set_sysctl(&name, value) {
-            tracing::warn!(name, value, err = %error, "cannot set a kernel setting");
+        match sys::set_sysctl(&name, value) {
+            Ok(()) => drop(set.insert(name.replace('.', "/"), value.to_owned())),
+            Err(error) => tracing::warn!(name, value, err = %error, "cannot set a kernel setting"),
         }
     }
+    set
 }

@@ -1,16 +1,20 @@
 //! The one place that runs `nft`: a transaction comes as text on its standard input.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::sys;
+
 /// Longest run of one transaction.
 pub const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const MESSAGE_BYTES_MAX: usize = 2000;
+/// Everything, without what packets change.
+const LIST: [&str; 3] = ["-s", "list", "ruleset"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
@@ -35,8 +39,39 @@ pub async fn apply(text: &str) -> Result<(), NftError> {
         child.wait_with_output().await
     };
     let output = tokio::time::timeout(APPLY_TIMEOUT, run).await.map_err(|_| NftError::Slow)?.map_err(NftError::Run)?;
+    said(output).map(drop)
+}
+
+/// All rules of this machine, as the kernel words them.
+pub async fn list() -> Result<String, NftError> {
+    let mut command = Command::new(program());
+    command.args(LIST).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(APPLY_TIMEOUT, command.output()).await;
+    said(output.map_err(|_| NftError::Slow)?.map_err(NftError::Run)?)
+}
+
+/// How the kernel words these rules. It is asked in a network that is made for the question and holds nothing else.
+pub async fn reworded(text: String) -> Result<String, NftError> {
+    let ask = move || {
+        let mut command = std::process::Command::new(program());
+        let child = command.args(["-f", "-"]).env("LC_ALL", "C").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.map_err(NftError::Run)?;
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        // As above: a failure shows in its exit.
+        let _ = stdin.write_all(text.as_bytes());
+        drop(stdin);
+        said(child.wait_with_output().map_err(NftError::Run)?)?;
+        let listed = std::process::Command::new(program()).args(LIST).env("LC_ALL", "C").output();
+        said(listed.map_err(NftError::Run)?)
+    };
+    let asked = tokio::task::spawn_blocking(|| sys::in_new_network(ask)).await;
+    asked.map_err(io::Error::other).flatten().map_err(NftError::Run)?
+}
+
+/// What it printed, where it succeeded.
+fn said(output: Output) -> Result<String, NftError> {
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let message: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(MESSAGE_BYTES_MAX).collect();
     Err(NftError::Refused { message })

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use view::{Drain, View};
 
 use super::conntrack::{self, Backends};
+use super::kept::Rules;
 use super::nft::{self, NftError};
 use super::rules;
 use super::state::{self, ServiceState, host_ports, services};
@@ -47,7 +48,7 @@ pub struct Proxy {
     view: View,
     records: watch::Receiver<Arc<Vec<Record>>>,
     /// What the kernel has, as far as we put it there.
-    applied: Option<Table>,
+    rules: Rules,
     backends: Backends,
     transactions: u64,
     status: watch::Sender<ProxyStatus>,
@@ -56,9 +57,9 @@ pub struct Proxy {
 // === impl Proxy ===
 
 impl Proxy {
-    pub fn new(config: Config, view: View, records: watch::Receiver<Arc<Vec<Record>>>) -> Proxy {
+    pub fn new(config: Config, view: View, records: watch::Receiver<Arc<Vec<Record>>>, rules: Rules) -> Proxy {
         let status = watch::Sender::new(ProxyStatus::Waiting);
-        Proxy { config, view, records, applied: None, backends: Backends::default(), transactions: 0, status }
+        Proxy { config, view, records, rules, backends: Backends::default(), transactions: 0, status }
     }
 
     pub fn status(&self) -> watch::Receiver<ProxyStatus> {
@@ -82,6 +83,8 @@ impl Proxy {
                     changed = snapshots.changed() => if changed.is_err() { return },
                     // Without pods of our own making the sender is gone; services go on.
                     Ok(()) = self.records.changed() => {}
+                    // Somebody changed our table, and it is to be ours again.
+                    () = self.rules.asked() => self.rules.set(None),
                 }
                 tokio::time::sleep(GATHER).await;
             }
@@ -109,7 +112,7 @@ impl Proxy {
         let snapshot = self.view.snapshot();
         // A restart must not take away services that are only not listed yet. Pods' host ports need no view.
         let ready = snapshot.synced();
-        if !ready && self.applied.is_none() {
+        if !ready && self.rules.applied().is_none() {
             return Ok(());
         }
         let own: Vec<_> = self.config.dns.iter().flat_map(|dns| dns.addresses.clone()).collect();
@@ -118,7 +121,7 @@ impl Proxy {
         let mut state = self.state(services);
         state.zone = state::zone(&snapshot, &self.config.node_name);
         let table = rules::table(&state);
-        let result = if self.applied.as_ref() == Some(&table) { Ok(()) } else { self.apply(table).await };
+        let result = if self.rules.applied().as_deref() == Some(&table) { Ok(()) } else { self.apply(table).await };
         match &result {
             Ok(()) => {
                 self.forget_flows(&state).await;
@@ -155,7 +158,7 @@ impl Proxy {
     /// A difference where one is possible; the whole where not, or where somebody changed our table.
     async fn apply(&mut self, table: Table) -> Result<(), NftError> {
         self.transactions += 1;
-        if let Some(delta) = self.applied.as_ref().and_then(|old| table.delta(old)) {
+        if let Some(delta) = self.rules.applied().and_then(|old| table.delta(&old)) {
             match nft::apply(&delta.main).await {
                 Ok(()) => {
                     if !delta.after.is_empty()
@@ -163,10 +166,10 @@ impl Proxy {
                     {
                         // Chains without use cost nothing; the next whole replacement takes them along.
                         tracing::debug!(err = %Chain(&error), "old chains stay");
-                        self.applied = None;
+                        self.rules.set(None);
                         return self.replace(table).await;
                     }
-                    self.applied = Some(table);
+                    self.rules.set(Some(table));
                     return Ok(());
                 }
                 Err(error) => tracing::warn!(err = %Chain(&error), "replacing the whole table"),
@@ -176,9 +179,9 @@ impl Proxy {
     }
 
     async fn replace(&mut self, table: Table) -> Result<(), NftError> {
-        self.applied = None;
+        self.rules.set(None);
         nft::apply(&table.render()).await?;
-        self.applied = Some(table);
+        self.rules.set(Some(table));
         Ok(())
     }
 
