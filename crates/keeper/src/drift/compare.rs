@@ -1,6 +1,6 @@
 //! Wanted against seen: which things differ, each with a few words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,8 @@ pub enum State {
 pub struct Look {
     pub wanted: BTreeMap<Thing, State>,
     pub seen: BTreeMap<Thing, State>,
+    /// Kinds that could not be looked at: what is known of them stays as it is.
+    pub unknown: BTreeSet<Kind>,
 }
 
 // === impl Kind ===

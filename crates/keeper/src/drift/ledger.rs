@@ -86,7 +86,8 @@ impl Ledger {
     pub fn observe(&mut self, look: &Look, now: Timestamp, sessions: &[Session]) -> News {
         let differences = compare(look);
         let mut news = News::default();
-        for line in self.lines.iter_mut().filter(|line| line.closed.is_none()) {
+        let looked = |line: &&mut Line| line.closed.is_none() && !look.unknown.contains(&line.thing.kind);
+        for line in self.lines.iter_mut().filter(looked) {
             match differences.get(&line.thing) {
                 Some(change) => {
                     line.change.clone_from(change);
@@ -214,6 +215,8 @@ mod tests {
         assert_eq!(news.opened[0].sessions, [anna()]);
         assert_eq!(ledger.observe(&look(&[("a", "2")]), at(40), &[]), News::default());
         assert_eq!((ledger.lines[0].change.as_str(), ledger.lines[0].last_seen), ("is 2, was 1", at(40)));
+        let blind = Look { unknown: [Kind::Sysctl].into(), ..Look::default() };
+        assert_eq!(ledger.observe(&blind, at(50), &[]), News::default());
         let news = ledger.observe(&look(&[("a", "1")]), at(60), &[]);
         assert_eq!(news.closed[0].closed, Some(Closing { at: at(60), how: How::Returned }));
         assert_eq!(ledger.open().count(), 0);
