@@ -73,6 +73,15 @@ pub struct Hosts {
     pub warnings: Vec<String>,
 }
 
+/// What became of a file of registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The files that were written.
+    pub files: Vec<(PathBuf, String)>,
+    /// For people.
+    pub warnings: Vec<String>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum RegistriesError {
     #[error("read {path}")]
@@ -205,8 +214,8 @@ impl Credential {
     }
 }
 
-/// Reads `file` into `settings` and writes its hosts folder anew; warnings for people.
-pub fn apply(file: &Path, settings: &mut Settings) -> Result<Vec<String>, RegistriesError> {
+/// Reads `file` into `settings` and writes its hosts folder anew.
+pub fn apply(file: &Path, settings: &mut Settings) -> Result<Applied, RegistriesError> {
     let registries = Registries::read(file)?;
     let hosts = registries.hosts();
     settings.credentials = registries.credentials();
@@ -222,13 +231,15 @@ pub fn apply(file: &Path, settings: &mut Settings) -> Result<Vec<String>, Regist
             fs::remove_dir_all(folder.path()).map_err(fail(&folder.path()))?;
         }
     }
-    for (name, text) in &hosts.files {
+    let mut files = Vec::new();
+    for (name, text) in hosts.files {
         let folder = root.join(name);
         fs::create_dir_all(&folder).map_err(fail(&folder))?;
         let path = folder.join(HOSTS_FILE);
-        fs::write(&path, text).map_err(fail(&path))?;
+        fs::write(&path, &text).map_err(fail(&path))?;
+        files.push((path, text));
     }
-    Ok(hosts.warnings)
+    Ok(Applied { files, warnings: hosts.warnings })
 }
 
 /// containerd can put a prefix before names, not more: of rewrites only "everything below a prefix" carries over.

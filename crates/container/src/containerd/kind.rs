@@ -54,7 +54,7 @@ impl Kind for Config {
 }
 
 impl Config {
-    async fn spec(&self) -> Result<Spec, ConfigError> {
+    pub(super) async fn spec(&self) -> Result<Spec, ConfigError> {
         let socket = self.socket();
         if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
             return Err(ConfigError::LongSocket { path: socket });

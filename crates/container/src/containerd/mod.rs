@@ -65,6 +65,11 @@ impl Containerd {
         self.child.status()
     }
 
+    /// The files it was started with, as they are written.
+    pub async fn files(&self) -> Result<Vec<(PathBuf, String)>, ConfigError> {
+        Ok(self.child.kind().spec().await?.files)
+    }
+
     /// What imports image files into this containerd; None where its command line tool is not installed.
     pub fn importer(&self) -> Option<Importer> {
         let config = self.child.kind();

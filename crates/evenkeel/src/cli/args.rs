@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 mod access;
 mod change;
 mod keeping;
+mod look;
 mod machine;
 mod run;
 mod values;
@@ -20,6 +21,7 @@ pub use keeping::{
     BackupArgs, BackupCommand, DatastoreCommand, DatastoreCommandArgs, ExtractArgs, KitArgs, ProveArgs, RestoreArgs,
     ScratchArgs,
 };
+pub use look::DriftArgs;
 pub use machine::{ImagesArgs, ImagesCommand, InstallArgs, KubectlArgs, PsArgs, StopArgs, UninstallArgs};
 pub use run::{AgentArgs, DatastoreArgs, NamesArgs, NodeArgs, ServerArgs};
 pub use values::span;
@@ -45,6 +47,8 @@ pub enum Command {
     Status(AskArgs),
     /// The cause of what is wrong, and one next command
     Wrong(WrongArgs),
+    /// What was changed by hand: where, since when, who was logged in
+    Drift(DriftArgs),
     /// Look for what would keep a server or node from working on this machine
     CheckConfig(ServerArgs),
     /// Make a backup of this cluster's state and keys now; list and prove those there are

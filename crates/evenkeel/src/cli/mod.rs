@@ -5,6 +5,7 @@ pub mod backup;
 mod certificate;
 mod check;
 mod datastore;
+mod drift;
 mod images;
 mod install;
 mod keeper;
@@ -113,6 +114,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
     match cli.command {
         Command::Status(args) => return status::run(args).await,
         Command::Wrong(args) => return wrong::run(args).await,
+        Command::Drift(args) => return drift::run(args).await,
         Command::CheckConfig(args) => return Ok(check::run(&args)),
         Command::Upgrade(args) => return keeper::upgrade(args).await,
         Command::Back(args) => return keeper::back(args).await,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use crate::pki::PkiError;
+use crate::pki::{PkiError, mark};
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,7 @@ fn write_inner(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     file.write_all(content)?;
     // The umask may have taken bits away that were asked for.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
+    mark::set(&file, content, mode);
     file.sync_all()?;
     drop(file);
     fs::rename(&temporary, path)?;

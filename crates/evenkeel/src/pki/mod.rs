@@ -9,6 +9,7 @@ mod join;
 mod kubeconfig;
 pub mod leaf;
 mod machine;
+mod mark;
 mod seal;
 mod server;
 
@@ -21,6 +22,7 @@ pub use join::{Role, TokenText, draw, hash_of_ca};
 pub use kubeconfig::Kubeconfig;
 pub use leaf::{Leaf, Profile, Usage, due};
 pub use machine::{Claim, MachineId, MachineKey, Proof, ProofError};
+pub use mark::{MARKED_BYTES_MAX, read as read_mark};
 pub use seal::{Opener, open_with, recipient, seal_to};
 pub use server::{ETCD_CA, ETCD_MEMBER, ServerNames, ServerPki};
 

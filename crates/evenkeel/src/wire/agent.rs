@@ -69,6 +69,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         known: member.known.clone(),
         disable: Vec::new(),
         extension: Some(keeper::node::Node::new(&member.layout, ::keeper::Role::Agent, restart.clone())),
+        edited: None,
     };
     let layout = member.layout.clone();
     let node = Some((node::client(&parts, &tls), member.name.clone()));

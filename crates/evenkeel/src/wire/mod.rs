@@ -9,6 +9,7 @@ pub mod backup;
 mod control_plane;
 pub mod controllers;
 mod door;
+pub mod drift;
 mod endpoints;
 pub mod etcd;
 mod extensions;

@@ -2,6 +2,7 @@
 //!
 //! The same on a server's machine and on an agent's: nothing here depends on being in the server's process.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use container::Cri;
 use container::archive::Expected;
 use container::child::Supervised;
 use container::containerd::Containerd;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 use view::{Client, Drain, Https};
@@ -21,8 +23,9 @@ use view::{Client, Drain, Https};
 use super::endpoints::KnownServers;
 use super::facts;
 use super::join::messages::ClusterSettings;
+use super::manifests::Edited;
 use super::runtime::CriRuntime;
-use super::{SystemClock, SystemRng, cri_socket, host, names};
+use super::{SystemClock, SystemRng, cri_socket, drift, host, names};
 use crate::cli::NodeArgs;
 use crate::layout::{DATA, Layout};
 use crate::pki::{NodeIdentity, certificates, client_config};
@@ -43,7 +46,12 @@ pub struct Parts {
     pub disable: Vec<String>,
     /// What else this node's port serves.
     pub extension: Option<Arc<dyn node::Extension>>,
+    /// Objects of this server's deploy folder that were changed in the cluster.
+    pub edited: Option<watch::Receiver<Vec<Edited>>>,
 }
+
+/// Files of the container runtime, as they were written.
+type RuntimeFiles = BTreeMap<PathBuf, String>;
 
 /// TLS settings that follow the renewals of the node's certificates.
 #[derive(Clone)]
@@ -86,11 +94,12 @@ fn serving(identity: &NodeIdentity) -> Result<Arc<rustls::ServerConfig>> {
 pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
     let client = client(&parts, &tls);
     let mut tasks = JoinSet::new();
-    let runtime = runtime(&parts, &mut tasks, &drain).await?;
+    let (runtime, files) = runtime(&parts, &mut tasks, &drain).await?;
     let network = network(&parts)?;
     names(&parts, &network, &tls, &mut tasks, &drain).await?;
     tasks.spawn(parts.known.clone().follow(client.clone(), drain.clone()));
     let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(runtime.clone()));
+    tasks.spawn(watcher(&parts, &client, &agent, files).run(drain.clone()));
     tasks.spawn(agent.run(drain.clone()));
     tasks.spawn(facts::notice::run(parts.layout.clone(), drain.clone()));
     let config = node_config(&parts)?;
@@ -101,6 +110,20 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What looks for changes by hand.
+fn watcher(parts: &Parts, client: &Client, agent: &net::Agent, files: RuntimeFiles) -> drift::Watcher {
+    drift::Watcher::new(drift::Parts {
+        layout: parts.layout.clone(),
+        node: parts.name.clone(),
+        policy: parts.args.drift_policy,
+        client: client.named(&agent_name("evenkeel-drift")),
+        files,
+        kept: agent.kept(),
+        rules: agent.rules(),
+        edited: parts.edited.clone(),
+    })
 }
 
 /// Runs the node agent, again when it ends without being asked to.
@@ -164,24 +187,28 @@ fn agent_name(name: &str) -> String {
 }
 
 /// The container runtime: the given one, or our own containerd, adopted or started and kept running.
-async fn runtime(parts: &Parts, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<CriRuntime> {
+async fn runtime(parts: &Parts, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<(CriRuntime, RuntimeFiles)> {
     if let Some(endpoint) = &parts.args.container_runtime_endpoint {
         let cri = Cri::connect(cri_socket(&parts.layout, Some(endpoint)));
         let (expected, sandbox_image, brought) = (Expected::default(), String::new(), Arc::default());
-        return Ok(CriRuntime { cri, expected, sandbox_image, brought });
+        return Ok((CriRuntime { cri, expected, sandbox_image, brought }, RuntimeFiles::new()));
     }
     let mut config = super::containerd_config(&parts.layout);
     let registries = container::registries::apply(&parts.args.private_registry, &mut config.settings);
-    for warning in registries.with_context(|| format!("read {}", parts.args.private_registry.display()))? {
+    let registries = registries.with_context(|| format!("read {}", parts.args.private_registry.display()))?;
+    for warning in registries.warnings {
         warn!("{}: {warning}", parts.args.private_registry.display());
     }
     let sandbox_image = config.settings.sandbox_image.clone();
     let containerd = Containerd::start(config).await.context("start containerd")?;
     let cri = containerd.cri();
+    let files = containerd.files().await.context("the settings of containerd")?;
+    let files = files.into_iter().chain(registries.files).collect();
     let expected = import(&parts.layout, &containerd, tasks, drain);
     let drain = drain.clone();
     tasks.spawn(containerd.run(async move { drain.cancelled().await }));
-    Ok(CriRuntime { cri, expected, sandbox_image, brought: Arc::new(host::brought_images(&parts.layout)) })
+    let brought = Arc::new(host::brought_images(&parts.layout));
+    Ok((CriRuntime { cri, expected, sandbox_image, brought }, files))
 }
 
 /// Imports image tarballs while the node starts; answers which images are to come, for those who need them.

@@ -34,12 +34,11 @@ use super::join::server::Side;
 use super::join::{self, Join};
 use super::joining::{Joiner, Joining};
 use super::keeper::{self, Keeping};
+use super::manifests::{Edited, Edits, MANAGER, Manifests};
 use super::node::{self, NodeTls};
 use super::replace::FencePath;
 use super::restart::Restart;
-use super::{
-    SystemClock, backup, controllers, host, inprocess, keyring, manifests, pid, recover, schedule, signer, vip,
-};
+use super::{SystemClock, backup, controllers, host, inprocess, keyring, pid, recover, schedule, signer, vip};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{self, Access, Kubeconfig, MachineKey, NodeIdentity, Role, ServerNames, ServerPki, hash_of_ca};
@@ -57,6 +56,8 @@ struct Setup {
     pki: Arc<ServerPki>,
     names: ServerNames,
     cluster: ClusterSettings,
+    /// Objects of the deploy folder that were changed in the cluster.
+    edited: watch::Sender<Vec<Edited>>,
 }
 
 /// What works beside the API on this server, with paths of its own.
@@ -147,7 +148,8 @@ impl Setup {
                 .context("prepare the authorities")?,
         );
         let machine = MachineKey::load_or_draw(&layout.machine_key()).context("the key of this machine")?;
-        Ok(Setup { args, layout, name, addresses, machine, pki, names, cluster })
+        let edited = watch::Sender::new(Vec::new());
+        Ok(Setup { args, layout, name, addresses, machine, pki, names, cluster, edited })
     }
 
     /// Makes this server's member what was decided that it is: its cluster's only one, or a member beside others.
@@ -320,11 +322,12 @@ impl Setup {
     }
 
     fn start_manifests(&self, server: &::apiserver::Server, registry: Kinds, tasks: &mut JoinSet<()>, drain: &Drain) {
-        let client = inprocess::administrator(server, "evenkeel-manifests");
+        let client = inprocess::administrator(server, MANAGER);
         let (recorder, events) = Recorder::new(client.clone(), Arc::new(SystemClock), &self.name);
         let events = events.for_component("evenkeel");
-        let manifests =
-            manifests::Manifests::new(&self.layout, &self.args.disable, client, registry, events, &self.name);
+        let edits = Edits { policy: self.args.node.drift_policy, told: self.edited.clone() };
+        let from = (events, self.name.as_str());
+        let manifests = Manifests::new(&self.layout, &self.args.disable, client, registry, from, edits);
         tasks.spawn(recorder.run(drain.clone()));
         tasks.spawn(manifests.run(drain.clone()));
     }
@@ -374,6 +377,7 @@ impl Setup {
             known: KnownServers::new(&self.layout, &self.name, Some(&own), None),
             disable: self.args.disable.clone(),
             extension: Some(keeping.node.clone()),
+            edited: Some(self.edited.subscribe()),
         };
         let running = node::run(parts, tls.clone(), drain.clone());
         tasks.spawn(async move {

@@ -216,7 +216,13 @@ fn apps(facts: &Facts) -> Apps {
 
 fn changed(facts: &Facts, now: Timestamp) -> Option<String> {
     let changes = facts.facts.iter().filter_map(|fact| match &fact.what {
-        What::Change { what, who, when } if now.duration_since(*when) < CHANGE_NEWS => Some((*when, what, who)),
+        What::Change { what, who, when } if now.duration_since(*when) < CHANGE_NEWS => {
+            Some((*when, what.clone(), who.as_str()))
+        }
+        // A change by hand is a change.
+        What::Drift { what, first, .. } if now.duration_since(*first) < CHANGE_NEWS => {
+            Some((*first, format!("by hand on {}: {what}", fact.about), ""))
+        }
         _ => None,
     });
     let (when, what, who) = changes.max_by_key(|(when, ..)| *when)?;

@@ -4,6 +4,8 @@ use base::SmolStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::drift::Kind;
+
 /// The name of a node, of an object as `namespace/name`, or one of [`API`] and [`CLUSTER`].
 pub type Name = SmolStr;
 
@@ -348,6 +350,14 @@ pub enum What {
     Webhook {
         resource: String,
         service: String,
+    },
+    /// Something on a node that is not as its owner left it.
+    Drift {
+        of: Kind,
+        /// The thing, and in what it differs.
+        what: String,
+        first: Timestamp,
+        who: String,
     },
     // === people and runs
     Change {

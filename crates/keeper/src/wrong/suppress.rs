@@ -92,7 +92,11 @@ pub const EDGES: &[Edge] = &[
     ("AGENT_DEAD", Scope::Node, OF_A_MACHINE),
     ("ADDRESS_CHANGED", Scope::Node, &["NODE_DOWN", "NODE_NOT_READY", "QUORUM_AT_RISK", "API_DOWN"]),
     ("RUNTIME_DOWN", Scope::Node, &["NODE_NOT_READY", "POD_NOT_READY", "CRASH_LOOP", "REGISTRY_DOWN", "NODE_PRESSURE"]),
-    ("RULES_LOST", Scope::Node, &["NAMES_DOWN", "UPSTREAM_NAMES_DOWN", "POD_NOT_READY", "CRASH_LOOP"]),
+    (
+        "RULES_LOST",
+        Scope::Node,
+        &["NAMES_DOWN", "UPSTREAM_NAMES_DOWN", "POD_NOT_READY", "CRASH_LOOP", "DRIFT_FIREWALL"],
+    ),
     ("NAMES_DOWN", Scope::Node, &["UPSTREAM_NAMES_DOWN", "POD_NOT_READY", "CRASH_LOOP"]),
     ("UPSTREAM_NAMES_DOWN", Scope::Node, &["REGISTRY_DOWN"]),
     ("NODE_PRESSURE", Scope::Node, &["NODE_NOT_READY", "POD_NOT_READY"]),

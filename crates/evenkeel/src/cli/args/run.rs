@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use keeper::drift::Policy;
 
 use super::Common;
-use super::values::{address_on_link, span};
+use super::values::{address_on_link, drift_policy, span};
 use crate::cli::backup::BackupFlags;
 
 /// Flags of every command that runs a node.
@@ -53,6 +54,9 @@ pub struct NodeArgs {
     /// DNS configuration that pods inherit
     #[arg(long, value_name = "PATH")]
     pub resolv_conf: Option<PathBuf>,
+    /// What becomes of what was changed by hand on this node: report, or repair what can be put back
+    #[arg(long, default_value = "report", value_name = "POLICY", value_parser = drift_policy)]
+    pub drift_policy: Policy,
     /// Registry mirrors and credentials
     #[arg(long, default_value = "/etc/evenkeel/registries.yaml", value_name = "PATH")]
     pub private_registry: PathBuf,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use keeper::drift::Policy;
 
 /// The shortest life that leaves time to renew.
 const LIFETIME_MIN: SignedDuration = SignedDuration::from_mins(1);
@@ -35,6 +36,15 @@ pub fn address_on_link(text: &str) -> Result<IpNet, String> {
         return Err(format!("{address} is no address that one machine of several can have"));
     }
     Ok(net)
+}
+
+/// `report` or `repair`.
+pub fn drift_policy(text: &str) -> Result<Policy, String> {
+    match text {
+        "report" => Ok(Policy::Report),
+        "repair" => Ok(Policy::Repair),
+        _ => Err("report or repair".to_owned()),
+    }
 }
 
 /// As [`span`], and `0` for a thing without an end.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use api::Tree;
 use serde::{Deserialize, Serialize};
 
 /// A manifest larger than this is no manifest.
@@ -27,10 +28,23 @@ pub struct Record {
     /// Of the content that was applied as a whole; empty while some of it could not be.
     pub hash: String,
     pub objects: BTreeSet<Applied>,
+    /// The fields that it set, by object, as the API keeps them: for who changes them later.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, Tree>,
 }
 
 /// By the file's name, relative to the folder.
 pub type Records = BTreeMap<String, Record>;
+
+// === impl Applied ===
+
+impl Applied {
+    /// `Deployment shop/web`.
+    pub fn title(&self) -> String {
+        let namespace = if self.namespace.is_empty() { String::new() } else { format!("{}/", self.namespace) };
+        format!("{} {namespace}{}", self.kind, self.name)
+    }
+}
 
 /// A file as it was found.
 #[derive(Debug)]

@@ -4,8 +4,12 @@
 //! it, so that pruning survives a restart. One file's trouble is told, in the log and as an event of this server's node,
 //! and holds up no other file; within a file one object's trouble holds up no other object, so that a custom resource
 //! follows its definition a moment later.
+//!
+//! What somebody changes in the cluster of what a file brought is told, and taken back only where that is the policy.
 
+mod edited;
 mod folder;
+mod looking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,13 +20,19 @@ use anyhow::{Context, Result, bail};
 use api::op::Regarding;
 use api::{Gvk, Gvr, Key, Op, PatchType, Registry, Tree};
 use base::Chain;
+use keeper::drift::Policy;
 use reconcile::RecorderHandle;
 use serde_json::json;
+use tokio::sync::watch;
 use tracing::{info, warn};
 use view::{Client, Drain, PatchRequest};
 
+use self::edited::own_fields;
+use self::looking::Looking;
 use crate::layout::Layout;
 use crate::pki::{self, Access, sha256_hex};
+
+pub use edited::{Edited, MANAGER};
 use folder::{Applied, Found, Record, Records};
 
 const LOOK: Duration = Duration::from_secs(3);
@@ -41,6 +51,13 @@ pub struct Manifests {
     events: RecorderHandle,
     /// The node of this machine, which the events are about.
     node: String,
+    looking: Looking,
+}
+
+/// What becomes of what was changed in the cluster, and who hears of it.
+pub struct Edits {
+    pub policy: Policy,
+    pub told: watch::Sender<Vec<Edited>>,
 }
 
 /// A file that could not be applied as a whole.
@@ -59,6 +76,7 @@ type Troubles = BTreeMap<String, Trouble>;
 #[derive(Default)]
 struct Outcome {
     objects: BTreeSet<Applied>,
+    fields: BTreeMap<String, Tree>,
     failures: Vec<String>,
 }
 
@@ -70,15 +88,15 @@ impl Manifests {
         disabled: &[String],
         client: Client,
         registry: Arc<dyn Fn() -> Arc<Registry> + Send + Sync>,
-        events: RecorderHandle,
-        node: &str,
+        (events, node): (RecorderHandle, &str),
+        edits: Edits,
     ) -> Manifests {
-        let memory = layout.server().join("manifests.json");
-        let disabled = disabled.iter().cloned().collect();
-        Manifests { folder: layout.manifests(), memory, disabled, client, registry, events, node: node.to_owned() }
+        let (folder, memory) = (layout.manifests(), layout.server().join("manifests.json"));
+        let (disabled, node, looking) = (disabled.iter().cloned().collect(), node.to_owned(), Looking::new(edits));
+        Manifests { folder, memory, disabled, client, registry, events, node, looking }
     }
 
-    pub async fn run(self, drain: Drain) {
+    pub async fn run(mut self, drain: Drain) {
         let mut records = self.recall();
         let mut troubles = Troubles::new();
         loop {
@@ -99,9 +117,10 @@ impl Manifests {
     }
 
     /// One pass. Every file gets its turn, whatever became of the one before.
-    async fn look(&self, records: &mut Records, troubles: &mut Troubles) -> Result<()> {
+    async fn look(&mut self, records: &mut Records, troubles: &mut Troubles) -> Result<()> {
         let files = folder::read(&self.folder, &self.disabled)?;
         let before = records.clone();
+        self.look_for_edits(&files, records).await;
         troubles.retain(|name, _| files.contains_key(name));
         for (name, found) in &files {
             match found {
@@ -116,7 +135,7 @@ impl Manifests {
             info!(file = name, objects = record.objects.len(), "manifest gone; pruning");
             let objects = self.prune(&name, record.objects, records).await;
             if !objects.is_empty() {
-                records.insert(name, Record { hash: String::new(), objects });
+                records.insert(name, Record { objects, ..Record::default() });
             }
         }
         if *records != before {
@@ -143,20 +162,21 @@ impl Manifests {
         let old = records.remove(name).unwrap_or_default();
         if outcome.failures.is_empty() {
             let gone = old.objects.difference(&outcome.objects).cloned().collect();
-            records.insert(name.to_owned(), Record { hash: hash.clone(), objects: outcome.objects.clone() });
+            let (objects, fields) = (outcome.objects.clone(), outcome.fields);
+            records.insert(name.to_owned(), Record { hash: hash.clone(), objects, fields });
             let left = self.prune(name, gone, records).await;
             info!(file = name, objects = outcome.objects.len(), "manifest applied");
             troubles.remove(name);
             // What could not be pruned keeps the file from counting as done.
             if !left.is_empty() {
                 outcome.objects.extend(left);
-                records.insert(name.to_owned(), Record { hash: String::new(), objects: outcome.objects });
+                records.insert(name.to_owned(), Record { objects: outcome.objects, ..Record::default() });
             }
         } else {
             // Nothing is pruned by half an application; what it made is remembered all the same.
             outcome.objects.extend(old.objects);
             if !outcome.objects.is_empty() {
-                records.insert(name.to_owned(), Record { hash: String::new(), objects: outcome.objects });
+                records.insert(name.to_owned(), Record { objects: outcome.objects, ..Record::default() });
             }
             self.tell(troubles, name, &hash, &outcome.failures);
         }
@@ -167,14 +187,17 @@ impl Manifests {
         for object in documents {
             let what = describe(&object);
             match self.apply_one(object).await {
-                Ok(applied) => drop(outcome.objects.insert(applied)),
+                Ok((applied, fields)) => {
+                    outcome.fields.extend(fields.map(|fields| (applied.title(), fields)));
+                    outcome.objects.insert(applied);
+                }
                 Err(failure) => outcome.failures.push(format!("{what}: {}", Chain(failure.as_ref()))),
             }
         }
         outcome
     }
 
-    async fn apply_one(&self, mut object: Tree) -> Result<Applied> {
+    async fn apply_one(&self, mut object: Tree) -> Result<(Applied, Option<Tree>)> {
         let word = |object: &Tree, pointer: &str| {
             object.pointer(pointer).and_then(Tree::as_str).unwrap_or_default().to_owned()
         };
@@ -187,8 +210,10 @@ impl Manifests {
         }
         let key = Key::new(&namespace, &name);
         let patch = PatchType::Apply { force: true };
-        self.client.patch(&PatchRequest { gvr: &gvr, key: &key, subresource: None, patch, body: &object }).await?;
-        Ok(Applied { api_version: word(&object, "/apiVersion"), kind: word(&object, "/kind"), namespace, name })
+        let request = PatchRequest { gvr: &gvr, key: &key, subresource: None, patch, body: &object };
+        let made = self.client.patch(&request).await?;
+        let (api_version, kind) = (word(&object, "/apiVersion"), word(&object, "/kind"));
+        Ok((Applied { api_version, kind, namespace, name }, own_fields(&made)))
     }
 
     /// Deletes what no file brings any more; answers what could not be deleted.
@@ -242,19 +267,19 @@ impl Manifests {
             return;
         }
         warn!(file = name, "manifest not applied: {text}");
-        self.events.record(Op::Event {
-            regarding: Regarding {
-                api_version: "v1".into(),
-                kind: "Node".into(),
-                key: Key::cluster(&self.node),
-                uid: self.node.as_str().into(),
-                field_path: Default::default(),
-            },
-            warning: true,
-            reason: "ManifestNotApplied".into(),
-            message: format!("server/manifests/{name}: {text}"),
-        });
+        self.event(true, "ManifestNotApplied", format!("server/manifests/{name}: {text}"));
         trouble.text = text;
+    }
+
+    fn event(&self, warning: bool, reason: &str, message: String) {
+        let regarding = Regarding {
+            api_version: "v1".into(),
+            kind: "Node".into(),
+            key: Key::cluster(&self.node),
+            uid: self.node.as_str().into(),
+            field_path: Default::default(),
+        };
+        self.events.record(Op::Event { regarding, warning, reason: reason.into(), message });
     }
 }
 

@@ -2,6 +2,7 @@
 //! symptoms, the whole before its parts.
 
 pub mod disk;
+pub mod drift;
 pub mod network;
 pub mod node;
 pub mod people;
@@ -67,12 +68,18 @@ pub static ALL: &[&Code] = &[
     &store::BACKUP_UNRESTORABLE,
     &store::BACKUP_FAILED,
     &people::VERSION_SKEW,
+    &drift::DRIFT_FIREWALL,
+    &drift::DRIFT_CERTIFICATE,
+    &drift::DRIFT_SYSCTL,
+    &drift::DRIFT_FILE,
+    &drift::DRIFT_UNIT,
     &workload::POD_NOT_READY,
     &store::DEFRAG_STALL,
     &time::CA_EXPIRING,
     &store::BUNDLE_TOO_NEW,
     &store::RESTORED,
     &people::TWO_OPERATORS,
+    &drift::DRIFT_MANIFEST,
     &people::ONE_ADMINISTRATOR,
     &time::CLOCK_UNSYNCED,
 ];

@@ -1,5 +1,6 @@
 //! What the cluster's record says, through the API: lists in, facts out. What is made of the lists is pure.
 
+mod drift;
 mod images;
 mod keeping;
 mod nodes;
@@ -204,6 +205,7 @@ pub fn facts(lists: &Lists, now: Timestamp) -> Vec<Fact> {
     let all = nodes::facts(lists, now).into_iter().chain(workloads::facts(lists)).chain(pods::facts(lists, now));
     all.chain(objects::facts(lists, now))
         .chain(keeping::facts(lists))
+        .chain(drift::facts(lists))
         .map(|(about, what)| record(about, what))
         .collect()
 }

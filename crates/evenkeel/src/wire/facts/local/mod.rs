@@ -1,6 +1,7 @@
 //! What this machine alone can see of itself, without asking any API.
 
 mod disk;
+mod drift;
 mod kernel;
 mod names;
 mod process;
@@ -32,7 +33,7 @@ pub async fn facts(layout: &Layout, config: &Path) -> Vec<Fact> {
         tokio::join!(disk::facts(layout), process::facts(layout), names::fact(layout), kernel::rules(layout));
     let whats = disks.into_iter().chain(processes).chain(names).chain(rules).chain(kernel::facts());
     let whats = whats.chain(notice::facts(layout, SystemClock.now()));
-    let whats = whats.chain(own_certificates(layout)).chain(config_file(config));
+    let whats = whats.chain(own_certificates(layout)).chain(config_file(config)).chain(drift::facts(layout));
     let own = whats.map(|what| fact(&node, &node, what));
     let narrow = net::PathReport::load(&layout.net()).narrow_paths.into_iter();
     let narrow =
