@@ -12,6 +12,7 @@ pub mod cni;
 pub mod config;
 pub mod dns;
 mod kept;
+mod echo;
 pub mod link;
 mod peers;
 pub mod service;
