@@ -20,6 +20,7 @@ use crate::address::{Pool, PoolError, Record};
 use crate::cni::{LOOPBACK, NetConf, PLUGIN, Server};
 use crate::config::{Config, PodNetwork};
 use crate::kept::Kept;
+use crate::detector::Detector;
 use crate::link::{self, LinkError, Netlink};
 use crate::peers::{NarrowPath, Peers, pod_cidrs};
 use crate::service::{Proxy, ProxyStatus, Rules};
@@ -110,7 +111,12 @@ impl Agent {
         let view = View::start(&self.client, watched(), &drain);
         let mut tasks = JoinSet::new();
         let records = watch::Sender::new(Arc::new(Vec::new()));
-        let proxy = Proxy::new(self.config.clone(), view.clone(), records.subscribe(), self.rules.clone());
+        let detector = Detector::new(&self.config.node_name, view.clone());
+        let (records_of, silent) = (records.subscribe(), detector.silent());
+        let proxy = Proxy::new(self.config.clone(), view.clone(), records_of, silent, self.rules.clone());
+        if self.config.service_proxy {
+            tasks.spawn(detector.run(drain.clone()));
+        }
         tasks.spawn(follow_proxy(proxy.status(), self.status.clone(), drain.clone()));
         tasks.spawn(proxy.run(drain.clone()));
         if self.config.pod_network == PodNetwork::Bridge {

@@ -10,6 +10,7 @@ mod agent;
 mod cleanup;
 pub mod cni;
 pub mod config;
+mod detector;
 pub mod dns;
 mod kept;
 mod echo;

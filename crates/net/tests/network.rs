@@ -7,6 +7,8 @@ mod lab;
 mod names;
 #[path = "lab/segments.rs"]
 mod segments;
+#[path = "lab/silence.rs"]
+mod silence;
 #[path = "lab/vip.rs"]
 mod vip;
 

@@ -1,5 +1,7 @@
-//! Forgets UDP flows whose endpoint is gone: a flow is translated once, by its first packet, and a client that keeps
-//! sending would keep its dead endpoint for ever. (TCP clients notice and connect again.)
+//! Forgets flows whose endpoint is gone: a flow is translated once, by its first packet.
+//!
+//! A UDP client that keeps sending would keep its dead endpoint for ever. A TCP client notices and connects again; but
+//! while it still waits for the first answer of an endpoint that is avoided, its next attempt may as well reach another.
 //!
 //! The kernel's table is read and changed over netlink (`ctnetlink`); the few message types needed are written here.
 
@@ -25,28 +27,34 @@ const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// `IPS_SEEN_REPLY` of a flow's status: the other side has answered.
+const ANSWERED: u32 = 1 << 1;
 /// `-ENOENT`: the flow ended by itself.
 const ABSENT: i32 = -2;
 // Attribute numbers of ctnetlink.
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 
 type Place = (IpAddr, u16);
 
-/// Where UDP services are found, and who may answer there.
+/// Where UDP services are found, and who may answer there; and who of TCP services is avoided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backends {
     at: BTreeMap<Place, BTreeSet<Place>>,
     node_ports: BTreeMap<u16, BTreeSet<Place>>,
+    avoided: BTreeSet<Place>,
 }
 
-/// One flow: where the client sent to, who answers, and what the kernel calls it.
+/// One UDP flow, or a TCP flow without an answer yet: where the client sent to, who answers, and what the kernel calls it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Flow {
     family: u8,
+    protocol: u8,
     sent_to: Place,
     answered_by: Place,
     /// The attributes that name it in a delete request.
@@ -68,10 +76,16 @@ impl Backends {
                 backends.node_ports.entry(port).or_default().extend(&places);
             }
         }
+        let avoided = services.iter().filter(|service| service.protocol == Protocol::Tcp);
+        let avoided = avoided.flat_map(|service| &service.left_out);
+        backends.avoided = avoided.map(|endpoint| (endpoint.address, endpoint.port)).collect();
         backends
     }
 
     fn stale(&self, flow: &Flow) -> bool {
+        if flow.protocol == TCP {
+            return flow.sent_to != flow.answered_by && self.avoided.contains(&flow.answered_by);
+        }
         let served = self.at.get(&flow.sent_to).or_else(|| self.node_ports.get(&flow.sent_to.1));
         served.is_some_and(|places| !places.contains(&flow.answered_by))
     }
@@ -79,7 +93,7 @@ impl Backends {
 
 /// Removes stale flows; how many. Blocks: call it where that is allowed.
 pub fn forget_stale(backends: &Backends) -> io::Result<usize> {
-    if backends.at.is_empty() && backends.node_ports.is_empty() {
+    if *backends == Backends::default() {
         return Ok(0);
     }
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
@@ -156,28 +170,33 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8], &[u8])> {
     })
 }
 
-/// Reads a UDP flow; None for every other.
+/// Reads a UDP flow, or a TCP flow without an answer; None for every other.
 fn flow(body: &[u8]) -> Option<Flow> {
     let family = *body.first()?;
+    let (mut protocol, mut answered) = (0, true);
     let mut sent_to = None;
     let mut answered_by = None;
     let mut name = Vec::new();
     for (number, value, whole) in attributes(body.get(NETFILTER_BYTES..)?) {
         match number {
             TUPLE_ORIGINAL => {
-                sent_to = Some(tuple(value)?.1);
+                let (kind, _, to) = tuple(value)?;
+                (protocol, sent_to) = (kind, Some(to));
                 name.extend_from_slice(whole);
             }
-            TUPLE_REPLY => answered_by = Some(tuple(value)?.0),
+            TUPLE_REPLY => answered_by = Some(tuple(value)?.1),
+            STATUS => answered = u32::from_be_bytes(value.try_into().ok()?) & ANSWERED != 0,
             ID | ZONE => name.extend_from_slice(whole),
             _ => {}
         }
     }
-    Some(Flow { family, sent_to: sent_to?, answered_by: answered_by?, name })
+    let flow = Flow { family, protocol, sent_to: sent_to?, answered_by: answered_by?, name };
+    (protocol == UDP || !answered).then_some(flow)
 }
 
-/// Source and destination of a UDP tuple.
-fn tuple(bytes: &[u8]) -> Option<(Place, Place)> {
+/// Protocol, source and destination of a UDP or TCP tuple.
+fn tuple(bytes: &[u8]) -> Option<(u8, Place, Place)> {
+    let mut protocol = None;
     let (mut source, mut destination) = (None, None);
     let (mut from, mut to) = (None, None);
     for (part, value, _) in attributes(bytes) {
@@ -185,14 +204,14 @@ fn tuple(bytes: &[u8]) -> Option<(Place, Place)> {
             match (part, number) {
                 (1, 1 | 3) => source = address(value),
                 (1, 2 | 4) => destination = address(value),
-                (2, 1) if value != [UDP] => return None,
+                (2, 1) => protocol = value.first().copied().filter(|kind| [TCP, UDP].contains(kind)),
                 (2, 2) => from = port(value),
                 (2, 3) => to = port(value),
                 _ => {}
             }
         }
     }
-    Some(((source?, from?), (destination?, to?)))
+    Some((protocol?, (source?, from?), (destination?, to?)))
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
@@ -222,23 +241,42 @@ mod tests {
         [attribute(0x8001, &ip), attribute(0x8002, &ports.concat())].concat()
     }
 
+    /// A flow from a pod to a Service, answered by one endpoint.
+    fn body(protocol: u8, status: u32) -> Vec<u8> {
+        let original = attribute(0x8001, &tuple_bytes(protocol, ([10, 42, 0, 9], 4000), ([10, 43, 0, 7], 53)));
+        let reply = attribute(0x8002, &tuple_bytes(protocol, ([10, 42, 0, 5], 5353), ([10, 42, 0, 9], 4000)));
+        [vec![2, 0, 0, 0], original, reply, attribute(3, &status.to_be_bytes())].concat()
+    }
+
+    fn place(octets: [u8; 4], port: u16) -> Place {
+        (IpAddr::from(octets), port)
+    }
+
+    const SERVICE: ([u8; 4], u16) = ([10, 43, 0, 7], 53);
+    const DEAD: ([u8; 4], u16) = ([10, 42, 0, 5], 5353);
+
     #[test]
     fn a_flow_to_a_dead_endpoint_is_stale() {
-        let (client, service) = (([10, 42, 0, 9], 4000), ([10, 43, 0, 7], 53));
-        let dead = ([10, 42, 0, 5], 5353);
-        let body = |proto: u8| {
-            let original = attribute(0x8001, &tuple_bytes(proto, client, service));
-            [vec![2, 0, 0, 0], original, attribute(0x8002, &tuple_bytes(proto, dead, client))].concat()
-        };
-        assert_eq!(flow(&body(6)), None, "TCP is left alone");
-        let flow = flow(&body(UDP)).unwrap();
-        let place = |(octets, port): ([u8; 4], u16)| (IpAddr::from(octets), port);
-        assert_eq!((flow.sent_to, flow.answered_by), (place(service), place(dead)));
+        let flow = flow(&body(UDP, ANSWERED)).unwrap();
+        let (service, dead) = (place(SERVICE.0, SERVICE.1), place(DEAD.0, DEAD.1));
+        assert_eq!((flow.sent_to, flow.answered_by), (service, dead));
         let mut backends = Backends::default();
         assert!(!backends.stale(&flow), "not a service's flow");
-        backends.at.insert(place(service), BTreeSet::from([place(([10, 42, 0, 6], 5353))]));
+        backends.at.insert(service, BTreeSet::from([place([10, 42, 0, 6], 5353)]));
         assert!(backends.stale(&flow));
-        backends.at.insert(place(service), BTreeSet::from([place(dead)]));
+        backends.at.insert(service, BTreeSet::from([dead]));
         assert!(!backends.stale(&flow));
+    }
+
+    #[test]
+    fn a_connection_that_waits_for_an_avoided_endpoint_is_stale() {
+        assert_eq!(flow(&body(TCP, ANSWERED)), None, "one that was answered is its client's affair");
+        assert_eq!(flow(&body(132, 0)), None);
+        let flow = flow(&body(TCP, 0)).unwrap();
+        let mut backends = Backends::default();
+        backends.at.insert(place(SERVICE.0, SERVICE.1), BTreeSet::new());
+        assert!(!backends.stale(&flow), "UDP's backends say nothing of TCP");
+        backends.avoided.insert(place(DEAD.0, DEAD.1));
+        assert!(backends.stale(&flow));
     }
 }

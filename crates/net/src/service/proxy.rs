@@ -20,6 +20,7 @@ use super::state::{self, ServiceState, host_ports, services};
 use super::table::Table;
 use crate::address::Record;
 use crate::config::{Config, PodNetwork};
+use crate::detector::Silent;
 
 /// Changes within this time become one transaction.
 const GATHER: Duration = Duration::from_millis(20);
@@ -47,6 +48,7 @@ pub struct Proxy {
     config: Config,
     view: View,
     records: watch::Receiver<Arc<Vec<Record>>>,
+    silent: watch::Receiver<Silent>,
     /// What the kernel has, as far as we put it there.
     rules: Rules,
     backends: Backends,
@@ -57,9 +59,15 @@ pub struct Proxy {
 // === impl Proxy ===
 
 impl Proxy {
-    pub fn new(config: Config, view: View, records: watch::Receiver<Arc<Vec<Record>>>, rules: Rules) -> Proxy {
+    pub fn new(
+        config: Config,
+        view: View,
+        records: watch::Receiver<Arc<Vec<Record>>>,
+        silent: watch::Receiver<Silent>,
+        rules: Rules,
+    ) -> Proxy {
         let status = watch::Sender::new(ProxyStatus::Waiting);
-        Proxy { config, view, records, rules, backends: Backends::default(), transactions: 0, status }
+        Proxy { config, view, records, silent, rules, backends: Backends::default(), transactions: 0, status }
     }
 
     pub fn status(&self) -> watch::Receiver<ProxyStatus> {
@@ -85,11 +93,13 @@ impl Proxy {
                     Ok(()) = self.records.changed() => {}
                     // Somebody changed our table, and it is to be ours again.
                     () = self.rules.asked() => self.rules.set(None),
+                    Ok(()) = self.silent.changed() => {}
                 }
                 tokio::time::sleep(GATHER).await;
             }
             snapshots.mark_unchanged();
             self.records.mark_unchanged();
+            self.silent.mark_unchanged();
         }
     }
 
@@ -117,7 +127,8 @@ impl Proxy {
         }
         let own: Vec<_> = self.config.dns.iter().flat_map(|dns| dns.addresses.clone()).collect();
         let served = ready && self.config.service_proxy;
-        let services = if served { services(&snapshot, &self.config.node_name, &own) } else { Vec::new() };
+        let mut services = if served { services(&snapshot, &self.config.node_name, &own) } else { Vec::new() };
+        services.iter_mut().for_each(|service| service.leave_out(&self.silent.borrow()));
         let mut state = self.state(services);
         state.zone = state::zone(&snapshot, &self.config.node_name);
         let table = rules::table(&state);

@@ -12,6 +12,7 @@ fn endpoint(address: &str, local: bool) -> Endpoint {
     Endpoint {
         address: address.parse().unwrap(),
         port: 8080,
+        node: Some(if local { "n1" } else { "n2" }.into()),
         local,
         ready: true,
         serving: true,
@@ -36,6 +37,7 @@ fn service(name: &str, ip: &str) -> ServicePort {
         internal_local: false,
         external_local: false,
         endpoints: vec![endpoint("10.42.0.5", true), endpoint("10.42.1.7", false)],
+        left_out: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
 use crate::address::Record;
 use crate::config::Names;
+use crate::detector::Silent;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -30,6 +31,8 @@ pub enum Protocol {
 pub struct Endpoint {
     pub address: IpAddr,
     pub port: u16,
+    /// Where it runs, if that is said.
+    pub node: Option<String>,
     /// On this node.
     pub local: bool,
     pub ready: bool,
@@ -60,6 +63,8 @@ pub struct ServicePort {
     pub internal_local: bool,
     pub external_local: bool,
     pub endpoints: Vec<Endpoint>,
+    /// Endpoints that are avoided because their nodes answer nothing.
+    pub left_out: Vec<Endpoint>,
 }
 
 /// A port of this node that leads to one of its pods.
@@ -104,6 +109,37 @@ impl Protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
             Protocol::Sctp => "sctp",
+        }
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Whether connections may go there, at least where no better one is.
+    fn usable(&self) -> bool {
+        self.ready || (self.serving && self.terminating)
+    }
+
+    /// On a node that answers nothing; endpoints that name no node may have a node's own address.
+    fn is_silent(&self, silent: &Silent) -> bool {
+        let node = self.node.as_ref().is_some_and(|node| silent.nodes.contains(node));
+        !self.local && (node || silent.addresses.contains(&self.address))
+    }
+}
+
+// === impl ServicePort ===
+
+impl ServicePort {
+    /// Takes out the endpoints of silent nodes, of each family only while a usable one is left.
+    pub fn leave_out(&mut self, silent: &Silent) {
+        for v4 in [true, false] {
+            let of_family = |one: &Endpoint| one.address.is_ipv4() == v4;
+            let left = |one: &Endpoint| of_family(one) && one.usable() && !one.is_silent(silent);
+            if self.endpoints.iter().any(left) {
+                let out = self.endpoints.extract_if(.., |one| of_family(one) && one.is_silent(silent));
+                self.left_out.extend(out);
+            }
         }
     }
 }
@@ -197,6 +233,7 @@ fn service_port(
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         endpoints,
+        left_out: Vec::new(),
     })
 }
 
@@ -222,6 +259,7 @@ fn addresses_of(endpoint: &ApiEndpoint, port: u16, node: &str) -> Option<Endpoin
     Some(Endpoint {
         address: endpoint.addresses.first()?.parse().ok()?,
         port,
+        node: endpoint.node_name.clone(),
         local: endpoint.node_name.as_deref() == Some(node),
         ready,
         serving: conditions.serving.unwrap_or(ready),
@@ -250,4 +288,63 @@ pub fn host_ports(records: &[Record]) -> Vec<HostPort> {
 
 fn number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Endpoint, ServicePort};
+    use crate::detector::Silent;
+    use serde_json::json;
+
+    /// Endpoints as `ADDRESS@NODE`, with `!` for one that is not ready; then those that stay.
+    fn check(endpoints: &str, silent: &str, stay: &str) {
+        let object = |kind: &str, name: &str, more: serde_json::Value| {
+            let mut object = json!({"metadata": {"name": name, "namespace": "d"}, "kind": kind});
+            object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            object
+        };
+        let spec = serde_json::from_value(json!({"clusterIP": "10.43.0.9"})).unwrap();
+        let port = serde_json::from_value(json!({"port": 80, "name": "main"})).unwrap();
+        let list: Vec<_> = endpoints
+            .split_whitespace()
+            .map(|one| {
+                let ready = !one.starts_with('!');
+                let (address, node) = one.trim_start_matches('!').split_once('@').unwrap();
+                let node = (!node.is_empty()).then_some(node);
+                json!({"addresses": [address], "nodeName": node, "conditions": {"ready": ready}})
+            })
+            .collect();
+        let slice = object(
+            "EndpointSlice",
+            "s",
+            json!({"addressType": "IPv4", "ports": [{"port": 8080, "name": "main"}], "endpoints": list}),
+        );
+        let slice = std::sync::Arc::new(serde_json::from_value(slice).unwrap());
+        let key = api::Key::new("d", "s");
+        let mut service: ServicePort =
+            super::service_port(&key, &spec, &port, &["10.43.0.9".parse().unwrap()], &[], &[slice], "here").unwrap();
+        let (addresses, nodes): (Vec<_>, Vec<_>) = silent.split_whitespace().partition(|word| word.contains('.'));
+        service.leave_out(&Silent {
+            nodes: nodes.into_iter().map(str::to_owned).collect(),
+            addresses: addresses.into_iter().map(|address| address.parse().unwrap()).collect(),
+        });
+        let left = service.endpoints.iter().map(|one: &Endpoint| one.address.to_string());
+        assert_eq!(left.collect::<Vec<_>>().join(" "), stay, "{endpoints} without {silent}");
+    }
+
+    #[test]
+    fn endpoints_of_silent_nodes_are_left_out_while_one_is_left() {
+        let three = "10.0.0.1@here 10.0.0.2@b 10.0.0.3@c";
+        check(three, "", "10.0.0.1 10.0.0.2 10.0.0.3");
+        check(three, "b", "10.0.0.1 10.0.0.3");
+        check("10.0.0.2@b 10.0.0.4@b", "b", "10.0.0.2 10.0.0.4");
+        check("!10.0.0.1@here 10.0.0.2@b", "b", "10.0.0.1 10.0.0.2");
+        check("10.0.0.1@here fd00::1@b", "b", "10.0.0.1 fd00::1");
+        check(three, "here", "10.0.0.1 10.0.0.2 10.0.0.3");
+    }
+
+    #[test]
+    fn endpoints_without_a_node_are_known_by_their_address() {
+        check("10.0.0.1@ 10.0.0.2@ 10.0.0.3@", "10.0.0.2", "10.0.0.1 10.0.0.3");
+    }
 }
