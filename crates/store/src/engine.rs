@@ -112,6 +112,10 @@ pub enum WriteError {
     /// Committed or not: the tail tells.
     #[error("the reply was lost")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The reply was lost, and the outcome stands: committed if the tail has it up to a read barrier from now on, else
+    /// never.
+    #[error("the reply was lost; the tail has what there is to know")]
+    Settled(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the engine is closed")]
     Closed,
 }

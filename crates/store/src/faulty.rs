@@ -1,6 +1,6 @@
 //! An engine between the store and a real one, which loses what a network loses.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use admit::Batch;
@@ -14,6 +14,8 @@ pub struct Faulty {
     inner: Arc<dyn Engine>,
     pub lose_replies: AtomicBool,
     pub lose_requests: AtomicBool,
+    /// So many are lost on the way there, then so many on the way back, and their outcome stands.
+    pub settle: [AtomicUsize; 2],
     tail_cut: AtomicBool,
     forwards: Mutex<Vec<tokio::task::AbortHandle>>,
 }
@@ -26,6 +28,7 @@ impl Faulty {
             inner,
             lose_replies: AtomicBool::new(false),
             lose_requests: AtomicBool::new(false),
+            settle: Default::default(),
             tail_cut: AtomicBool::new(false),
             forwards: Mutex::default(),
         }
@@ -53,7 +56,16 @@ impl Engine for Faulty {
         if self.lose_requests.load(Ordering::Relaxed) {
             return Err(WriteError::Unknown("lost on the way there".into()));
         }
+        let settles = |left: &AtomicUsize| {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        };
+        if settles(&self.settle[0]) {
+            return Err(WriteError::Settled("it never arrives".into()));
+        }
         let reply = self.inner.commit(id, batch).await;
+        if settles(&self.settle[1]) {
+            return Err(WriteError::Settled("it has arrived".into()));
+        }
         if self.lose_replies.load(Ordering::Relaxed) {
             return Err(WriteError::Unknown("lost on the way back".into()));
         }

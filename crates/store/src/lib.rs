@@ -20,6 +20,7 @@ pub mod sqlite;
 mod store;
 mod tail;
 mod transfer;
+mod waiter;
 mod watch;
 
 pub use engine::{

@@ -1,24 +1,26 @@
 //! The store: commits go down to the engine, facts come back up through the tail, reads are served from memory.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use admit::{Admitted, Batch, Change, Place, Write};
 use api::Object;
 use base::{Clock, Revision};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::engine::{BATCH_CHANGES_MAX, CommitId, Engine, EngineError, WriteError};
 use crate::envelope::{self, EnvelopeError};
 use crate::event::Event;
 use crate::keyring::Keyring;
 use crate::memory::{self, Gone, ListQuery, Memory, Page};
+use crate::waiter::{Skipped, Waiter, Waiters};
 use crate::watch::Watch;
 use crate::{place, splice, tail};
 
 /// How long a commit whose reply was lost waits for its own tail entry before it answers `Unknown`.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
+/// Sends of one commit that certainly did not happen.
+const SETTLED_ATTEMPTS_MAX: usize = 4;
 /// How long a read waits until the memory has what the engine acknowledged.
 const BARRIER_WAIT: Duration = Duration::from_secs(10);
 
@@ -39,14 +41,6 @@ pub(crate) struct Shared {
     waiters: Mutex<Waiters>,
     /// Set when the tail met something it cannot read: writes are refused from then on, reads go on.
     pub(crate) failure: watch::Sender<Option<String>>,
-}
-
-/// Commits under way. The order of the map reaches no decision.
-#[derive(Default)]
-struct Waiters {
-    by_id: BTreeMap<CommitId, oneshot::Sender<Applied>>,
-    instance: u64,
-    count: u64,
 }
 
 /// A commit as the tail applied it.
@@ -147,7 +141,7 @@ impl Store {
         let mut instance = [0; 8];
         aws_lc_rs::rand::fill(&mut instance).map_err(|_| OpenError::Randomness)?;
         let (memory, first) = tail::start(engine.as_ref(), &keys).await?;
-        let waiters = Waiters { instance: u64::from_le_bytes(instance), ..Waiters::default() };
+        let waiters = Waiters::new(u64::from_le_bytes(instance));
         let shared = Arc::new(Shared {
             engine,
             clock,
@@ -173,10 +167,46 @@ impl Store {
         if let Some(failure) = self.shared.failure.borrow().clone() {
             return Err(CommitError::Unavailable(failure.into()));
         }
-        let sealed = self.seal(batch)?;
+        for _ in 0..SETTLED_ATTEMPTS_MAX {
+            let sealed = self.seal(batch)?;
+            let waiter = Waiter::register(&self.shared);
+            match self.shared.engine.commit(waiter.id, sealed).await {
+                Err(WriteError::Settled(source)) => {
+                    if let Some(applied) = self.settled(waiter, source).await? {
+                        return Ok(committed(batch, &applied));
+                    }
+                    // It certainly did not happen: the same again is no second write.
+                }
+                outcome => return self.outcome(outcome, waiter, batch).await,
+            }
+        }
+        Err(CommitError::Unavailable("the engine loses every write".into()))
+    }
+
+    /// What a write whose outcome stands came to; None where it did not happen.
+    async fn settled(
+        &self,
+        waiter: Waiter,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> Result<Option<Applied>, CommitError> {
+        match self.read_barrier().await {
+            Ok(_) => waiter.found().map_err(|Skipped| CommitError::Unknown(source)),
+            Err(error) => match waiter.within(UNKNOWN_WAIT).await {
+                Some(applied) => Ok(Some(applied)),
+                None => Err(CommitError::Unknown(error.into())),
+            },
+        }
+    }
+
+    /// What a reply of the engine means to the caller.
+    async fn outcome(
+        &self,
+        outcome: Result<Revision, WriteError>,
+        waiter: Waiter,
+        batch: &Batch,
+    ) -> Result<Committed, CommitError> {
         let writes = batch.changes.iter().any(|change| change.write != Write::Keep);
-        let waiter = Waiter::register(&self.shared);
-        match self.shared.engine.commit(waiter.id, sealed).await {
+        match outcome {
             Ok(revision) if !writes => {
                 let _ = self.wait_for(revision).await;
                 Ok(Committed { revision, objects: batch.changes.iter().map(|_| None).collect() })
@@ -379,13 +409,13 @@ impl Shared {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn waiters(&self) -> std::sync::MutexGuard<'_, Waiters> {
+    pub(crate) fn waiters(&self) -> std::sync::MutexGuard<'_, Waiters> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the committer of an entry, if it is ours and still waits.
     pub(crate) fn resolve(&self, id: CommitId, applied: Applied) {
-        let waiter = self.waiters().by_id.remove(&id);
+        let waiter = self.waiters().take(id);
         if let Some(waiter) = waiter {
             let _ = waiter.send(applied);
         }
@@ -393,47 +423,7 @@ impl Shared {
 
     /// Lets every committer look for itself: the tail skipped what it had.
     pub(crate) fn release_waiters(&self) {
-        self.waiters().by_id.clear();
-    }
-}
-
-// === impl Waiters ===
-
-impl Waiters {
-    /// Unique across restarts and across servers of one etcd: a random half and a count.
-    fn next_id(&mut self) -> CommitId {
-        self.count += 1;
-        CommitId(u128::from(self.instance) << 64 | u128::from(self.count))
-    }
-}
-
-/// A registered commit; unregisters itself when its future is dropped.
-struct Waiter {
-    shared: Arc<Shared>,
-    id: CommitId,
-    applied: Option<oneshot::Receiver<Applied>>,
-}
-
-impl Waiter {
-    fn register(shared: &Arc<Shared>) -> Waiter {
-        let (sender, applied) = oneshot::channel();
-        let mut waiters = shared.waiters();
-        let id = waiters.next_id();
-        waiters.by_id.insert(id, sender);
-        drop(waiters);
-        Waiter { shared: shared.clone(), id, applied: Some(applied) }
-    }
-
-    /// The applied commit, unless the time runs out or the tail skipped it.
-    async fn within(mut self, wait: Duration) -> Option<Applied> {
-        let applied = self.applied.take()?;
-        tokio::time::timeout(wait, applied).await.ok()?.ok()
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.shared.waiters().by_id.remove(&self.id);
+        self.waiters().clear();
     }
 }
 
@@ -447,7 +437,7 @@ impl From<WriteError> for CommitError {
                 CommitError::TooLarge { bytes: limit + 1, limit }
             }
             WriteError::Unavailable(source) => CommitError::Unavailable(source),
-            WriteError::Unknown(source) => CommitError::Unknown(source),
+            WriteError::Unknown(source) | WriteError::Settled(source) => CommitError::Unknown(source),
             WriteError::Closed => CommitError::Closed,
         }
     }

@@ -109,6 +109,7 @@ impl TailTask {
     }
 
     /// Applies a group, wakes who watches, tells who committed: in this order, so that an acknowledged write is visible.
+    /// Last those who wait for a revision: they may look whether their own commit is among what came.
     fn apply(&self, group: Vec<Entry>) -> Result<(), ApplyError> {
         let now = self.shared.clock.now().as_second();
         let keys = self.shared.keys();
@@ -127,6 +128,8 @@ impl TailTask {
         for (id, applied) in applied {
             self.shared.resolve(id, applied);
         }
+        let newest = self.shared.memory().applied;
+        self.shared.applied.send_replace(newest);
         Ok(())
     }
 
@@ -135,7 +138,6 @@ impl TailTask {
         for collection in touched.iter().filter_map(|storage| memory.get(storage)) {
             collection.wake();
         }
-        self.shared.applied.send_replace(memory.applied);
     }
 
     /// Builds an entry's events outside the write lock: nobody else writes, so what is read here stays true.
@@ -171,8 +173,8 @@ impl TailTask {
             Ok((fresh, tail)) => {
                 let revision = fresh.applied;
                 self.shared.memory_mut().replace(fresh);
-                self.shared.applied.send_replace(revision);
                 self.shared.release_waiters();
+                self.shared.applied.send_replace(revision);
                 tracing::warn!(%revision, "the engine's history was compacted past the tail; watchers list again");
                 Some(tail)
             }

@@ -87,6 +87,7 @@ over_every_engine! {
     lists_serve_the_past_by_undoing_history
     watchers_share_events_and_frames
     a_lost_reply_is_resolved_by_the_tail
+    a_loss_whose_outcome_stands_is_one_write
     a_batch_moves_every_storage_at_one_revision
     secrets_are_sealed_below_and_keys_rotate_online
     a_snapshot_restores_into_an_empty_engine_and_revisions_go_on
@@ -199,6 +200,24 @@ async fn a_lost_reply_is_resolved_by_the_tail(engine: Arc<dyn Engine>) {
     assert_eq!(store.get(&a).unwrap().revision, created);
     delete(&store, &a).await;
     assert!(store.get(&a).is_none());
+}
+
+async fn a_loss_whose_outcome_stands_is_one_write(engine: Arc<dyn Engine>) {
+    let faulty = Arc::new(Faulty::over(engine));
+    let store = open(faulty.clone()).await;
+    let before = store.revision();
+    for (lost, name) in faulty.settle.iter().zip(["a", "b"]) {
+        lost.store(2, Ordering::Relaxed);
+        let place = at("pods", "default", name);
+        let created = create(&store, &place, "1").await;
+        assert_eq!(store.get(&place).unwrap().revision, created);
+        lost.store(0, Ordering::Relaxed);
+    }
+    assert_eq!(store.revision().0, before.0 + 2, "each was written once");
+    faulty.settle[0].store(usize::MAX, Ordering::Relaxed);
+    let change = put(&at("pods", "default", "c"), Expect::Absent, "1");
+    let error = store.commit_batch(&Batch { changes: vec![change] }).await.unwrap_err();
+    assert!(matches!(error, CommitError::Unavailable(_)), "{error:?}");
 }
 
 async fn a_batch_moves_every_storage_at_one_revision(engine: Arc<dyn Engine>) {

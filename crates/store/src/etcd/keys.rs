@@ -29,6 +29,11 @@ impl Keys {
         format!("{}/0/compacted", self.prefix).into()
     }
 
+    /// What is raised to decide about writes that are not answered.
+    pub(crate) fn fence(&self) -> Vec<u8> {
+        format!("{}/0/fence", self.prefix).into()
+    }
+
     /// Whether a key is the engine's own, which no document is behind.
     pub(crate) fn is_own(&self, key: &[u8]) -> bool {
         key.strip_prefix(self.prefix.as_bytes()).is_some_and(|rest| rest.starts_with(b"/0/"))
@@ -93,7 +98,7 @@ mod tests {
             assert_eq!(keys.decode(&key), Some(place));
             assert!(start < key && key < end);
         }
-        for own in [keys.last(), keys.epoch(), keys.compacted()] {
+        for own in [keys.last(), keys.epoch(), keys.compacted(), keys.fence()] {
             assert!(own < start && keys.is_own(&own));
         }
         assert!(!keys.is_own(&start));

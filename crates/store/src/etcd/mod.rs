@@ -3,10 +3,11 @@
 //! One batch is one transaction, guarded by modification revisions. Every transaction also puts the commit's id to one
 //! key of ours (`_store/last`), which makes three hard things simple: a lost reply is found in the tail by its id, a
 //! linearizable read of that one key is the read barrier, and neither depends on progress notifications, which etcd
-//! before 3.4.25 sends too early.
+//! before 3.4.25 sends too early. What becomes of a write without an answer is [`fence`]'s.
 
 mod compaction;
 mod config;
+mod fence;
 mod keys;
 mod members;
 mod reach;
@@ -14,12 +15,14 @@ mod tail;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use admit::{Batch, Change, Expect, Write};
 use async_trait::async_trait;
 use base::Revision;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -29,6 +32,7 @@ pub use config::{Config, ConnectError, EndpointProvider, TlsProvider};
 pub use members::{Alarm, AlarmKind, Member, MemberStatus, Members, MembersError};
 pub use reach::{ReachError, reach};
 
+use fence::Fence;
 use keys::Keys;
 use wire::request_op::Request as Op;
 use wire::response_op::Response as Answer;
@@ -38,6 +42,11 @@ const LOAD_ROWS: i64 = 250;
 const LOAD_CHUNKS_MAX: usize = 2;
 /// Largest answer taken: a page of [`LOAD_ROWS`] objects of the largest size.
 const MESSAGE_BYTES_MAX: usize = 400 << 20;
+/// Sends of one commit that other servers' fences stop.
+const FENCE_ATTEMPTS_MAX: usize = 16;
+/// Longer than it takes to elect a leader.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+const READ_PAUSE: Duration = Duration::from_millis(50);
 
 const _: () = assert!(LOAD_ROWS as usize * base::limits::OBJECT_BYTES_MAX <= MESSAGE_BYTES_MAX);
 
@@ -48,6 +57,7 @@ pub(crate) struct Etcd {
     keys: Arc<Keys>,
     /// Wire revision minus etcd's. Read once: it changes only while no store has the engine open.
     base: Arc<Mutex<Option<u64>>>,
+    fence: Arc<Fence>,
 }
 
 /// Prepares the connection to etcd. The connection itself is made, and made again, when it is needed.
@@ -57,7 +67,7 @@ pub(crate) struct Etcd {
 pub fn connect(config: Config) -> Result<Arc<dyn Engine>, ConnectError> {
     let keys = Arc::new(Keys::new(&config.prefix));
     let channel = config::channel(&config)?;
-    Ok(Arc::new(Etcd { channel, keys, base: Arc::default() }))
+    Ok(Arc::new(Etcd { channel, keys, base: Arc::default(), fence: Arc::default() }))
 }
 
 #[async_trait]
@@ -78,19 +88,25 @@ impl Engine for Etcd {
 
     async fn commit(&self, id: CommitId, batch: Batch) -> Result<Revision, WriteError> {
         let base = self.base().await.map_err(|error| WriteError::Unavailable(error.into()))?;
-        let request = self.transaction(id, &batch, base);
-        let answer = self.kv().txn(request).await.map_err(write_error)?.into_inner();
-        let revision = answer.header.as_ref().map_or(0, |header| header.revision);
-        if answer.succeeded {
-            return Ok(wire_revision(base, revision));
+        for _ in 0..FENCE_ATTEMPTS_MAX {
+            let token = self.fence.seen();
+            let (request, mut kv) = (self.transaction(id, &batch, base, token), self.kv());
+            let mut answer = self.decided(token, kv.txn(request)).await?;
+            let revision = answer.header.as_ref().map_or(0, |header| header.revision);
+            if answer.succeeded {
+                return Ok(wire_revision(base, revision));
+            }
+            if !self.fence.stopped(token, answer.responses.first()) {
+                return Err(conflict(batch, answer.responses.split_off(1), base));
+            }
         }
-        Err(conflict(batch, answer.responses, base))
+        Err(WriteError::Unavailable("servers raise the fence all the time".into()))
     }
 
     async fn read_barrier(&self) -> Result<Revision, EngineError> {
         let base = self.base().await?;
         let request = wire::RangeRequest { key: self.keys.last().into(), ..Default::default() };
-        let answer = self.kv().range(request).await.map_err(read_error)?.into_inner();
+        let answer = self.range(request).await?;
         Ok(answer.kvs.first().map_or(Revision::ZERO, |last| wire_revision(base, last.mod_revision)))
     }
 
@@ -123,6 +139,18 @@ impl Engine for Etcd {
 impl Etcd {
     fn kv(&self) -> wire::kv_client::KvClient<Channel> {
         wire::kv_client::KvClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// One consistent read. Who asks while members look for a leader is told so at once, and then only has to ask again.
+    async fn range(&self, request: wire::RangeRequest) -> Result<wire::RangeResponse, EngineError> {
+        let until = Instant::now() + READ_TIMEOUT;
+        loop {
+            match self.kv().range(request.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if never_sent(&status) || until <= Instant::now() => return Err(read_error(status)),
+                Err(_) => tokio::time::sleep(READ_PAUSE).await,
+            }
+        }
     }
 
     async fn base(&self) -> Result<u64, EngineError> {
@@ -190,8 +218,10 @@ impl Etcd {
     }
 
     /// Compares for every expectation, operations for every write, and on failure reads of every place that was expected.
-    fn transaction(&self, id: CommitId, batch: &Batch, base: u64) -> wire::TxnRequest {
-        let mut request = wire::TxnRequest::default();
+    /// The fence comes first in both.
+    fn transaction(&self, id: CommitId, batch: &Batch, base: u64, token: i64) -> wire::TxnRequest {
+        let (compare, read) = self.fenced(token);
+        let mut request = wire::TxnRequest { compare: vec![compare], failure: vec![read], success: Vec::new() };
         for Change { place, expect, write } in &batch.changes {
             let key = Bytes::from(self.keys.encode(place));
             request.compare.push(self.compare(&key, *expect, base));

@@ -1,12 +1,14 @@
 //! etcd killed and started again, and etcd full: the engine goes on by itself and tells the truth meanwhile.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use admit::Expect;
 use base::Revision;
+use store::etcd::{Config, Members};
 use store::{CommitId, Engine, Entry, TailError, WriteError};
 
-use crate::lab::{Lab, batch, commit, put, rows, until};
+use crate::lab::{Etcd, Lab, batch, commit, put, rows, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_etcd_loses_nothing_acknowledged_and_the_tail_goes_on() {
@@ -38,6 +40,47 @@ async fn a_killed_etcd_loses_nothing_acknowledged_and_the_tail_goes_on() {
         tailed.retain(|(_, name)| name != "down");
     }
     assert_eq!(tailed, acknowledged);
+}
+
+/// Sent to one that still believes in a leader that is gone, a write is lost; etcd itself says so after seven seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_leader_costs_a_write_an_election_and_not_its_certainty() {
+    let Some(lab) = Lab::etcd().await else { return };
+    let mut members = Etcd::several(&lab.folder.path().join("three"), 3);
+    let engines: Vec<_> = members.iter().map(Etcd::connect).collect();
+    for engine in &engines {
+        until("every member answers", async || engine.read_barrier().await.is_ok()).await;
+    }
+    commit(&engines[0], 1, put("before", Expect::Absent, "v")).await;
+    let leader = leader(&members).await;
+    let follower = &engines[(leader + 1) % 3];
+    let start = follower.load().await.unwrap().revision;
+    let mut tail = follower.tail(start).await.unwrap();
+    members[leader].kill();
+    let begin = Instant::now();
+    let lost = follower.commit(CommitId(2), batch(vec![put("lost", Expect::Absent, "v")])).await;
+    // On a machine that is slow enough the others have elected already, and nothing is lost.
+    let Err(WriteError::Settled(_)) = lost else { return assert!(lost.is_ok(), "{lost:?}") };
+    let barrier = follower.read_barrier().await.unwrap();
+    assert_eq!(barrier, start, "what is lost is not written, and a fence is no commit of anybody's");
+    let again = commit(follower, 3, put("lost", Expect::Absent, "v")).await;
+    assert!(begin.elapsed() < Duration::from_secs(6), "it took {:?}", begin.elapsed());
+    commit(&engines[(leader + 2) % 3], 4, put("other", Expect::Absent, "v")).await;
+    let entry = tail.next().await.unwrap().unwrap().remove(0);
+    assert_eq!((entry.revision, entry.id), (again, CommitId(3)));
+}
+
+/// The member that leads, by its place in the list.
+async fn leader(members: &[Etcd]) -> usize {
+    for (place, member) in members.iter().enumerate() {
+        let config = Config { endpoints: vec![member.endpoint()], others: None, prefix: "/x".into(), tls: None };
+        let endpoint = member.endpoint();
+        let status = Members::new(config).unwrap().status(&endpoint).await.unwrap();
+        if status.leader == status.id {
+            return place;
+        }
+    }
+    panic!("nobody leads");
 }
 
 /// The first commits that a tail tells.

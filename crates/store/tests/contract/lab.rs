@@ -29,6 +29,8 @@ pub struct Etcd {
     data: PathBuf,
     client_port: u16,
     peer_port: u16,
+    /// `NAME=PEER-URL,...`, itself included; its name is its port for peers.
+    cluster: String,
 }
 
 // === impl Lab ===
@@ -58,9 +60,20 @@ impl Lab {
 
 impl Etcd {
     fn start(data: &Path) -> Etcd {
-        let (client_port, peer_port) = (free_port(), free_port());
-        let child = spawn(data, client_port, peer_port);
-        Etcd { child, data: data.to_owned(), client_port, peer_port }
+        Etcd::several(data, 1).remove(0)
+    }
+
+    /// Members of one cluster.
+    pub fn several(folder: &Path, count: usize) -> Vec<Etcd> {
+        let peers: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let named = peers.iter().map(|port| format!("{port}=http://127.0.0.1:{port}"));
+        let cluster = named.collect::<Vec<_>>().join(",");
+        let start = |peer_port: u16| {
+            let (data, client_port) = (folder.join(peer_port.to_string()), free_port());
+            let child = spawn(&data, client_port, peer_port, &cluster);
+            Etcd { child, data, client_port, peer_port, cluster: cluster.clone() }
+        };
+        peers.into_iter().map(start).collect()
     }
 
     pub fn endpoint(&self) -> String {
@@ -80,7 +93,7 @@ impl Etcd {
     }
 
     pub fn restart(&mut self) {
-        self.child = spawn(&self.data, self.client_port, self.peer_port);
+        self.child = spawn(&self.data, self.client_port, self.peer_port, &self.cluster);
     }
 }
 
@@ -91,13 +104,13 @@ impl Drop for Etcd {
     }
 }
 
-fn spawn(data: &Path, client_port: u16, peer_port: u16) -> Child {
+fn spawn(data: &Path, client_port: u16, peer_port: u16, cluster: &str) -> Child {
     let (client, peer) = (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
     let mut command = Command::new(ETCD);
-    command.arg("--data-dir").arg(data).args(["--name", "one", "--log-level", "error"]);
+    command.arg("--data-dir").arg(data).args(["--name", &peer_port.to_string(), "--log-level", "error"]);
     command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
     command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-    command.arg("--initial-cluster").arg(format!("one={peer}"));
+    command.args(["--initial-cluster", cluster]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
