@@ -149,6 +149,7 @@ fn replaced(rack: &mut Rack) -> anyhow::Result<()> {
     rack.servers[2].power_cut()?;
     rack.servers[2].host.unplug()?;
     rack.serves(0, 2)?;
+    given_up(&kubectl, &name)?;
     let begin = Instant::now();
     eventually("the margin is gone", BOUND, || {
         let dry = succeeds(&rack.servers[0], &format!("{words} --dry-run"))?;
@@ -174,6 +175,18 @@ fn replaced(rack: &mut Rack) -> anyhow::Result<()> {
     ensure!(node == "seven/db", "labels and taints are {node}");
     kubectl.tells("-n kube-system get configmap evenkeel-scorecards -o yaml", &[&name, "catch-up"])?;
     rack.serves(0, 3)
+}
+
+/// The others confirm that the node is lost, and what it ran for a Deployment is elsewhere long before pods would leave by
+/// their tolerations.
+fn given_up(kubectl: &Tool, name: &str) -> anyhow::Result<()> {
+    kubectl.ok(&format!("wait node/{name} --for=condition=evenkeel.io/Lost --timeout=60s"))?;
+    eventually("the pods are elsewhere", BOUND, || {
+        let path = "jsonpath={.items[?(@.status.containerStatuses[0].ready==true)].spec.nodeName}";
+        let nodes = kubectl.ok(&format!("get pods -l app=web -o {path}"))?;
+        ensure!(nodes.split(' ').filter(|node| *node != name).count() == 2, "they are on {nodes}");
+        Ok(())
+    })
 }
 
 /// Nothing is left but a bundle and its key.

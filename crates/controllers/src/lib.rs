@@ -37,6 +37,7 @@ mod testing;
 
 pub use config::{Config, Ctx, Usage, UsageOf};
 pub use kinds::every_kind;
+pub use node::lost::LOST;
 
 use api::{Gvr, Index, Key, Object, Plan, Snapshot};
 use jiff::Timestamp;

@@ -220,8 +220,7 @@ impl Registrar {
 
     /// Nobody heard of this node for so long that the control plane may have called its conditions unknown.
     fn was_silent(&self, now: Timestamp) -> bool {
-        let span = jiff::SignedDuration::from_secs(limits::LEASE_SECONDS.into());
-        self.renewed.is_some_and(|renewed| span <= now.duration_since(renewed))
+        self.renewed.is_some_and(|renewed| limits::SILENT_AFTER <= now.duration_since(renewed))
     }
 
     /// Events for what a person would ask about; readiness has its own.

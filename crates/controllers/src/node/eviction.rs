@@ -1,4 +1,5 @@
-//! `NoExecute` taints: pods that do not tolerate them leave, those that tolerate for a while leave later.
+//! `NoExecute` taints: pods that do not tolerate them leave, those that tolerate for a while leave later, unless the node is
+//! lost and they lose nothing by leaving at once.
 
 use api::snapshot::gvr_of;
 use api::{Gvr, Key, Object, Plan, Snapshot};
@@ -10,6 +11,8 @@ use crate::kit::keys::{self, NODE};
 use crate::kit::op;
 use crate::kit::pod::{PodRef, node_name};
 use crate::kit::value::time;
+use crate::node::lifecycle::UNREACHABLE;
+use crate::node::lost;
 use crate::{Controller, Ctx, Watch};
 
 pub fn controller() -> Controller {
@@ -50,13 +53,15 @@ fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     if taints.is_empty() {
         return Plan::NOTHING;
     }
+    let lost = lost::since(&node.tree()).is_some() && taints.iter().any(|taint| taint.key == UNREACHABLE);
     let (mut marks, mut deletions, mut events) = (vec![], vec![], vec![]);
     let mut plan_again: Option<Timestamp> = None;
     for pod in snapshot.of::<Pod>().by(NODE.name, &key.name).filter_map(PodRef::of) {
         if pod.terminating() || pod.finished() {
             continue;
         }
-        match leaves_at(&pod, &taints, now) {
+        let waits = !(lost && lost::is_replaceable(&pod));
+        match leaves_at(&pod, &taints, now).map(|at| if waits { at } else { now }) {
             Some(at) if at <= now => {
                 let condition = json!({
                     "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",

@@ -12,12 +12,13 @@ use crate::kit::keys::{self, NODE};
 use crate::kit::op;
 use crate::kit::pod::PodRef;
 use crate::kit::value::{flag, list, text, time, time_at};
+use crate::node::lost;
 use crate::{Controller, Ctx, Watch};
 
 const LEASES: &str = "kube-node-lease";
 const KUBELET_CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Condition, the status that hurts, and its taint.
 const PRESSURES: [(&str, &str); 4] = [
@@ -73,7 +74,10 @@ fn plan(ctx: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     let nodes = snapshot.of::<Node>();
     let Some(node) = nodes.get(key) else { return Plan::NOTHING };
     let tree = node.tree();
-    let expires = last_sign(ctx, snapshot, node, &tree) + ctx.config.node_grace;
+    let sign = last_sign(ctx, snapshot, node, &tree);
+    // What the servers saw last counts, unless the node showed itself since.
+    let given_up = lost::since(&tree).filter(|since| sign <= *since);
+    let expires = given_up.unwrap_or(sign + ctx.config.node_grace);
     let mut conditions = list(&tree, "/status/conditions").to_vec();
     let mut ops: Vec<Op> = vec![];
     let mut events = vec![];

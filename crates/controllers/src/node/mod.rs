@@ -3,6 +3,7 @@
 pub mod cidr;
 pub mod eviction;
 pub mod lifecycle;
+pub mod lost;
 
 #[cfg(test)]
 mod tests;

@@ -53,6 +53,74 @@ fn a_silent_node_is_given_up_and_comes_back() {
     assert!(taints(&world).is_empty(), "{:?}", taints(&world));
 }
 
+/// A pod as admission leaves it, of an owner of this kind.
+fn owned(name: &str, kind: &str, volumes: Tree) -> Tree {
+    let wait = |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
+    let both = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"].map(wait);
+    let mut pod = pod(name, json!(both));
+    let owner = json!({"apiVersion": "apps/v1", "kind": kind, "name": "o", "uid": "o", "controller": true});
+    pod["metadata"]["ownerReferences"] = json!([owner]);
+    pod["spec"]["volumes"] = volumes;
+    pod
+}
+
+fn lost(world: &World, status: &str) -> Tree {
+    let at = crate::kit::value::time(world.now);
+    json!({"type": crate::LOST, "status": status, "lastTransitionTime": at})
+}
+
+#[test]
+fn of_a_lost_node_what_others_can_replace_leaves_at_once() {
+    let mut world = World::new(&["node-lifecycle", "taint-eviction"]);
+    world.put(node("n1", "True"));
+    world.put(owned("web", "ReplicaSet", json!([{"name": "tmp", "emptyDir": {}}])));
+    world.put(owned("data", "ReplicaSet", json!([{"name": "d", "persistentVolumeClaim": {"claimName": "d"}}])));
+    world.put(owned("db-0", "StatefulSet", json!([])));
+    let mut patient = owned("patient", "ReplicaSet", json!([]));
+    patient["spec"]["tolerations"][1]["tolerationSeconds"] = json!(301);
+    world.put(patient);
+    world.put(pod("bare", json!([{"operator": "Exists", "tolerationSeconds": 300}])));
+    world.pass(25);
+    assert!(taints(&world).is_empty(), "an old lease alone is no reason yet");
+    let mut said = world.get("v1", "Node", "n1");
+    let condition = lost(&world, "True");
+    said["status"]["conditions"].as_array_mut().unwrap().push(condition);
+    world.put(said);
+    world.converge();
+    assert_eq!(taints(&world).len(), 2);
+    let leaving =
+        |world: &World, name: &str| world.get("v1", "Pod", name)["metadata"].get("deletionTimestamp").is_some();
+    assert!(leaving(&world, "a/web"));
+    for name in ["a/data", "a/db-0", "a/patient", "a/bare"] {
+        assert!(!leaving(&world, name), "{name} waits as upstream has it wait");
+    }
+    world.pass(302);
+    assert!(leaving(&world, "a/db-0") && leaving(&world, "a/patient"));
+}
+
+#[test]
+fn a_node_that_shows_itself_is_lost_no_more() {
+    let mut world = World::new(&["node-lifecycle", "taint-eviction"]);
+    world.put(node("n1", "True"));
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"}, "spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}});
+    world.put(lease);
+    world.pass(25);
+    let condition = lost(&world, "True");
+    world.pass(1);
+    // It renews its lease before the servers have looked again.
+    world.edit(
+        "coordination.k8s.io/v1",
+        "Lease",
+        "kube-node-lease/n1",
+        json!({"spec": {"renewTime": "2026-01-01T00:00:26.000000Z"}}),
+    );
+    let mut said = world.get("v1", "Node", "n1");
+    said["status"]["conditions"].as_array_mut().unwrap().push(condition);
+    world.put(said);
+    world.converge();
+    assert!(taints(&world).is_empty());
+}
+
 #[test]
 fn a_lease_keeps_a_node_alive_and_conditions_taint() {
     let mut world = World::new(&["node-lifecycle"]);

@@ -37,6 +37,7 @@ pub mod schedule;
 pub mod server;
 mod signals;
 mod signer;
+mod silence;
 mod vip;
 mod world;
 

@@ -20,6 +20,7 @@ use crate::wire::node::NodeTls;
 use crate::wire::presence::Presence;
 use crate::wire::restart::Restart;
 use crate::wire::signals::Signals;
+use crate::wire::silence::Silence;
 use crate::wire::{RENEWAL_RETRY, SystemClock, backup, control_plane, join, joining, recover, renewal_pause};
 
 /// Everything has this long to drain before the process ends anyway.
@@ -76,6 +77,8 @@ impl Running {
             async move { server.run(work.cancelled()).await }
         });
         let leading = setup.start_loops(&server, tasks, health, work);
+        let silence = Silence { client: client.clone(), pki: setup.pki.clone(), leading: leading.clone() };
+        tasks.spawn(silence.run(work.clone()));
         beside.backups.start(&server, setup.me(), leading, tasks, work);
         setup.start_virtual_address(&server, tasks, work)?;
         let identity = setup.start_node(&beside.keeping, tasks, work)?;
