@@ -157,7 +157,8 @@ impl Files {
         let held = || self.contents.as_ref()?.get(path).cloned();
         let right = |content: &Vec<u8>| known.get(path).is_none_or(|written| sha256_hex(content) == written.sha256);
         let Some(content) = told.or_else(held).filter(right) else { return Ok(false) };
-        let mode = mode.or_else(|| Some(fs::metadata(path).ok()?.mode() & MODE)).unwrap_or(0o644);
+        // Settings of the runtime may hold passwords: what is made anew is for its owner alone.
+        let mode = mode.or_else(|| Some(fs::metadata(path).ok()?.mode() & MODE)).unwrap_or(0o600);
         pki::write(path, &content, Access::Mode(mode)).map_err(io::Error::other)?;
         Ok(true)
     }

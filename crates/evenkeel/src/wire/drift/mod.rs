@@ -15,7 +15,7 @@ mod sessions;
 mod settings;
 mod unmanaged;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use keeper::drift::{How, Kind, Line, Look, News, Policy, Session, State, Thing, who};
 use net::service::{Looked, Looker};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use view::{Client, Drain};
 
 use self::files::Files;
@@ -119,7 +119,8 @@ impl Watcher {
         self.note_joined(rules.as_ref(), now)?;
         let known = self.book.known.clone();
         let look = self.seen(rules.as_ref());
-        let sessions: Vec<Session> = self.sessions.iter().flatten().cloned().collect();
+        let sessions: BTreeSet<Session> = self.sessions.iter().flatten().cloned().collect();
+        let sessions: Vec<Session> = sessions.into_iter().collect();
         let mut news = self.book.ledger.observe(&look, now, &sessions);
         for line in &mut news.opened {
             if let Some(changed) = self.changed(&line.thing) {
@@ -132,7 +133,8 @@ impl Watcher {
         if news != News::default() || repaired || known != self.book.known {
             self.shelf.write_book(&self.book)?;
         }
-        self.publish().await
+        self.publish().await;
+        Ok(())
     }
 
     /// Everything there is to see now.
@@ -238,14 +240,16 @@ impl Watcher {
         }
     }
 
-    async fn publish(&mut self) -> Result<()> {
+    /// Tells the cluster, where that is news; one that does not answer is told with a later look.
+    async fn publish(&mut self) {
         let wanted = Published::new(&self.book.ledger, self.parts.policy, &self.added);
         if self.published.as_ref() == Some(&wanted) {
-            return Ok(());
+            return;
         }
-        wanted.put(&self.parts.client, &self.parts.node).await?;
-        self.published = Some(wanted);
-        Ok(())
+        match wanted.put(&self.parts.client, &self.parts.node).await {
+            Ok(()) => self.published = Some(wanted),
+            Err(error) => debug!(error = %Chain(error.as_ref()), "the cluster was not told what drifted"),
+        }
     }
 }
 

@@ -118,3 +118,18 @@ impl Manifests {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keeper::drift::Policy;
+    use tokio::sync::watch;
+
+    use super::{AGAIN_MAX, Edits, Looking};
+
+    #[test]
+    fn a_file_is_not_applied_again_for_ever() {
+        let mut looking = Looking::new(Edits { policy: Policy::Repair, told: watch::Sender::new(Vec::new()) });
+        assert!((0..AGAIN_MAX).all(|_| looking.may_again("web.yaml")));
+        assert!(!looking.may_again("web.yaml") && looking.may_again("other.yaml"));
+    }
+}
