@@ -7,6 +7,7 @@ mod backup_s3;
 mod certificates;
 mod certs;
 mod daemon;
+mod drift;
 mod etcd;
 mod etcd_managed;
 mod machine;
@@ -26,7 +27,7 @@ pub const BESIDE: [Case<Cluster>; 4] = [
 ];
 
 /// Cases with clusters of their own.
-pub const ALONE: [Case<()>; 12] = [
+pub const ALONE: [Case<()>; 13] = [
     Case { name: "virtual_address_moves", run: address::moves },
     Case { name: "etcd_as_the_store", run: etcd::as_the_store },
     Case { name: "etcd_managed", run: etcd_managed::lives_and_dies },
@@ -34,6 +35,7 @@ pub const ALONE: [Case<()>; 12] = [
     Case { name: "etcd_full", run: etcd_managed::full },
     Case { name: "images_from_a_registry", run: registry::images },
     Case { name: "manifests_are_applied_and_pruned", run: manifests::manifests },
+    Case { name: "drift_by_hand", run: drift::by_hand },
     Case { name: "backup_and_restore", run: backup::restored },
     Case { name: "backup_proves_itself", run: backup_proof::proves_itself },
     Case { name: "backup_to_s3_and_from_nothing", run: backup_s3::to_a_store },

@@ -21,7 +21,7 @@ pub use keeping::{
     BackupArgs, BackupCommand, DatastoreCommand, DatastoreCommandArgs, ExtractArgs, KitArgs, ProveArgs, RestoreArgs,
     ScratchArgs,
 };
-pub use look::DriftArgs;
+pub use look::{AccessArgs, AccessCommand, CompareArgs, DriftArgs};
 pub use machine::{ImagesArgs, ImagesCommand, InstallArgs, KubectlArgs, PsArgs, StopArgs, UninstallArgs};
 pub use run::{AgentArgs, DatastoreArgs, NamesArgs, NodeArgs, ServerArgs};
 pub use values::span;
@@ -49,6 +49,14 @@ pub enum Command {
     Wrong(WrongArgs),
     /// What was changed by hand: where, since when, who was logged in
     Drift(DriftArgs),
+    /// What is declared against what runs, node by node
+    Diff(AskArgs),
+    /// Where configuration lives, how changes roll out, how nodes come back
+    Explain(AskArgs),
+    /// Who and what can get in; take ways in away
+    Access(AccessArgs),
+    /// In what two nodes differ
+    Compare(CompareArgs),
     /// Look for what would keep a server or node from working on this machine
     CheckConfig(ServerArgs),
     /// Make a backup of this cluster's state and keys now; list and prove those there are

@@ -1,11 +1,15 @@
 //! The command line: parse, then one file per command.
 
+mod access;
 mod args;
 pub mod backup;
 mod certificate;
 mod check;
+mod compare;
 mod datastore;
+mod diff;
 mod drift;
+mod explain;
 mod images;
 mod install;
 mod keeper;
@@ -115,6 +119,10 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Status(args) => return status::run(args).await,
         Command::Wrong(args) => return wrong::run(args).await,
         Command::Drift(args) => return drift::run(args).await,
+        Command::Diff(args) => return diff::run(args).await,
+        Command::Explain(args) => return explain::run(args).await,
+        Command::Access(args) => return access::run(args).await,
+        Command::Compare(args) => return compare::run(args).await,
         Command::CheckConfig(args) => return Ok(check::run(&args)),
         Command::Upgrade(args) => return keeper::upgrade(args).await,
         Command::Back(args) => return keeper::back(args).await,
