@@ -1,20 +1,34 @@
-//! The crash matrix of an upgrade: the coordinator ends at every point of the run, another one takes over, and the cluster
-//! arrives; a person may ask for the way back at every point; two coordinators with each other's orders do no harm.
+//! The crash matrix of every goal: the coordinator, or an agent, ends at every point of the run; somebody else takes over on
+//! another server, and the cluster arrives. A person may ask for the way back at every point; coordinators with each other's
+//! orders do no harm.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod case;
+mod coordinator;
 mod world;
 
 use base::SeededRng;
-use keeper::{Attention, Phase};
+use keeper::{Attention, Entry, Phase, Standing};
 
-use world::{Coordinator, World, below, name, release};
+use case::{Case, name, release, upgrade_with_new_form};
+use coordinator::{Coordinator, below};
+use world::{Kill, World};
 
-const OLD: [&str; 3] = ["0.1.0"; 3];
-const NEW: [&str; 3] = ["0.2.0"; 3];
+/// Of each case.
+const SEEDS: u64 = 150;
+
+/// Calls `check` for every case and every point at which its run can be cut off.
+fn everywhere(check: impl Fn(&Case, usize)) {
+    for case in case::all() {
+        for cut in 0..length(&case) {
+            check(&case, cut);
+        }
+    }
+}
 
 /// How many effects a run without trouble has.
-fn length() -> usize {
-    let (mut world, mut count) = (World::new(), 0);
+fn length(case: &Case) -> usize {
+    let (mut world, mut count) = (World::new(case), 0);
     let mut coordinator = Coordinator::new(&world, 1);
     while !coordinator.ended {
         if coordinator.turn(&mut world, true) {
@@ -23,37 +37,51 @@ fn length() -> usize {
             coordinator.look();
         }
     }
-    assert_eq!(world.versions(), NEW);
+    assert!(world.has_arrived(), "{}", case.name);
     count
+}
+
+/// The run as far as the cut, by the first coordinator.
+fn begun(case: &Case, cut: usize) -> (World, Coordinator) {
+    let mut world = World::new(case);
+    let mut first = Coordinator::new(&world, 1);
+    first.turns(&mut world, cut);
+    (world, first)
+}
+
+/// Taken over by a coordinator on another server, with a wish of somebody else.
+fn taken_over(world: &mut World, token: u64, wish: Option<Attention>) -> Coordinator {
+    let mut next = Coordinator::new(world, token);
+    if let Some(wish) = wish {
+        next.ask(wish);
+    }
+    next.finish(world);
+    next
 }
 
 #[test]
 fn whoever_takes_over_arrives() {
-    let length = length();
-    for cut in 0..length {
+    everywhere(|case, cut| {
         for lost_answer in [false, true] {
-            let mut world = World::new();
-            let mut first = Coordinator::new(&world, 1);
-            first.turns(&mut world, cut);
+            let (mut world, mut first) = begun(case, cut);
             if lost_answer {
                 first.turn(&mut world, false);
             }
-            let mut second = Coordinator::new(&world, 2);
-            second.finish(&mut world);
-            assert!(second.ended, "cut at {cut}");
-            assert_eq!((world.versions(), world.swaps(), world.level), (NEW.to_vec(), vec![1; 3], 2), "cut at {cut}");
+            let left = world.journal.entries().len();
+            let second = taken_over(&mut world, 2, None);
+            let at = format!("{}, cut at {cut}", case.name);
+            assert!(second.ended && world.has_arrived(), "{at}");
+            assert_eq!(world.swaps(), case.swaps(), "{at}");
+            assert!(world.journal.entries()[left..].iter().all(|entry| entry.actor == second.actor), "{at}");
         }
-    }
+    });
 }
 
 #[test]
 fn orders_of_the_past_are_refused() {
-    let length = length();
-    for cut in 0..length {
+    everywhere(|case, cut| {
         for later in 0..12 {
-            let mut world = World::new();
-            let mut first = Coordinator::new(&world, 1);
-            first.turns(&mut world, cut);
+            let (mut world, mut first) = begun(case, cut);
             let mut second = Coordinator::new(&world, 2);
             for _ in 0..later {
                 second.turn(&mut world, true);
@@ -61,35 +89,77 @@ fn orders_of_the_past_are_refused() {
             // The first one did not notice that it was replaced, and goes on.
             first.finish(&mut world);
             second.finish(&mut world);
-            let mut third = Coordinator::new(&world, 3);
-            third.finish(&mut world);
-            assert_eq!((world.versions(), world.swaps()), (NEW.to_vec(), vec![1; 3]), "cut at {cut}, {later} later");
+            taken_over(&mut world, 3, None);
+            let at = format!("{}, cut at {cut}, {later} later", case.name);
+            assert!(world.has_arrived(), "{at}");
+            assert_eq!(world.swaps(), case.swaps(), "{at}");
+        }
+    });
+}
+
+/// The later lease holder has the smaller token: it gives no order, and what it does is nothing.
+#[test]
+fn two_coordinators_with_swapped_tokens_do_no_harm() {
+    everywhere(|case, cut| {
+        let mut world = World::new(case);
+        let mut first = Coordinator::new(&world, 2);
+        first.turns(&mut world, cut);
+        let mut second = Coordinator::new(&world, 1);
+        for turn in 0..40 {
+            let one = if turn % 2 == 0 { &mut second } else { &mut first };
+            if !one.turn(&mut world, true) {
+                one.look();
+            }
+        }
+        second.finish(&mut world);
+        first.finish(&mut world);
+        taken_over(&mut world, 3, None);
+        let at = format!("{}, cut at {cut}", case.name);
+        assert!(world.has_arrived(), "{at}");
+        assert_eq!(world.swaps(), case.swaps(), "{at}");
+    });
+}
+
+/// An agent that dies in the middle of any order is not sent the order again before it was looked at.
+#[test]
+fn an_agent_may_be_killed_by_any_order() {
+    for case in case::all() {
+        let (world, _) = begun(&case, length(&case));
+        for order in 0..world.orders {
+            for kill in [Kill::Before, Kill::After, Kill::AndFalls] {
+                let mut world = World::new(&case);
+                world.kill = Some((order, kill));
+                let first = taken_over(&mut world, 1, None);
+                let at = format!("{}, order {order}, {kill:?}", case.name);
+                if first.ended {
+                    assert_eq!(world.swaps(), case.swaps(), "{at}");
+                } else {
+                    // What was tried and fell needs a person, who may be another one, elsewhere.
+                    let last = &world.journal.entries().last().unwrap().phase;
+                    assert!(kill == Kill::AndFalls && matches!(last, Phase::Stuck { .. }), "{at}: {last:?}");
+                    assert!(taken_over(&mut world, 2, Some(Attention::Resume)).ended, "{at}");
+                }
+                assert!(world.has_arrived(), "{at}");
+            }
         }
     }
 }
 
 #[test]
 fn the_way_back_is_open_at_every_point_before_the_last() {
-    let length = length();
-    for cut in 0..length {
-        let mut world = World::new();
-        let mut first = Coordinator::new(&world, 1);
-        first.turns(&mut world, cut);
-        let mut second = Coordinator::new(&world, 2);
-        second.ask(Attention::Back { why: "I changed my mind".into() });
-        second.finish(&mut world);
-        assert!(second.ended, "cut at {cut}");
-        let begun = |entry: &keeper::Entry| entry.phase == Phase::Intend && entry.node.is_none();
-        // Of the two steps that belong to no node the backup is the first.
-        let last_begun = world.journal.entries().iter().filter(|entry| begun(entry)).count() == 2;
-        let wanted = if last_begun { NEW } else { OLD };
-        assert_eq!(world.versions(), wanted, "cut at {cut}");
-    }
+    everywhere(|case, cut| {
+        let (mut world, _) = begun(case, cut);
+        // What is over is not taken back: that is a run of its own.
+        let over = Standing::of(&case.plan(), &world.journal).is_over();
+        let second = taken_over(&mut world, 2, Some(Attention::Back { why: "I changed my mind".into() }));
+        let there = if over || world.final_begun() { world.has_arrived() } else { world.is_as_before() };
+        assert!(second.ended && there, "{}, cut at {cut}", case.name);
+    });
 }
 
 #[test]
 fn a_node_that_does_not_get_well_goes_back_alone_and_a_person_decides() {
-    let mut world = World::new();
+    let mut world = World::new(&upgrade_with_new_form());
     world.bad = Some((name("c"), release("0.2.0")));
     let mut coordinator = Coordinator::new(&world, 1);
     coordinator.finish(&mut world);
@@ -99,100 +169,95 @@ fn a_node_that_does_not_get_well_goes_back_alone_and_a_person_decides() {
     assert_eq!(*last, Phase::Stuck { why: "the node does not get well".into() });
     assert!(!coordinator.ended && coordinator.waits);
 
-    let mut back = (world.clone(), Coordinator::new(&world, 2));
-    back.1.ask(Attention::Back { why: "not today".into() });
-    back.1.finish(&mut back.0);
-    assert_eq!((back.0.versions(), back.1.ended), (OLD.to_vec(), true));
+    let mut back = world.clone();
+    assert!(taken_over(&mut back, 2, Some(Attention::Back { why: "not today".into() })).ended);
+    assert!(back.is_as_before());
 
     world.bad = None;
-    let mut again = Coordinator::new(&world, 2);
-    again.ask(Attention::Resume);
-    again.finish(&mut world);
-    assert_eq!((world.versions(), again.ended, world.level), (NEW.to_vec(), true, 2));
+    assert!(taken_over(&mut world, 2, Some(Attention::Resume)).ended);
+    assert!(world.has_arrived());
 }
 
+/// Whoever resumes is another person than the one who paused, and the coordinator another one.
 #[test]
 fn a_pause_leaves_no_node_half_done() {
-    let length = length();
-    for cut in 0..length {
-        let mut world = World::new();
-        let mut coordinator = Coordinator::new(&world, 1);
-        coordinator.turns(&mut world, cut);
-        coordinator.ask(Attention::Pause { why: "lunch".into() });
-        coordinator.finish(&mut world);
-        if coordinator.ended {
-            continue;
+    everywhere(|case, cut| {
+        let (mut world, mut first) = begun(case, cut);
+        first.ask(Attention::Pause { why: "lunch".into() });
+        first.finish(&mut world);
+        if first.ended {
+            return;
         }
-        let steps = world::plan().steps;
-        let done = |step: &&keeper::Step| {
-            let mut entries = world.journal.entries().iter();
-            entries.any(|entry| entry.step == Some(step.id) && matches!(entry.phase, Phase::Done | Phase::Skipped))
-        };
-        let touched =
-            |step: &&keeper::Step| step.node.is_some() && !matches!(step.action, keeper::Action::Stage { .. });
-        for node in world::NODES {
-            let part = || steps.iter().filter(|step| step.node == Some(name(node))).filter(touched);
-            let count = part().filter(done).count();
-            assert!(count == 0 || count == part().count(), "cut at {cut}: {node} is half done");
+        for node in case::NODES {
+            let (done, all) = part_done(&world, node);
+            assert!(done == 0 || done == all, "{}, cut at {cut}: {node} is half done", case.name);
         }
-        coordinator.ask(Attention::Resume);
-        coordinator.finish(&mut world);
-        assert_eq!(world.versions(), NEW, "cut at {cut}");
-    }
+        let second = taken_over(&mut world, 2, Some(Attention::Resume));
+        assert!(second.ended && world.has_arrived(), "{}, cut at {cut}", case.name);
+        let resumed = world.journal.entries().iter().find(|entry| entry.phase == Phase::Resumed).unwrap();
+        assert_eq!(resumed.actor, second.actor);
+    });
+}
+
+/// How many steps of a node's own part are done, and how many there are. That a program lies there touches nobody.
+fn part_done(world: &World, node: &str) -> (usize, usize) {
+    let plan = world.case.plan();
+    let staging = |step: &keeper::Step| matches!(step.action, keeper::Action::Stage { .. });
+    let part = || plan.steps.iter().filter(|step| step.node == Some(name(node)) && !staging(step));
+    let is_done = |entry: &Entry| matches!(entry.phase, Phase::Done | Phase::Skipped);
+    let done = |step: &&keeper::Step| {
+        world.journal.entries().iter().any(|entry| entry.step == Some(step.id) && is_done(entry))
+    };
+    (part().filter(done).count(), part().count())
 }
 
 #[test]
 fn any_order_of_troubles_ends_well() {
-    for seed in 0..600 {
-        let rng = SeededRng::new(seed);
-        let mut world = World::new();
-        let mut coordinators = vec![Coordinator::new(&world, 1)];
-        for _ in 0..200 {
-            let one = below(&rng, coordinators.len());
-            match below(&rng, 20) {
-                0 if coordinators.len() < 6 => {
-                    let token = coordinators.len() as u64 + 1;
-                    coordinators.push(Coordinator::new(&world, token));
-                }
-                1 => coordinators[one].ask(Attention::Pause { why: "seed".into() }),
-                2 => coordinators[one].ask(Attention::Resume),
-                3 => drop(coordinators[one].turn(&mut world, false)),
-                _ => {
-                    if !coordinators[one].turn(&mut world, true) {
-                        coordinators[one].look();
+    for case in case::all() {
+        for seed in 0..SEEDS {
+            let rng = SeededRng::new(seed);
+            let mut world = World::new(&case);
+            let mut coordinators = vec![Coordinator::new(&world, 1)];
+            for _ in 0..200 {
+                let one = below(&rng, coordinators.len());
+                match below(&rng, 20) {
+                    0 if coordinators.len() < 6 => {
+                        let token = coordinators.len() as u64 + 1;
+                        coordinators.push(Coordinator::new(&world, token));
+                    }
+                    1 => coordinators[one].ask(Attention::Pause { why: "seed".into() }),
+                    2 => coordinators[one].ask(Attention::Resume),
+                    3 => drop(coordinators[one].turn(&mut world, false)),
+                    _ => {
+                        if !coordinators[one].turn(&mut world, true) {
+                            coordinators[one].look();
+                        }
                     }
                 }
             }
+            taken_over(&mut world, 99, Some(Attention::Resume));
+            assert!(world.has_arrived(), "{}, seed {seed}", case.name);
+            assert_eq!(world.swaps(), case.swaps(), "{}, seed {seed}", case.name);
         }
-        let mut last = Coordinator::new(&world, 99);
-        last.ask(Attention::Resume);
-        last.finish(&mut world);
-        assert_eq!((world.versions(), world.swaps(), world.level), (NEW.to_vec(), vec![1; 3], 2), "seed {seed}");
     }
 }
 
 /// What cannot be looked at on the way back is no reason to look for ever.
 #[test]
 fn a_node_that_does_not_answer_on_the_way_back_needs_a_person() {
-    let length = length();
+    let case = upgrade_with_new_form();
     let mut stuck = 0;
-    for cut in 0..length {
-        let mut world = World::new();
-        let mut first = Coordinator::new(&world, 1);
-        first.turns(&mut world, cut);
+    for cut in 0..length(&case) {
+        let (mut world, _) = begun(&case, cut);
         world.silent = Some(name("b"));
-        let mut second = Coordinator::new(&world, 2);
-        second.ask(Attention::Back { why: "not today".into() });
-        second.finish(&mut world);
+        let second = taken_over(&mut world, 2, Some(Attention::Back { why: "not today".into() }));
         if !second.ended {
             let last = &world.journal.entries().last().unwrap().phase;
             assert!(matches!(last, Phase::Stuck { .. }), "cut at {cut}: {last:?}");
             stuck += 1;
             world.silent = None;
-            let mut third = Coordinator::new(&world, 3);
-            third.ask(Attention::Resume);
-            third.finish(&mut world);
-            assert!(third.ended && world.versions() == OLD, "cut at {cut}");
+            let third = taken_over(&mut world, 3, Some(Attention::Resume));
+            assert!(third.ended && world.is_as_before(), "cut at {cut}");
         }
     }
     assert!(stuck > 0);

@@ -1,17 +1,14 @@
 //! A cluster of three that exists only as facts: what every node runs, what it was told, and the one durable journal.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use base::{Rng, SeededRng};
 use jiff::Timestamp;
-use keeper::{
-    Action, Attention, Digest, Effect, Fence, Generation, Input, Inventory, Journal, NodeName, NodeTarget, Observed,
-    Order, Outcome, Plan, Release, Role, Run, Step, Token,
-};
+use keeper::{Action, Effect, Fence, Input, Journal, NodeName, Order, Outcome, Phase, Release, Step, Token};
 
-pub const NODES: [&str; 3] = ["a", "b", "c"];
-/// A run of three nodes ends within this many effects, or not at all.
-pub const EFFECTS_MAX: usize = 400;
+use crate::case::{Case, NODES, name, release};
+
+/// Looks that a node leaves without an answer after it was killed.
+const SILENT_LOOKS: u32 = 2;
 
 #[derive(Clone, Debug)]
 struct Node {
@@ -19,10 +16,26 @@ struct Node {
     staged: Option<Release>,
     fence: Fence,
     swaps: u32,
+    /// Its agent is not back yet for so many looks.
+    away: u32,
+    /// What was on trial when the agent was killed: it fell, and says so once.
+    fell: bool,
+}
+
+/// How an agent is killed in the middle of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kill {
+    /// Nothing of it was done.
+    Before,
+    /// All of it was done, and nobody heard.
+    After,
+    /// And what was on trial is given up for what ran before.
+    AndFalls,
 }
 
 #[derive(Clone, Debug)]
 pub struct World {
+    pub case: Case,
     nodes: BTreeMap<NodeName, Node>,
     backup: bool,
     pub level: u32,
@@ -33,55 +46,33 @@ pub struct World {
     pub bad: Option<(NodeName, Release)>,
     /// Nobody reaches this node.
     pub silent: Option<NodeName>,
+    /// The agent that gets the order of this number is killed by it.
+    pub kill: Option<(usize, Kill)>,
+    /// Orders to nodes so far.
+    pub orders: usize,
     /// How often a bake answers that it is not over yet.
     patience: u32,
-}
-
-pub fn release(version: &str) -> Release {
-    Release { version: version.into(), program: Digest::of_bytes(version.as_bytes()) }
-}
-
-pub fn name(text: &str) -> NodeName {
-    NodeName(text.into())
-}
-
-pub fn generation(number: u64, parent: Digest, version: &str, level: u32) -> Generation {
-    let target = NodeTarget { role: Role::Server, release: release(version) };
-    let nodes = NODES.map(|node| (name(node), target.clone())).into();
-    Generation { cluster: "lab".into(), number, parent, level, nodes }
-}
-
-pub fn inventory(version: &str) -> Inventory {
-    let seen = |node: &str| Observed {
-        role: Role::Server,
-        release: release(version),
-        ready: true,
-        delicate: node == "a",
-        at: Timestamp::UNIX_EPOCH,
-    };
-    Inventory { nodes: NODES.map(|node| (name(node), seen(node))).into() }
-}
-
-/// From 0.1.0 to 0.2.0, with a new format at the end.
-pub fn plan() -> Plan {
-    let from = generation(1, Digest::none(), "0.1.0", 1);
-    let to = generation(2, from.digest(), "0.2.0", 2);
-    Plan::new(&from, &to, &inventory("0.1.0"), keeper::Pace::default()).unwrap()
 }
 
 // === impl World ===
 
 impl World {
-    pub fn new() -> World {
-        let node = Node { running: release("0.1.0"), staged: None, fence: Fence::default(), swaps: 0 };
+    pub fn new(case: &Case) -> World {
+        let node = |(text, version): (&str, &str)| {
+            let (running, fence) = (release(version), Fence::default());
+            (name(text), Node { running, staged: None, fence, swaps: 0, away: 0, fell: false })
+        };
         World {
-            nodes: NODES.map(|text| (name(text), node.clone())).into(),
+            case: case.clone(),
+            nodes: NODES.into_iter().zip(case.running).map(node).collect(),
             backup: false,
-            level: 1,
+            level: case.from.level,
             fence: Fence::default(),
-            journal: Journal::new("r1", 2),
+            journal: Journal::new("r1", case.to.number),
             bad: None,
             silent: None,
+            kill: None,
+            orders: 0,
             patience: 1,
         }
     }
@@ -94,37 +85,90 @@ impl World {
         self.nodes.values().map(|node| node.swaps).collect()
     }
 
+    /// Every node runs what it shall, and what is stored has its form.
+    pub fn has_arrived(&self) -> bool {
+        self.versions() == self.case.target() && self.level == self.case.to.level
+    }
+
+    /// Every node runs what it ran before, and what is stored has the form it had.
+    pub fn is_as_before(&self) -> bool {
+        self.versions() == self.case.running && self.level == self.case.from.level
+    }
+
+    /// The step behind which there is no way back was intended.
+    pub fn final_begun(&self) -> bool {
+        let is_final = |entry: &keeper::Entry| entry.step.is_some_and(|step| self.case.is_final(step));
+        self.journal.entries().iter().any(|entry| entry.phase == Phase::Intend && is_final(entry))
+    }
+
     /// Carries an effect out. `None`: nothing to answer.
-    pub fn perform(&mut self, effect: &Effect, token: Token) -> Option<Input> {
+    pub fn perform(&mut self, effect: &Effect, token: Token, actor: &str) -> Option<Input> {
         let (order, step, verb) = match effect {
-            Effect::Append(draft) => return Some(self.append(draft.clone(), token)),
+            Effect::Append(draft) => return Some(self.append(draft.clone(), token, actor)),
             Effect::Probe(order, step) => (order, step, 'p'),
             Effect::Apply(order, step) => (order, step, 'a'),
             Effect::Check(order, step) => (order, step, 'c'),
             Effect::Undo(order, step) => (order, step, 'u'),
             Effect::Wait | Effect::StandDown | Effect::Ended => return None,
         };
+        let answer = |answer| Some(Input::Answer { step: step.id, answer });
         if step.node.is_some() && step.node == self.silent {
-            let why = "it does not answer".to_owned();
-            return Some(Input::Answer { step: step.id, answer: Outcome::Bad { why } });
+            return answer(Outcome::Bad { why: "it does not answer".to_owned() });
+        }
+        if self.is_away(step) {
+            return answer(Outcome::NotYet);
         }
         if !self.admits(order, step) {
             return Some(Input::Refused);
         }
-        let answer = match verb {
+        let killed = if step.node.is_some() { self.is_killed() } else { None };
+        if killed == Some(Kill::Before) {
+            self.node(step).away = SILENT_LOOKS;
+            return answer(Outcome::NotYet);
+        }
+        let outcome = match verb {
             'p' => self.probe(step),
             'a' => self.apply(step),
             'c' => self.check(step),
             _ => self.undo(step),
         };
-        Some(Input::Answer { step: step.id, answer })
+        match killed {
+            Some(kill) => {
+                self.kill_after(step, verb, kill);
+                answer(Outcome::NotYet)
+            }
+            None => answer(outcome),
+        }
     }
 
-    fn append(&mut self, draft: keeper::Draft, token: Token) -> Input {
-        let entry = self.journal.entry(draft, "coordinator", token, Timestamp::UNIX_EPOCH);
+    fn append(&mut self, draft: keeper::Draft, token: Token, actor: &str) -> Input {
+        let entry = self.journal.entry(draft, actor, token, Timestamp::UNIX_EPOCH);
         match self.journal.accept(entry.clone()) {
             Ok(()) => Input::Appended(entry),
             Err(_) => Input::Refused,
+        }
+    }
+
+    fn is_away(&mut self, step: &Step) -> bool {
+        let Some(node) = step.node.as_ref().and_then(|node| self.nodes.get_mut(node)) else { return false };
+        let away = node.away > 0;
+        node.away = node.away.saturating_sub(1);
+        away
+    }
+
+    /// Whether this order is the one that its agent does not survive.
+    fn is_killed(&mut self) -> Option<Kill> {
+        self.orders += 1;
+        self.kill.filter(|(order, _)| order + 1 == self.orders).map(|(_, kill)| kill)
+    }
+
+    fn kill_after(&mut self, step: &Step, verb: char, kill: Kill) {
+        let falls = kill == Kill::AndFalls && verb == 'a';
+        let node = self.node(step);
+        node.away = SILENT_LOOKS;
+        if let (true, Action::Swap { from, .. }) = (falls, &step.action) {
+            node.running = from.clone();
+            node.fell = true;
         }
     }
 
@@ -150,9 +194,17 @@ impl World {
         let there = match &step.action {
             Action::Stage { release } => self.node(step).staged.as_ref() == Some(release),
             Action::Backup => self.backup,
-            Action::Swap { to, .. } => self.node(step).running == *to,
+            Action::Swap { to, .. } => {
+                let node = self.node(step);
+                if std::mem::take(&mut node.fell) {
+                    return Outcome::Bad { why: "what was tried fell".to_owned() };
+                }
+                node.running == *to
+            }
             Action::Finalise { level } => self.level == *level,
-            action => panic!("{action:?} has nothing to look for"),
+            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => {
+                panic!("{step:?} has nothing to look for")
+            }
         };
         if there { Outcome::Present } else { Outcome::Absent }
     }
@@ -170,10 +222,12 @@ impl World {
                 self.one_at_a_time();
             }
             Action::Finalise { level } => {
-                assert!(self.versions().iter().all(|version| *version == "0.2.0"), "an old program cannot read this");
+                assert_eq!(self.versions(), self.case.target(), "an old program cannot read this");
                 self.level = *level;
             }
-            action => panic!("{action:?} has nothing to apply"),
+            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => {
+                panic!("{step:?} has nothing to apply")
+            }
         }
         Outcome::Good
     }
@@ -191,7 +245,7 @@ impl World {
 
     fn undo(&mut self, step: &Step) -> Outcome {
         let Action::Swap { from, .. } = &step.action else { panic!("{step:?} has no undo") };
-        assert_eq!(self.level, 1, "the old program cannot read this any more");
+        assert_eq!(self.level, self.case.from.level, "the old program cannot read this any more");
         self.node(step).running = from.clone();
         Outcome::Good
     }
@@ -203,99 +257,16 @@ impl World {
 
     /// Whoever is swapped, all swapped before are verified: the journal says so.
     fn one_at_a_time(&self) {
-        let plan = plan();
+        let plan = self.case.plan();
         let verified = |node: &NodeName| {
             let mut steps = plan.steps.iter().filter(|step| step.node.as_ref() == Some(node));
-            let last = steps.rfind(|step| step.action == Action::VerifyWorkload).unwrap().id;
-            self.journal.entries().iter().any(|entry| entry.step == Some(last) && entry.phase == keeper::Phase::Done)
+            let last = steps.rfind(|step| step.action == Action::VerifyWorkload).map(|step| step.id);
+            last.is_none_or(|last| {
+                self.journal.entries().iter().any(|entry| entry.step == Some(last) && entry.phase == Phase::Done)
+            })
         };
-        let open = self.nodes.iter().filter(|(name, node)| node.running == release("0.2.0") && !verified(name)).count();
+        let changed = |(name, node): &(&NodeName, &Node)| node.running == self.case.to.nodes[*name].release;
+        let open = self.nodes.iter().filter(changed).filter(|(name, _)| !verified(name)).count();
         assert!(open <= 1, "two nodes are changed and not verified");
     }
-}
-
-/// A coordinator at work; what it was about to do when it was cut off is left in `pending`.
-pub struct Coordinator {
-    pub token: Token,
-    run: Option<Run>,
-    inputs: VecDeque<Input>,
-    pub pending: VecDeque<Effect>,
-    pub ended: bool,
-    pub waits: bool,
-}
-
-// === impl Coordinator ===
-
-impl Coordinator {
-    /// Takes the run over from what is durable.
-    pub fn new(world: &World, token: u64) -> Coordinator {
-        let journal = Journal::parse("r1", 2, &world.journal.render()).unwrap();
-        Coordinator {
-            token: Token(token),
-            run: Some(Run::new(plan(), journal, Token(token))),
-            inputs: VecDeque::from([Input::Look]),
-            pending: VecDeque::new(),
-            ended: false,
-            waits: false,
-        }
-    }
-
-    pub fn ask(&mut self, wish: Attention) {
-        self.inputs.push_back(Input::Asked(wish));
-    }
-
-    pub fn look(&mut self) {
-        self.inputs.push_back(Input::Look);
-    }
-
-    /// Performs one effect; `answer` false loses what came of it. False where there is nothing to do.
-    pub fn turn(&mut self, world: &mut World, answer: bool) -> bool {
-        while self.pending.is_empty() {
-            let Some(input) = self.inputs.pop_front() else { return false };
-            let mut out = Vec::new();
-            self.run = self.run.take().map(|run| run.step(input, &mut out));
-            self.pending.extend(out);
-        }
-        let effect = self.pending.pop_front().unwrap();
-        self.ended |= matches!(effect, Effect::Ended | Effect::StandDown);
-        self.waits = matches!(effect, Effect::Wait);
-        if let Some(input) = world.perform(&effect, self.token).filter(|_| answer) {
-            self.inputs.push_back(input);
-        }
-        true
-    }
-
-    /// Performs so many effects, looking again where there is nothing to do.
-    pub fn turns(&mut self, world: &mut World, count: usize) {
-        for _ in 0..count {
-            if !self.turn(world, true) {
-                self.look();
-            }
-        }
-    }
-
-    /// Until nothing is left to do: the run ended, or waits for a person.
-    pub fn finish(&mut self, world: &mut World) {
-        let mut looks = 0;
-        for _ in 0..EFFECTS_MAX {
-            if self.ended {
-                return;
-            }
-            if !self.turn(world, true) {
-                // What is not over yet is looked at again a few times.
-                looks += 1;
-                if looks > 3 {
-                    return;
-                }
-                self.look();
-            } else if !self.waits {
-                looks = 0;
-            }
-        }
-        panic!("no end after {EFFECTS_MAX} effects: {:?}", world.journal.entries().last());
-    }
-}
-
-pub fn below(rng: &SeededRng, bound: usize) -> usize {
-    usize::try_from(rng.next_u64() % bound as u64).unwrap()
 }

@@ -12,12 +12,12 @@ use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use keeper::{Attention, Journal, Standing};
+use keeper::{Attention, Goal, Journal, Standing};
 
 use self::remote::{Asked, Remote};
 use super::args::{AskArgs, ChangeArgs, JournalArgs, PlanArgs, UpgradeArgs};
 use crate::wire::keeper::Journals;
-use crate::wire::keeper::api::{Goal, Proposal, Shown};
+use crate::wire::keeper::api::{Proposal, Shown};
 use crate::wire::keeper::records::Wish;
 
 const REFUSED: u8 = 3;

@@ -15,7 +15,9 @@ use apiserver::{Body, Extension, full};
 use async_trait::async_trait;
 use base::{Chain, Clock};
 use http::{Method, Request, Response, StatusCode};
-use keeper::{Attention, Digest, Entry, Forecast, Generation, Journal, NodeTarget, Pace, Plan, ProposeError, Standing};
+use keeper::{
+    Attention, Digest, Entry, Forecast, Generation, Goal, Journal, NodeTarget, Pace, Plan, ProposeError, Standing,
+};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -26,18 +28,6 @@ use super::records::{Armed, RecordError, Records, Wish};
 use super::survey::{Survey, Workloads};
 use super::{PATH, PIECE_BYTES, Report, digest, query};
 use crate::wire::SystemClock;
-
-/// What is wished for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "goal")]
-pub enum Goal {
-    /// Every node runs this program.
-    Upgrade { program: Digest },
-    /// What ran before the newest run.
-    Back,
-    /// What is stored takes the form of the newest program.
-    Finalise,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

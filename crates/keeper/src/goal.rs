@@ -1,0 +1,17 @@
+//! What a run is for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// What is wished for. Each goal has its rows in the crash matrix (`tests/matrix`), which does not compile without them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "goal")]
+pub enum Goal {
+    /// Every node runs this program.
+    Upgrade { program: Digest },
+    /// What ran before the newest run.
+    Back,
+    /// What is stored takes the form of the newest program.
+    Finalise,
+}
