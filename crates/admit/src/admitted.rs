@@ -54,6 +54,14 @@ impl Admitted {
         Admitted { batch }
     }
 
+    /// With one more thing that must be as it was seen, unless the batch looks after that place already.
+    pub(crate) fn guarded(mut self, guard: Change) -> Admitted {
+        if self.batch.changes.iter().all(|change| change.place != guard.place) {
+            self.batch.changes.push(guard);
+        }
+        self
+    }
+
     pub fn batch(&self) -> &Batch {
         &self.batch
     }

@@ -36,6 +36,8 @@ mod validate;
 
 mod delete;
 
+mod term;
+
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::ports::{Operation, Ports, Review};
 use crate::request::{Body, Identified, Request, WriteVerb};
 use crate::{
     Admitted, Batch, Change, admission, allocate, apply, decode, defaults, delete, doc, meta, patch, strategy,
-    subresource, validate,
+    subresource, term, validate,
 };
 
 /// What a request becomes.
@@ -48,13 +48,16 @@ pub async fn admit(
 ) -> Result<Outcome, Status> {
     let cx = Cx::new(request, ports);
     let old = current.map(Old::of);
-    match (&cx.request.verb, cx.sub()) {
+    let guard = term::guard(&cx)?;
+    let outcome = match (&cx.request.verb, cx.sub()) {
         (WriteVerb::Delete { .. }, _) => delete::delete(&cx, old).await,
         (_, "scale") => subresource::scale::write(&cx, old).await,
         (WriteVerb::Create(body), "binding") => subresource::binding::bind(&cx, old, body).await,
         (WriteVerb::Create(body), "eviction") => subresource::eviction::evict(&cx, old, body).await,
         _ => write(&cx, old).await,
-    }
+    };
+    let Some(guard) = guard else { return outcome };
+    outcome.map(|outcome| Outcome { admitted: outcome.admitted.map(|admitted| admitted.guarded(guard)), ..outcome })
 }
 
 async fn write(cx: &Cx<'_>, old: Option<Old>) -> Result<Outcome, Status> {

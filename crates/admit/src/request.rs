@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::kind::KindRef;
-use api::{PatchType, Preconditions, Propagation, Subresource, Tree};
+use api::{PatchType, Preconditions, Propagation, Subresource, Term, Tree};
 use base::SmolStr;
 
 /// Who asks. Made by authentication (or by the in-process transport, for a role of this binary).
@@ -51,7 +51,8 @@ pub struct Body {
     pub duplicates: Vec<String>,
 }
 
-/// Query parameters of a write (`CreateOptions`, `UpdateOptions`, `PatchOptions`, `DeleteOptions`).
+/// What goes with a write: query parameters (`CreateOptions`, `UpdateOptions`, `PatchOptions`, `DeleteOptions`) and what
+/// the head of the request says.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub dry_run: bool,
@@ -59,6 +60,8 @@ pub struct Options {
     pub field_validation: FieldValidation,
     /// The user agent, from which a field manager's default name is derived.
     pub user_agent: SmolStr,
+    /// Of the requester: once it is over, the write does not happen.
+    pub term: Option<Term>,
 }
 
 /// What unknown and duplicate fields do. The default of the API is `Warn`.

@@ -26,6 +26,7 @@ pub mod selector;
 mod shape;
 pub mod snapshot;
 pub mod status;
+pub mod term;
 
 pub use kind::{Column, Gvk, Gvr, Kind, Scope, Subresource, Verb, Verbs};
 pub use object::{Header, Key, Object, OwnerRef};
@@ -36,6 +37,7 @@ pub use schema::{Field, FieldType, ListKind, MapKind, PatchRule, Schema, TypeId}
 pub use selector::{FieldSelector, LabelSelector};
 pub use snapshot::{Index, Snapshot, Stream};
 pub use status::{Cause, Reason, Status};
+pub use term::Term;
 
 /// A parsed JSON document. It belongs to one request or one plan and dies with it; what is kept is bytes ([`Object`]).
 pub type Tree = serde_json::Value;

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use view::{Change, Client, ClientError, Drain, View};
 
 use crate::events::Recorder;
+use crate::leadership::Leadership;
 use crate::runner::Runner;
 use crate::status::{Health, LoopStatus};
 
@@ -41,7 +42,8 @@ pub struct Driver {
     view: View,
     client: Client,
     clock: Arc<dyn Clock>,
-    leading: watch::Receiver<bool>,
+    /// `None`: these loops need no lease.
+    leadership: Option<Leadership>,
     loops: Vec<(Loop, Option<Failed>, watch::Sender<LoopStatus>)>,
     /// Where events are recorded from: the node's or the server's name.
     host: String,
@@ -52,15 +54,13 @@ pub struct Driver {
 impl Driver {
     /// A driver that always acts. `client` must have the identity of the loops.
     pub fn new(view: View, client: Client, clock: Arc<dyn Clock>) -> Driver {
-        // The sender may go: a receiver keeps the last value.
-        let (_, leading) = watch::channel(true);
-        Driver { view, client, clock, leading, loops: Vec::new(), host: String::new() }
+        Driver { view, client, clock, leadership: None, loops: Vec::new(), host: String::new() }
     }
 
-    /// Acts only while the value is true, as [`crate::Leader`] says.
+    /// Acts only in the terms that [`crate::Leader`] wins.
     #[must_use]
-    pub fn led_by(mut self, leading: watch::Receiver<bool>) -> Driver {
-        self.leading = leading;
+    pub fn led_by(mut self, leadership: Leadership) -> Driver {
+        self.leadership = Some(leadership);
         self
     }
 
@@ -106,7 +106,7 @@ impl Driver {
                 recorder: handle.for_component(one.component),
                 view: self.view.clone(),
                 clock: self.clock.clone(),
-                leading: self.leading.clone(),
+                leadership: self.leadership.clone(),
                 drain: drain.clone(),
                 status,
                 failed,

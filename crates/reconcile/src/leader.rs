@@ -1,13 +1,13 @@
 //! Who may act: the holder of a `Lease`. One server acquires it at once; of several, one.
 //!
-//! Election is for efficiency. What keeps two actors from harm are the preconditions of their operations, so a lease
-//! that is lost late costs conflicts, never correctness. Expiry is judged by when *we* saw the lease change last, not by
-//! the holder's clock.
+//! Every taking of the lease begins a term of its own, also by one who had it before. Loops write in their term: what an
+//! earlier one still has on its way is refused by the API, so a lease that is lost late costs conflicts, never
+//! correctness. Expiry is judged by when *we* saw the lease change last, not by the holder's clock.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Gvr, Key, Tree};
+use api::{Gvr, Key, Term, Tree};
 use base::{Chain, Clock};
 use jiff::Timestamp;
 use serde_json::json;
@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use view::{Client, ClientError, Drain};
+
+use crate::leadership::{Leadership, Tenure};
 
 /// A lease and how it is kept.
 #[derive(Clone, Debug)]
@@ -32,6 +34,7 @@ pub struct Leader {
     client: Client,
     clock: Arc<dyn Clock>,
     leading: watch::Sender<bool>,
+    leadership: Leadership,
 }
 
 /// What to do about the lease as it is.
@@ -63,34 +66,45 @@ impl Leader {
     /// Also gives the value that says whether this process leads; false at first.
     pub fn new(config: LeaderConfig, client: Client, clock: Arc<dyn Clock>) -> (Leader, watch::Receiver<bool>) {
         let (leading, receiver) = watch::channel(false);
-        (Leader { config, client, clock, leading }, receiver)
+        (Leader { config, client, clock, leading, leadership: Leadership::new() }, receiver)
+    }
+
+    /// For those who write in terms.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.clone()
     }
 
     pub async fn run(self, drain: Drain) {
         let mut seen = None;
         let mut renewed = Instant::now();
+        let mut told = self.leadership.subscribe();
         loop {
-            match self.turn(&mut seen).await {
-                Ok(true) => {
-                    renewed = Instant::now();
-                    self.lead(true);
+            let (began, held) = (Instant::now(), self.leadership.tenure());
+            match self.turn(&mut seen, held.as_ref(), renewed).await {
+                Ok(tenure) => {
+                    renewed = began;
+                    if !self.lead(tenure, held.as_ref()) {
+                        continue;
+                    }
                 }
-                Ok(false) => self.lead(false),
                 Err(error) => {
                     warn!(lease = %self.config.key, error = %Chain(&error), "lease not renewed");
                     // Step down before anybody else may take over.
                     if renewed.elapsed() + self.config.renew >= self.config.duration {
-                        self.lead(false);
+                        self.lead(None, None);
                     }
                 }
             }
-            let pause = if *self.leading.borrow() { self.config.renew } else { self.config.renew / 5 };
+            let leads = told.borrow_and_update().is_some();
+            let pause = if leads { self.config.renew } else { self.config.renew / 5 };
             tokio::select! { biased;
                 () = drain.cancelled() => break,
+                // The term was given up: the next begins at once.
+                Ok(()) = told.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        self.lead(false);
+        self.lead(None, None);
         if let Err(error) = self.release().await {
             warn!(lease = %self.config.key, error = %Chain(&error), "lease not released; it expires");
         }
@@ -106,7 +120,25 @@ impl Leader {
         Ok(())
     }
 
-    async fn turn(&self, seen: &mut Option<(Tree, Instant)>) -> Result<bool, ClientError> {
+    /// The tenure after looking at the lease, and writing it where it is ours to write. No look lasts longer than a
+    /// leader who cannot renew may go on.
+    async fn turn(
+        &self,
+        seen: &mut Option<(Tree, Instant)>,
+        held: Option<&Tenure>,
+        renewed: Instant,
+    ) -> Result<Option<Tenure>, ClientError> {
+        let patience = self.config.duration.saturating_sub(self.config.renew);
+        let patience = patience.saturating_sub(renewed.elapsed()).max(self.config.renew);
+        let looked = tokio::time::timeout(patience, self.look(seen, held)).await;
+        looked.unwrap_or(Err(ClientError::Timeout(patience)))
+    }
+
+    async fn look(
+        &self,
+        seen: &mut Option<(Tree, Instant)>,
+        held: Option<&Tenure>,
+    ) -> Result<Option<Tenure>, ClientError> {
         let current = match self.client.get(&leases(), &self.config.key).await {
             Ok(lease) => Some(lease),
             Err(error) if error.is_not_found() => None,
@@ -117,20 +149,24 @@ impl Leader {
             *seen = Some((spec, Instant::now()));
         }
         let unchanged = seen.as_ref().map(|(_, at)| at.elapsed()).unwrap_or_default();
-        let outcome = match decide(&self.config, current.as_ref(), unchanged, self.clock.now()) {
-            Decision::Wait => return Ok(false),
+        let term = held.map(|tenure| &tenure.term);
+        let outcome = match decide(&self.config, current.as_ref(), term, unchanged, self.clock.now()) {
+            Decision::Wait => return Ok(None),
             Decision::Create(lease) => self.client.create(&leases(), &self.config.key.namespace, &lease).await,
             Decision::Take(lease) => self.client.update(&leases(), &self.config.key, None, &lease).await,
         };
         match outcome {
-            Ok(_) => Ok(true),
+            Ok(lease) => Ok(tenure(&lease, held)),
             // Somebody was faster.
-            Err(error) if error.is_conflict() || error.is_already_exists() => Ok(false),
+            Err(error) if error.is_conflict() || error.is_already_exists() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn lead(&self, lead: bool) {
+    /// False where the term that was renewed has been given up.
+    fn lead(&self, tenure: Option<Tenure>, held: Option<&Tenure>) -> bool {
+        let lead = tenure.is_some();
+        let stands = self.leadership.set(tenure, held);
         self.leading.send_if_modified(|leading| {
             let changed = *leading != lead;
             if changed {
@@ -139,6 +175,7 @@ impl Leader {
             *leading = lead;
             changed
         });
+        stands
     }
 }
 
@@ -146,7 +183,21 @@ fn leases() -> Gvr {
     Gvr::new("coordination.k8s.io", "v1", "leases")
 }
 
-fn decide(config: &LeaderConfig, current: Option<&Tree>, unchanged: Duration, now: Timestamp) -> Decision {
+/// What a lease that was just written says of us. A renewal leaves the tenure as it was.
+fn tenure(lease: &Tree, held: Option<&Tenure>) -> Option<Tenure> {
+    let term = Term::of(lease)?;
+    let since = lease["metadata"]["resourceVersion"].as_str()?.parse().ok()?;
+    let renewed = held.filter(|held| held.term == term).cloned();
+    Some(renewed.unwrap_or(Tenure { term, since }))
+}
+
+fn decide(
+    config: &LeaderConfig,
+    current: Option<&Tree>,
+    held: Option<&Term>,
+    unchanged: Duration,
+    now: Timestamp,
+) -> Decision {
     let now = json!(format!("{now:.6}"));
     let mut spec = json!({
         "holderIdentity": config.identity,
@@ -166,7 +217,8 @@ fn decide(config: &LeaderConfig, current: Option<&Tree>, unchanged: Duration, no
     if !mine && !holder.is_empty() && unchanged <= Duration::from_secs(lasts) {
         return Decision::Wait;
     }
-    if !mine {
+    // Ours from an earlier life, or given up: what was begun in that term must not happen in the next.
+    if held.is_none() || held != Term::of(lease).as_ref() {
         spec["acquireTime"] = now;
         spec["leaseTransitions"] = json!(lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0) + 1);
     }
@@ -180,19 +232,32 @@ fn decide(config: &LeaderConfig, current: Option<&Tree>, unchanged: Duration, no
 #[cfg(test)]
 mod tests {
     use super::{Decision, LeaderConfig, decide};
+    use api::Term;
     use jiff::Timestamp;
     use serde_json::json;
     use std::time::Duration;
 
-    fn check(holder: &str, unchanged: u64) -> &'static str {
-        let lease = json!({"metadata": {"resourceVersion": "4"}, "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15}});
+    /// `held`: transitions of the term that this life has.
+    fn check(holder: &str, unchanged: u64, held: Option<u64>) -> &'static str {
+        let lease = |transitions: u64| {
+            json!({
+                "metadata": {"name": "evenkeel", "namespace": "kube-system", "uid": "u", "resourceVersion": "4"},
+                "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15, "leaseTransitions": transitions},
+            })
+        };
         let config = LeaderConfig::new("evenkeel", "me");
-        match decide(&config, Some(&lease), Duration::from_secs(unchanged), Timestamp::UNIX_EPOCH) {
+        let held = held.and_then(|transitions| Term::of(&lease(transitions)));
+        let unchanged = Duration::from_secs(unchanged);
+        match decide(&config, Some(&lease(7)), held.as_ref(), unchanged, Timestamp::UNIX_EPOCH) {
             Decision::Create(_) => "create",
             Decision::Take(taken) => {
                 assert_eq!(taken["metadata"]["resourceVersion"], "4", "never takes what it has not seen");
                 assert_eq!(taken["spec"]["holderIdentity"], "me");
-                if taken["spec"].get("acquireTime").is_some() { "acquire" } else { "renew" }
+                match taken["spec"].get("acquireTime") {
+                    Some(_) if taken["spec"]["leaseTransitions"] == 8 => "acquire",
+                    Some(_) => panic!("a term of its own needs a number of its own"),
+                    None => "renew",
+                }
             }
             Decision::Wait => "wait",
         }
@@ -200,11 +265,13 @@ mod tests {
 
     #[test]
     fn takes_its_own_the_free_and_the_expired_and_no_other() {
-        assert_eq!(check("me", 0), "renew");
-        assert_eq!(check("", 0), "acquire");
-        assert_eq!(check("other", 3), "wait");
-        assert_eq!(check("other", 16), "acquire");
+        assert_eq!(check("me", 0, Some(7)), "renew");
+        assert_eq!(check("me", 0, Some(6)), "acquire", "lost and won again");
+        assert_eq!(check("me", 0, None), "acquire", "of an earlier life");
+        assert_eq!(check("", 0, None), "acquire");
+        assert_eq!(check("other", 3, Some(7)), "wait");
+        assert_eq!(check("other", 16, None), "acquire");
         let config = LeaderConfig::new("evenkeel", "me");
-        assert!(matches!(decide(&config, None, Duration::ZERO, Timestamp::UNIX_EPOCH), Decision::Create(_)));
+        assert!(matches!(decide(&config, None, None, Duration::ZERO, Timestamp::UNIX_EPOCH), Decision::Create(_)));
     }
 }

@@ -9,6 +9,8 @@
 mod driver;
 mod events;
 mod leader;
+mod leadership;
+mod office;
 mod perform;
 mod queue;
 mod runner;
@@ -17,5 +19,6 @@ mod status;
 pub use driver::{Decide, Driver, Enqueue, Failed, Loop};
 pub use events::{Recorder, RecorderHandle};
 pub use leader::{Leader, LeaderConfig};
+pub use leadership::{Leadership, Tenure};
 pub use queue::Queue;
 pub use status::{Health, LoopStatus};

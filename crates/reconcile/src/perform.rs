@@ -19,6 +19,8 @@ const PARALLEL_MAX: usize = 32;
 pub(crate) struct Performed {
     pub(crate) fence: Fence,
     pub(crate) error: Option<ClientError>,
+    /// An operation had no answer: it may happen when other things are planned already.
+    pub(crate) open: bool,
 }
 
 /// What performing needs, for one plan.
@@ -55,6 +57,7 @@ impl Acting<'_> {
             let (batch, later) = rest.split_at(size.min(rest.len()));
             let outcomes = join_all(batch.iter().map(|op| self.client.perform(op))).await;
             for (op, outcome) in batch.iter().zip(outcomes) {
+                performed.open |= outcome.as_ref().is_err_and(|error| error.is_open());
                 match (outcome, self.failed) {
                     (Ok(revision), _) => raise(&mut performed.fence, self.view, self.planned_on, op, revision),
                     (Err(error), Some(failed)) => {

@@ -17,6 +17,8 @@ use view::{Backoff, Change, Changes, Client, ClientError, Drain, Fence, View};
 
 use crate::driver::{Failed, Loop};
 use crate::events::RecorderHandle;
+use crate::leadership::Leadership;
+use crate::office::{Office, Warrant};
 use crate::perform::Acting;
 use crate::queue::Queue;
 use crate::status::LoopStatus;
@@ -40,7 +42,7 @@ pub(crate) struct Parts {
     pub(crate) view: View,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) recorder: RecorderHandle,
-    pub(crate) leading: watch::Receiver<bool>,
+    pub(crate) leadership: Option<Leadership>,
     pub(crate) drain: Drain,
     pub(crate) status: watch::Sender<LoopStatus>,
 }
@@ -82,18 +84,18 @@ impl Runner {
             return;
         }
         let mut changes = self.parts.view.changes();
-        let mut leading = self.parts.leading.clone();
+        let mut office = self.parts.office();
         while !drain.is_cancelled() {
-            let leads = *leading.borrow_and_update();
-            if leads {
-                self.start_turns();
+            let acts = office.warrant().cloned();
+            if let Some(warrant) = &acts {
+                self.start_turns(warrant);
             }
-            self.publish();
+            self.publish(acts.is_some());
             // Who may not act has nothing due: the queue waits for the lease.
-            let due = self.queue.next_due().filter(|_| leads && self.turns.len() < self.parts.one.workers);
+            let due = self.queue.next_due().filter(|_| acts.is_some() && self.turns.len() < self.parts.one.workers);
             tokio::select! { biased;
                 () = drain.cancelled() => break,
-                Ok(()) = leading.changed() => {}
+                () = office.changed() => {}
                 Some(turn) = self.turns.next(), if !self.turns.is_empty() => self.fence(turn),
                 Some(turn) = self.fenced.next(), if !self.fenced.is_empty() => self.finish(turn),
                 change = changes.next() => match change {
@@ -126,10 +128,10 @@ impl Runner {
         }
     }
 
-    fn start_turns(&mut self) {
+    fn start_turns(&mut self, warrant: &Warrant) {
         while self.turns.len() < self.parts.one.workers {
             let Some(key) = self.queue.take(Instant::now()) else { return };
-            self.turns.push(self.parts.clone().turn(key).boxed());
+            self.turns.push(self.parts.clone().turn(key, warrant.clone()).boxed());
         }
     }
 
@@ -175,10 +177,10 @@ impl Runner {
         });
     }
 
-    fn publish(&self) {
+    fn publish(&self, acts: bool) {
         let next = |status: &mut LoopStatus| {
             status.synced = true;
-            status.leading = *self.parts.leading.borrow();
+            status.leading = acts;
             status.waiting = self.queue.len();
             status.busy = self.queue.busy();
             status.failing = self.queue.failing();
@@ -201,7 +203,11 @@ impl Parts {
         self.view.wait_for(|snapshot| is_synced(&self.one, snapshot)).await;
     }
 
-    async fn turn(self: Arc<Self>, key: Key) -> Turn {
+    fn office(&self) -> Office {
+        Office::new(self.leadership.as_ref(), self.client.clone(), self.view.clone(), self.one.reads.clone())
+    }
+
+    async fn turn(self: Arc<Self>, key: Key, warrant: Warrant) -> Turn {
         let snapshot = self.view.snapshot();
         let plan = match self.decide(&snapshot, &key) {
             Ok(plan) => plan,
@@ -215,13 +221,16 @@ impl Parts {
             return Turn { key, fence: Fence::default(), failure: None, look_again_at };
         }
         let acting = Acting {
-            client: &self.client,
+            client: &warrant.client,
             view: &self.view,
             recorder: &self.recorder,
             planned_on: &snapshot,
             failed: self.failed.as_ref(),
         };
         let performed = acting.perform(plan).await;
+        if let (Some(leadership), Some(term)) = (&self.leadership, warrant.term.filter(|_| performed.open)) {
+            leadership.give_up(&term);
+        }
         // What a namespace that goes refuses is not needed any more; what is in it goes without this loop.
         let error = performed.error.filter(|error| !error.is_namespace_terminating());
         Turn { key, fence: performed.fence, failure: error.map(Failure::from), look_again_at }

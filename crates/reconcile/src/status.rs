@@ -9,7 +9,7 @@ pub struct LoopStatus {
     pub name: &'static str,
     /// Every stream the loop reads has had its first list.
     pub synced: bool,
-    /// This process may act: it holds the lease.
+    /// This process may act: it holds the lease, and the loop has seen what was done before.
     pub leading: bool,
     /// Keys waiting for a worker, and with one.
     pub waiting: usize,

@@ -187,8 +187,9 @@ async fn only_the_leader_acts_and_a_free_lease_is_taken_at_once() {
     );
     let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1)));
     let config = LeaderConfig { renew: Duration::from_millis(50), ..LeaderConfig::new("evenkeel", "me") };
-    let (leader, leading) = Leader::new(config, server.client(), clock);
-    let world = World::start(server, |driver| driver.led_by(leading));
+    let (leader, _) = Leader::new(config, server.client(), clock);
+    let leadership = leader.leadership();
+    let world = World::start(server, |driver| driver.led_by(leadership));
     let leader = tokio::spawn(leader.run(world.drain.clone()));
     let mut status = world.health.of("mirror").unwrap();
     tokio::time::timeout(BOUND, status.wait_for(|s| s.synced)).await.unwrap().unwrap();
@@ -211,12 +212,17 @@ fn who_leads_no_more_is_idle() {
     let life = async {
         let server = FakeApi::new();
         server.put(&wanted(), named("poison"));
-        let (lead, leading) = tokio::sync::watch::channel(true);
-        let world = World::start(server, |driver| driver.led_by(leading));
+        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        let (leader, _) = Leader::new(LeaderConfig::new("evenkeel", "me"), server.client(), clock);
+        let leadership = leader.leadership();
+        let leads = Drain::new();
+        let leader = tokio::spawn(leader.run(leads.clone()));
+        let world = World::start(server, |driver| driver.led_by(leadership));
         let mut status = world.health.of("mirror").unwrap();
         // It is to be tried again in a moment.
         status.wait_for(|status| status.failing == 1).await.unwrap();
-        lead.send_replace(false);
+        leads.cancel();
+        leader.await.unwrap();
         let pauses = || tokio::runtime::Handle::current().metrics().worker_park_count(0);
         let before = pauses();
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -262,4 +268,78 @@ async fn independent_operations_fail_one_by_one() {
     assert_eq!((*told.lock().unwrap(), status.borrow().errors), (1, 0), "told, not counted as a failed turn");
     drain.cancel();
     tokio::time::timeout(BOUND, task).await.unwrap().unwrap();
+}
+
+fn leases() -> Gvr {
+    Gvr::new("coordination.k8s.io", "v1", "leases")
+}
+
+/// A world whose loop is led, with what leads it.
+fn led(server: FakeApi, renew: Duration) -> (World, tokio::task::JoinHandle<()>) {
+    let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+    let config = LeaderConfig { renew, ..LeaderConfig::new("evenkeel", "me") };
+    let (leader, _) = Leader::new(config, server.client(), clock);
+    let leadership = leader.leadership();
+    let world = World::start(server, |driver| driver.led_by(leadership));
+    let leader = tokio::spawn(leader.run(world.drain.clone()));
+    (world, leader)
+}
+
+/// What the leader before made last is not made again by one whose stream has not shown it yet.
+#[tokio::test]
+async fn who_begins_to_lead_first_sees_what_was_done_before() {
+    let server = FakeApi::new();
+    server.put(
+        &leases(),
+        json!({"metadata": {"name": "evenkeel", "namespace": "kube-system"},
+               "spec": {"holderIdentity": "other", "leaseDurationSeconds": 60}}),
+    );
+    let (world, _leader) = led(server, Duration::from_millis(50));
+    let mut status = world.health.of("mirror").unwrap();
+    tokio::time::timeout(BOUND, status.wait_for(|s| s.synced)).await.unwrap().unwrap();
+    world.server.hold(&made());
+    world.server.put(&wanted(), named("a"));
+    world.server.put(&made(), named("a"));
+    tokio::time::timeout(BOUND, status.wait_for(|s| s.waiting == 1)).await.unwrap().unwrap();
+    let mut free = world.server.get(&leases(), &Key::new("kube-system", "evenkeel")).unwrap();
+    free["spec"]["holderIdentity"] = json!("");
+    world.server.put(&leases(), free);
+    let taken = async {
+        while world.server.get(&leases(), &Key::new("kube-system", "evenkeel")).unwrap()["spec"]["holderIdentity"]
+            != "me"
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, taken).await.unwrap();
+    assert!(!status.borrow().leading, "it holds the lease and has not seen everything");
+    world.server.release(&made());
+    tokio::time::timeout(BOUND, status.wait_for(|s| s.leading)).await.unwrap().unwrap();
+    world.settles(&["a"]).await;
+    assert_eq!(world.writes("POST"), 0);
+}
+
+/// A write without an answer may happen at any later time: it belongs to a term that ends with it.
+#[tokio::test]
+async fn a_write_without_an_answer_ends_the_term() {
+    let server = FakeApi::new();
+    // Renewed so rarely that the next write is the loop's.
+    let (world, _leader) = led(server, Duration::from_secs(5));
+    let transitions = || {
+        let lease = world.server.get(&leases(), &Key::new("kube-system", "evenkeel"));
+        lease.map(|lease| lease["spec"]["leaseTransitions"].as_u64().unwrap())
+    };
+    let mut status = world.health.of("mirror").unwrap();
+    tokio::time::timeout(BOUND, status.wait_for(|s| s.leading)).await.unwrap().unwrap();
+    assert_eq!(transitions(), Some(0));
+    world.server.inject([Fault::LoseReply]);
+    world.server.put(&wanted(), named("a"));
+    world.settles(&["a"]).await;
+    let terms = || world.server.terms("secrets");
+    tokio::time::timeout(BOUND, status.wait_for(|s| s.leading)).await.unwrap().unwrap();
+    world.server.put(&wanted(), named("b"));
+    world.settles(&["a", "b"]).await;
+    assert_eq!(transitions(), Some(1));
+    let (first, last) = (terms().first().cloned().unwrap(), terms().last().cloned().unwrap());
+    assert!(first.ends_with(" 0 me") && last.ends_with(" 1 me"), "{:?}", terms());
 }

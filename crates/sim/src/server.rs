@@ -87,7 +87,8 @@ impl SimServer {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let client = self.client("system:kube-controller-manager", Way::Late);
         let config = LeaderConfig::new("kube-controller-manager", &self.name);
-        let (leader, leading) = Leader::new(config, client.clone(), clock.clone());
+        let (leader, _) = Leader::new(config, client.clone(), clock.clone());
+        let leadership = leader.leadership();
         tasks.spawn(leader.run(drain.clone()));
         let registry = {
             let server = server.clone();
@@ -102,14 +103,14 @@ impl SimServer {
                 ..controllers::Config::default()
             },
             registry,
-            leading: leading.clone(),
+            leadership: leadership.clone(),
             signer: None,
         };
         let controllers = evenkeel::controllers::build(loops, drain);
         tasks.spawn(controllers.driver.run(drain.clone()));
         tasks.spawn(controllers.kinds.run(drain.clone()));
         let client = self.client("system:kube-scheduler", Way::Late);
-        let (scheduler, _) = evenkeel::schedule::driver(client, clock, leading, &self.name, drain);
+        let (scheduler, _) = evenkeel::schedule::driver(client, clock, leadership, &self.name, drain);
         tasks.spawn(scheduler.run(drain.clone()));
     }
 

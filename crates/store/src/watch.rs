@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::{Revision, SmolStr};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use crate::event::Event;
 use crate::memory::Gone;
@@ -47,7 +47,8 @@ impl Watch {
             let collection = memory.entry(&storage);
             (collection.cursor(after)?, collection.subscribe())
         };
-        let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK_PERIOD, BOOKMARK_PERIOD);
+        // The first at once: who watches from an earlier revision learns whether anything happened since.
+        let mut bookmarks = tokio::time::interval(BOOKMARK_PERIOD);
         bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Watch { shared, storage, cursor, ready: VecDeque::new(), seen: after, changed, bookmarks })
     }

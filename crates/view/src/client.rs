@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Gvr, Key, PatchType, Tree};
+use api::term::TERM_HEADER;
+use api::{Gvr, Key, PatchType, Term, Tree};
 use base::{Revision, Rng, SeededRng};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -31,6 +32,8 @@ pub struct Client {
     rng: Arc<dyn Rng>,
     user_agent: Arc<str>,
     timeout: Duration,
+    /// In every write: the term in which it holds.
+    term: Option<HeaderValue>,
 }
 
 /// What part of a collection, and from when.
@@ -93,6 +96,7 @@ impl Client {
             rng: Arc::new(SeededRng::new(seed)),
             user_agent: user_agent.into(),
             timeout: REQUEST_TIMEOUT,
+            term: None,
         }
     }
 
@@ -112,6 +116,16 @@ impl Client {
     #[must_use]
     pub fn named(&self, user_agent: &str) -> Client {
         Client { user_agent: user_agent.into(), ..self.clone() }
+    }
+
+    /// The same connection for writes that shall not happen once this term is over.
+    ///
+    /// # Panics
+    /// When the holder's name cannot be in a request's head.
+    #[must_use]
+    pub fn in_term(&self, term: &Term) -> Client {
+        let term = HeaderValue::from_str(&term.to_string()).expect("holders of leases are named after hosts");
+        Client { term: Some(term), ..self.clone() }
     }
 
     pub fn rng(&self) -> &dyn Rng {
@@ -249,6 +263,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str, media_type: Option<&'static str>, body: Bytes) -> Request<Bytes> {
+        let term = self.term.clone().filter(|_| !method.is_safe());
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -256,6 +271,9 @@ impl Client {
             .header(header::USER_AGENT, &*self.user_agent);
         if let Some(media_type) = media_type {
             request = request.header(header::CONTENT_TYPE, media_type);
+        }
+        if let Some(term) = term {
+            request = request.header(TERM_HEADER, term);
         }
         request.body(body).expect("names of objects and our own user agents are valid in a request's head")
     }

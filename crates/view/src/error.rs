@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::status::Details;
+use api::term::TERM_OVER;
 use api::{Cause, Reason, Status, Tree};
 
 use crate::BoxError;
@@ -114,11 +115,31 @@ impl ClientError {
         self.reason() == Some(Reason::Conflict)
     }
 
+    /// Whether what was asked for happened is not known, and it may still happen.
+    pub fn is_open(&self) -> bool {
+        match self {
+            ClientError::Transport { .. }
+            | ClientError::Timeout(_)
+            | ClientError::Decode { .. }
+            | ClientError::TooLarge { .. } => true,
+            ClientError::Status(status) => status.reason == Reason::Timeout,
+        }
+    }
+
+    /// The write did not happen: the term in which it was decided is over.
+    pub fn is_term_over(&self) -> bool {
+        self.has_cause(TERM_OVER)
+    }
+
     /// Nothing can be made any more in the namespace: what was to be made is not needed.
     pub fn is_namespace_terminating(&self) -> bool {
+        self.has_cause("NamespaceTerminating")
+    }
+
+    fn has_cause(&self, reason: &str) -> bool {
         let ClientError::Status(status) = self else { return false };
         let causes = status.details.iter().flat_map(|details| &details.causes);
-        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+        causes.into_iter().any(|cause| cause.reason == reason)
     }
 
     /// How long the API asked to be left alone.

@@ -33,6 +33,8 @@ struct State {
     objects: BTreeMap<(Gvr, Key), Tree>,
     history: Vec<Entry>,
     writes: Vec<String>,
+    /// The resource of each write that was made in a term, and the term.
+    terms: Vec<(String, String)>,
     faults: VecDeque<Fault>,
     held: BTreeSet<Gvr>,
     uids: u64,
@@ -111,6 +113,12 @@ impl FakeApi {
     /// Writes that came through the client, as `POST pods n/a`, in order.
     pub fn writes(&self) -> Vec<String> {
         self.lock().writes.clone()
+    }
+
+    /// The terms that writes to a resource were made in, in order.
+    pub fn terms(&self, resource: &str) -> Vec<String> {
+        let state = self.lock();
+        state.terms.iter().filter(|(of, _)| of == resource).map(|(_, term)| term.clone()).collect()
     }
 
     /// Adds faults for the writes to come, one each.
@@ -205,6 +213,10 @@ impl Transport for FakeApi {
         let key = if target.key.name.is_empty() { key_of(&body).to_string() } else { target.key.to_string() };
         let line = format!("{} {}{what} {key}", request.method(), target.gvr.resource);
         state.writes.push(line);
+        if let Some(term) = request.headers().get(api::term::TERM_HEADER) {
+            let term = term.to_str().expect("clients write text").to_owned();
+            state.terms.push((target.gvr.resource.to_string(), term));
+        }
         let fault = state.faults.pop_front();
         if let Some(Fault::Refuse(status)) = fault {
             return Ok(answer(Err(status)));

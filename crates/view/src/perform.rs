@@ -31,7 +31,7 @@ impl Client {
                 match self.delete(gvr, key, &options).await {
                     Err(error) if error.is_not_found() => Ok(None),
                     // Another object has the name now; the one that was meant is gone.
-                    Err(error) if error.is_conflict() && when.uid.is_some() && when.revision.is_none() => Ok(None),
+                    Err(error) if is_another(&error) && when.uid.is_some() && when.revision.is_none() => Ok(None),
                     outcome => outcome.map(|tree| revision_of(&tree)),
                 }
             }
@@ -44,6 +44,11 @@ impl Client {
             Op::Event { .. } => Ok(None),
         }
     }
+}
+
+/// The object is another one than was meant.
+fn is_another(error: &ClientError) -> bool {
+    error.is_conflict() && !error.is_term_over()
 }
 
 fn revision_of(tree: &Tree) -> Option<Revision> {

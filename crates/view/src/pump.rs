@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Object, Snapshot};
+use api::{Gvr, Object, Snapshot};
 use base::{Chain, Revision};
 use http_body_util::BodyExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::view::{Form, Shared};
@@ -17,6 +19,8 @@ use crate::{Backoff, Change, Client, ClientError, Frames, ListOptions, ResponseB
 const WATCH_SECONDS_MIN: u64 = 300;
 /// Slack on top of what was asked before a silent stream counts as broken.
 const WATCH_SLACK: Duration = Duration::from_secs(30);
+/// A watch that was opened to catch up has this long before another one is tried.
+const CATCH_UP_PERIOD: Duration = Duration::from_millis(500);
 
 pub(crate) struct Pump {
     client: Client,
@@ -24,19 +28,22 @@ pub(crate) struct Pump {
     form: Form,
     shared: Arc<Shared>,
     stream: Option<OpenWatch>,
+    wanted: watch::Receiver<Revision>,
 }
 
 struct OpenWatch {
     body: ResponseBody,
     frames: Frames,
-    until: tokio::time::Instant,
+    since: Instant,
+    until: Instant,
 }
 
 // === impl Pump ===
 
 impl Pump {
     pub(crate) fn new(client: Client, watched: Watched, form: Form, shared: Arc<Shared>) -> Pump {
-        Pump { client, watched, form, shared, stream: None }
+        let wanted = shared.wanted.subscribe();
+        Pump { client, watched, form, shared, stream: None, wanted }
     }
 
     pub(crate) async fn run(mut self) {
@@ -94,8 +101,9 @@ impl Pump {
         let options = ListOptions { form: self.form, ..self.watched.options() };
         match self.client.watch(&self.watched.gvr, &options, from, timeout).await {
             Ok(body) => {
-                let until = tokio::time::Instant::now() + timeout + WATCH_SLACK;
-                self.stream = Some(OpenWatch { body, frames: Frames::default(), until });
+                let since = Instant::now();
+                let until = since + timeout + WATCH_SLACK;
+                self.stream = Some(OpenWatch { body, frames: Frames::default(), since, until });
                 self.read().await
             }
             Err(error) => self.ended(Some(error)),
@@ -106,7 +114,13 @@ impl Pump {
     async fn read(&mut self) -> Vec<Event> {
         loop {
             let Some(open) = self.stream.as_mut() else { return vec![Event::WatchEnded(None)] };
-            let chunk = match tokio::time::timeout_at(open.until, open.body.frame()).await {
+            let chunk = tokio::select! { biased;
+                chunk = tokio::time::timeout_at(open.until, open.body.frame()) => chunk,
+                from = outdated(&mut self.wanted, &self.shared, &self.watched.gvr, open.since) => {
+                    return Box::pin(self.open(from)).await;
+                }
+            };
+            let chunk = match chunk {
                 Err(_) => return self.ended(Some(ClientError::Timeout(WATCH_SLACK))),
                 Ok(None) => return self.ended(None),
                 Ok(Some(Err(error))) => return self.ended(Some(ClientError::transport(error))),
@@ -179,6 +193,21 @@ impl Pump {
             }
         }
         snapshot.put_stream(self.watched.gvr.clone(), stream);
+    }
+}
+
+/// Returns once somebody waits for more than the stream shows; with how far it is.
+async fn outdated(wanted: &mut watch::Receiver<Revision>, shared: &Shared, gvr: &Gvr, since: Instant) -> Revision {
+    loop {
+        let wish = *wanted.borrow_and_update();
+        let shown = || shared.snapshot.borrow().stream(gvr).revision;
+        if shown() < wish {
+            tokio::time::sleep_until(since + CATCH_UP_PERIOD).await;
+            return shown();
+        }
+        if wanted.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -57,6 +57,8 @@ pub struct View {
 pub(crate) struct Shared {
     pub(crate) snapshot: watch::Sender<Snapshot>,
     pub(crate) changes: broadcast::Sender<Arc<Change>>,
+    /// What somebody waits for: streams that are behind it open their watch anew, and are told how far they are.
+    pub(crate) wanted: watch::Sender<Revision>,
 }
 
 struct Tasks {
@@ -159,7 +161,8 @@ impl View {
     /// When a kind is watched twice: a snapshot has one stream per kind.
     pub fn start(client: &Client, watched: Vec<Watched>, drain: &Drain) -> View {
         let (changes, _) = broadcast::channel(CHANGES_BACKLOG_MAX);
-        let shared = Arc::new(Shared { snapshot: watch::Sender::new(Snapshot::default()), changes });
+        let (snapshot, wanted) = (watch::Sender::new(Snapshot::default()), watch::Sender::new(Revision::ZERO));
+        let shared = Arc::new(Shared { snapshot, changes, wanted });
         let tasks = Tasks { client: client.clone(), drain: drain.clone(), running: Mutex::default() };
         let view = View { shared, tasks: Arc::new(tasks) };
         for one in watched {
@@ -194,6 +197,8 @@ impl View {
             handle.abort();
             let mut empty = Stream::with_indexes(&watched.indexes);
             empty.synced = true;
+            // Nothing will be written that it should show.
+            empty.revision = Revision(u64::MAX);
             self.shared.snapshot.send_modify(|snapshot| snapshot.put_stream(gvr.clone(), empty));
         }
         while running.tasks.try_join_next().is_some() {}
@@ -229,6 +234,22 @@ impl View {
     /// Waits until every stream has had its first list.
     pub async fn synced(&self) -> Snapshot {
         self.wait_for(Snapshot::synced).await
+    }
+
+    /// Waits until these streams (all, where none are named) show everything that was written until `revision`. Where
+    /// nothing was, they ask: a stream without news does not wait for its next bookmark.
+    pub async fn catch_up(&self, streams: &[Gvr], revision: Revision) -> Snapshot {
+        self.shared.wanted.send_if_modified(|wanted| {
+            let more = *wanted < revision;
+            *wanted = revision.max(*wanted);
+            more
+        });
+        let there = |snapshot: &Snapshot| match streams {
+            // A kind that is only just followed holds nobody up.
+            [] => snapshot.streams().all(|(_, stream)| !stream.synced || revision <= stream.revision),
+            streams => streams.iter().all(|gvr| revision <= snapshot.stream(gvr).revision),
+        };
+        self.wait_for(there).await
     }
 
     /// Waits until the stream of `gvr` is at least at `revision`.

@@ -1,7 +1,7 @@
 //! DELETE of one object, and the options every deletion shares.
 
 use admit::{Options, WriteVerb};
-use api::{Preconditions, Propagation, Status, Tree};
+use api::{Preconditions, Propagation, Status, Term, Tree};
 use base::limits::REQUEST_BODY_BYTES_MAX;
 use http::{Response, StatusCode};
 
@@ -23,6 +23,8 @@ pub(super) struct DeleteOptions {
     pub grace_seconds: Option<i64>,
     /// The deprecated `orphanDependents: false`, which turns the answer into 202.
     pub cascading: bool,
+    /// From the head of the request.
+    pub term: Option<Term>,
 }
 
 pub(super) async fn delete(routed: Routed, body: Body) -> Result<Response<Body>, Status> {
@@ -60,15 +62,16 @@ fn respond(routed: &Routed, accept: Accept, written: Written, cascading: bool) -
 pub(super) async fn options(routed: &Routed, body: Body) -> Result<DeleteOptions, Status> {
     let encoding = Encoding::of_body(&routed.cx.headers);
     let bytes = body::read(body, REQUEST_BODY_BYTES_MAX).await?;
+    let term = write::term(routed)?;
     if bytes.is_empty() {
-        return DeleteOptions::of_query(&routed.cx.query);
+        return Ok(DeleteOptions { term, ..DeleteOptions::of_query(&routed.cx.query)? });
     }
     let body = codec::decode_options(encoding?, &routed.cx.registry, &bytes)?;
     let kind = body["kind"].as_str().unwrap_or("DeleteOptions");
     if kind != "DeleteOptions" {
         return Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is {kind}")));
     }
-    DeleteOptions::of_body(&body)
+    Ok(DeleteOptions { term, ..DeleteOptions::of_body(&body)? })
 }
 
 impl DeleteOptions {
@@ -81,6 +84,7 @@ impl DeleteOptions {
             propagation: chosen(word.map(query::propagation).transpose()?, orphan)?,
             grace_seconds: query.integer("gracePeriodSeconds")?,
             cascading: orphan == Some(false),
+            term: None,
         })
     }
 
@@ -100,13 +104,14 @@ impl DeleteOptions {
             propagation: chosen(word.map(query::propagation).transpose()?, orphan)?,
             grace_seconds: body["gracePeriodSeconds"].as_i64(),
             cascading: orphan == Some(false),
+            term: None,
         })
     }
 
     pub fn into_verb(self, routed: &Routed) -> (WriteVerb, Options) {
-        let options =
-            Options { dry_run: self.dry_run, user_agent: routed.cx.user_agent().into(), ..Options::default() };
-        let DeleteOptions { when, propagation, grace_seconds, .. } = self;
+        let DeleteOptions { dry_run, when, propagation, grace_seconds, term, cascading: _ } = self;
+        let user_agent = routed.cx.user_agent().into();
+        let options = Options { dry_run, user_agent, term, ..Options::default() };
         (WriteVerb::Delete { when, propagation, grace_seconds }, options)
     }
 }

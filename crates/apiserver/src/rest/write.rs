@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admit::{Identified, Options, Outcome, Ports, Reader, Request, WriteVerb};
-use api::{Object, PatchType, Reason, Status, Subresource, Tree};
+use api::term::{TERM_HEADER, TermError};
+use api::{Object, PatchType, Reason, Status, Subresource, Term, Tree};
 use base::limits::{CONFLICT_RETRIES_MAX, REQUEST_BODY_BYTES_MAX};
 use futures::future::BoxFuture;
 use http::{Response, StatusCode};
@@ -99,7 +100,15 @@ pub(super) fn options(routed: &Routed, kind: &str, apply: bool) -> Result<Option
         field_manager: parsed.field_manager,
         field_validation: parsed.field_validation,
         user_agent: routed.cx.user_agent().into(),
+        term: term(routed)?,
     })
+}
+
+/// The term in which the write was decided, where its requester has one.
+pub(super) fn term(routed: &Routed) -> Result<Option<Term>, Status> {
+    let text = routed.cx.header(TERM_HEADER);
+    let parsed = (!text.is_empty()).then(|| text.parse()).transpose();
+    parsed.map_err(|error: TermError| Status::bad_request(format!("{TERM_HEADER}: {error}")))
 }
 
 /// Reads and decodes a body by its media type.

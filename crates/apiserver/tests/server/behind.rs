@@ -6,8 +6,8 @@ use admit::Batch;
 use apiserver::NoNodes;
 use async_trait::async_trait;
 use base::Revision;
-use http::StatusCode;
-use serde_json::json;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
 use store::{CommitId, Engine, EngineError, Load, Tail, TailError, WriteError};
 use tokio::sync::{mpsc, watch};
 
@@ -95,4 +95,39 @@ async fn a_change_that_was_undone_elsewhere_is_made_again() {
     // To the second server it looks as if nothing were to change.
     second.put(&path, &map).await.ok();
     assert_eq!(first.get(&path).await.ok()["data"]["a"], "1");
+}
+
+fn lease(transitions: u64) -> Value {
+    let spec = json!({"holderIdentity": "me", "leaseTransitions": transitions});
+    json!({"metadata": {"name": "loops", "namespace": "default"}, "spec": spec})
+}
+
+/// A write that was decided under a lease, and arrives at a server that does not know yet that the lease was lost.
+#[tokio::test]
+async fn a_write_of_a_term_that_is_over_does_not_happen() {
+    let Two { first, second, gate, _servers } = two().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let held = first.post(leases, &lease(3)).await.ok();
+    let term = api::Term::of(&held).unwrap().to_string();
+    let headers = [("content-type", "application/json"), (api::term::TERM_HEADER, term.as_str())];
+    let write = |name: &str| {
+        let map = json!({"metadata": {"name": name}});
+        second.send(Method::POST, MAPS, &headers, map.to_string())
+    };
+    write("in-time").await.ok();
+    gate.send_replace(false);
+    // A renewal is not another term.
+    first.merge(&format!("{leases}/loops"), &json!({"spec": {"leaseDurationSeconds": 9}})).await.ok();
+    write("renewed").await.ok();
+    gate.send_replace(false);
+    first.merge(&format!("{leases}/loops"), &json!({"spec": {"leaseTransitions": 4}})).await.ok();
+    let late = write("late").await;
+    assert_eq!(late.code, StatusCode::CONFLICT, "{}", late.json());
+    assert_eq!(late.json()["details"]["causes"][0]["reason"], api::term::TERM_OVER);
+    let options = [(api::term::TERM_HEADER, term.as_str())];
+    let late = second.send(Method::DELETE, &format!("{MAPS}/renewed"), &options, "").await;
+    assert_eq!(late.code, StatusCode::CONFLICT, "{}", late.json());
+    let maps = first.get(MAPS).await.ok();
+    let names: Vec<_> = maps["items"].as_array().unwrap().iter().map(|map| &map["metadata"]["name"]).collect();
+    assert_eq!(names, ["in-time", "renewed"]);
 }

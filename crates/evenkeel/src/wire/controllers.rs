@@ -8,8 +8,7 @@ use arc_swap::ArcSwap;
 use base::Clock;
 use controllers::{Config, Controller, Ctx};
 use jiff::Timestamp;
-use reconcile::{Driver, Health, Loop};
-use tokio::sync::watch;
+use reconcile::{Driver, Health, Leadership, Loop};
 use view::{Change, Client, Drain, Form, View, Watched};
 
 use super::kinds;
@@ -28,7 +27,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub config: Config,
     pub registry: Arc<dyn Fn() -> Arc<Registry> + Send + Sync>,
-    pub leading: watch::Receiver<bool>,
+    pub leadership: Leadership,
     /// Signs approved certificate requests.
     pub signer: Option<Arc<dyn controllers::certificates::Signer>>,
 }
@@ -60,7 +59,7 @@ pub fn build(parts: Parts, drain: &Drain) -> Controllers {
         signer: parts.signer,
     }));
     kinds.keep(context.clone(), config);
-    let mut driver = Driver::new(view, parts.client, parts.clock).led_by(parts.leading);
+    let mut driver = Driver::new(view, parts.client, parts.clock).led_by(parts.leadership);
     for one in all {
         driver = driver.add(looped(one, context.clone()));
     }

@@ -5,16 +5,15 @@ use std::sync::{Arc, Mutex};
 use api::{Key, Op, Snapshot};
 use base::Clock;
 use jiff::Timestamp;
-use reconcile::{Driver, Health, Loop};
+use reconcile::{Driver, Health, Leadership, Loop};
 use schedule::{Config, Scheduler};
-use tokio::sync::watch;
 use view::{Change, Client, Drain, View, Watched};
 
 /// The scheduler's driver, ready to run.
 pub fn driver(
     client: Client,
     clock: Arc<dyn Clock>,
-    leading: watch::Receiver<bool>,
+    leadership: Leadership,
     host: &str,
     drain: &Drain,
 ) -> (Driver, Health) {
@@ -41,7 +40,7 @@ pub fn driver(
             scheduler.lock().expect("a plan that panicked is not run again").failed(key, now);
         }
     });
-    let driver = Driver::new(view, client, clock).led_by(leading).on_host(host).add_independent(one, failed);
+    let driver = Driver::new(view, client, clock).led_by(leadership).on_host(host).add_independent(one, failed);
     let health = driver.health();
     (driver, health)
 }

@@ -284,6 +284,7 @@ impl Setup {
         let identity = format!("{}_{}", self.name, &hash_of_ca(&self.pki.client.pem)[..8]);
         let config = LeaderConfig::new("kube-controller-manager", &identity);
         let (leader, leading) = Leader::new(config, client.clone(), clock.clone());
+        let leadership = leader.leadership();
         tasks.spawn(leader.run(drain.clone()));
         let registry: Kinds = {
             let server = server.clone();
@@ -294,12 +295,12 @@ impl Setup {
             clock: clock.clone(),
             config: self.controllers_config(),
             registry: registry.clone(),
-            leading: leading.clone(),
+            leadership: leadership.clone(),
             signer: Some(Arc::new(signer::PkiSigner(self.pki.clone()))),
         };
         let controllers = controllers::build(loops, drain);
         let client = inprocess::client(server, "system:kube-scheduler", "kube-scheduler");
-        let (scheduler, scheduling) = schedule::driver(client, clock, leading.clone(), &self.name, drain);
+        let (scheduler, scheduling) = schedule::driver(client, clock, leadership, &self.name, drain);
         health.send_replace(controllers.health.and(scheduling));
         tasks.spawn(controllers.driver.run(drain.clone()));
         tasks.spawn(controllers.kinds.run(drain.clone()));
