@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::failure::Action;
 use super::index::{self, Indexes};
-use super::{FINALIZER, Run};
+use super::{FINALIZER, Run, is_tracked};
 use crate::kit::op;
 use crate::kit::pod::PodRef;
 use crate::kit::value::{int, list, text, words};
@@ -57,7 +57,7 @@ impl Account {
 
 impl Run<'_> {
     pub fn account(&self) -> Account {
-        let tracked = |pod: &&PodRef| pod.object.header.finalizers.iter().any(|name| name == FINALIZER);
+        let tracked = |pod: &&PodRef| is_tracked(&pod.object);
         let held: BTreeSet<SmolStr> =
             self.pods.iter().filter(tracked).map(|pod| pod.object.header.uid.clone()).collect();
         let read = |name: &str| words(list(&self.tree, &format!("/status/uncountedTerminatedPods/{name}")));

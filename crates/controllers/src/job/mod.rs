@@ -13,8 +13,11 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use api::snapshot::gvr_of;
 use api::{Index, Key, LabelSelector, Object, Op, Plan, Snapshot, Stream, Tree};
+use base::format_smolstr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -33,13 +36,22 @@ const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 
+/// Pods that have yet to be counted, by the Job that made them: `namespace/name`.
+const TRACKED: Index = Index {
+    name: "tracked",
+    words: |object| {
+        let owner = object.header.controller().filter(|owner| owner.kind == "Job" && is_tracked(object));
+        owner.map(|owner| format_smolstr!("{}/{}", object.key.namespace, owner.name)).into_iter().collect()
+    },
+};
+
 pub fn controller() -> Controller {
     Controller {
         name: "job",
         component: "job-controller",
         watches: vec![
             Watch { gvr: gvr_of::<Job>(), indexes: vec![] },
-            Watch { gvr: gvr_of::<Pod>(), indexes: vec![Index::CONTROLLER, ORPHAN] },
+            Watch { gvr: gvr_of::<Pod>(), indexes: vec![Index::CONTROLLER, ORPHAN, TRACKED] },
         ],
         every_kind: false,
         enqueue: |gvr, old, new, snapshot| {
@@ -70,9 +82,11 @@ struct Run<'a> {
 
 fn plan(_: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     let jobs = snapshot.of::<Job>();
-    let Some(object) = jobs.get(key) else { return release_orphans(snapshot, key) };
-    let tree = object.tree();
     let stream = snapshot.of::<Pod>();
+    let object = jobs.get(key);
+    let releases = release_orphans(&stream, key, object);
+    let Some(object) = object.filter(|_| releases.is_empty()) else { return Plan::step(releases) };
+    let tree = object.tree();
     let claim = owner::claim::<Job, Pod>(object, &selector(object, &tree), &stream, |_| true);
     if !claim.ops.is_empty() {
         return Plan::step(claim.ops);
@@ -101,13 +115,16 @@ fn selector(object: &Object, tree: &Tree) -> LabelSelector {
     })
 }
 
-/// Pods of a Job that is gone need not be counted: let them go.
-fn release_orphans(snapshot: &Snapshot, key: &Key) -> Plan {
-    let pods = snapshot.of::<Pod>();
-    let ours = pods
-        .in_namespace(&key.namespace)
-        .filter(|pod| pod.header.controller().is_some_and(|owner| owner.kind == "Job" && owner.name == key.name));
-    Plan::step(ours.filter_map(|pod| op::remove_finalizer(&gvr_of::<Pod>(), pod, FINALIZER)).collect())
+/// Pods of a Job that is gone need not be counted: let them go, also when another has its name.
+fn release_orphans(pods: &Stream, key: &Key, now: Option<&Arc<Object>>) -> Vec<Op> {
+    let uid = now.map(|job| &job.header.uid);
+    let word = format_smolstr!("{}/{}", key.namespace, key.name);
+    let orphans = pods.by(TRACKED.name, &word).filter(|pod| pod.header.controller().map(|owner| &owner.uid) != uid);
+    orphans.filter_map(|pod| op::remove_finalizer(&gvr_of::<Pod>(), pod, FINALIZER)).collect()
+}
+
+fn is_tracked(pod: &Object) -> bool {
+    pod.header.finalizers.iter().any(|name| name == FINALIZER)
 }
 
 impl Run<'_> {

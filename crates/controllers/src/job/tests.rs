@@ -156,3 +156,17 @@ fn suspended_jobs_rest() {
     world.converge();
     assert_eq!(status(&world), "1 null null Suspended=JobResumed");
 }
+
+/// What a Job leaves behind is not held back because another one has its name by now.
+#[test]
+fn pods_of_an_earlier_job_of_the_name_are_let_go() {
+    let mut world = world(json!({"parallelism": 2, "completions": 3}));
+    let left: Vec<Tree> = world.list("v1", "Pod").iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
+    world.delete("batch/v1", "Job", "a/j", Some(api::Propagation::Background));
+    world.put(job(json!({"parallelism": 1, "completions": 1})));
+    world.converge();
+    let held = |pod: &Tree| pod["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
+    let pods = world.list("v1", "Pod");
+    let (old, new): (Vec<&Tree>, Vec<&Tree>) = pods.iter().partition(|pod| left.contains(&pod["metadata"]["uid"]));
+    assert_eq!((old.iter().filter(|pod| held(pod)).count(), new.iter().filter(|pod| held(pod)).count()), (0, 1));
+}
