@@ -18,7 +18,7 @@ use crate::person::Person;
 use crate::record::Record;
 use crate::server::{Shared, SimServer};
 use crate::transport::{AnyOf, Way};
-use crate::world::{Seeds, SimClock, below, seconds};
+use crate::world::{Seeds, SimClock, Weather, below, seconds};
 
 const SERVERS: usize = 3;
 const NODES: u8 = 4;
@@ -35,6 +35,7 @@ const REST: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub seed: u64,
+    pub weather: Weather,
     /// Revisions written, servers killed, links cut, nodes without power.
     pub revisions: u64,
     /// Of everything that was ever written: the same for the same seed.
@@ -82,17 +83,19 @@ impl Cluster {
     fn new(seed: u64) -> Result<Cluster> {
         let seeds = Seeds::new(seed);
         let signing_key = KeyPair::generate().context("draw a signing key")?.serialize_pem();
-        let servers = (0..SERVERS).map(|at| SimServer::new(&format!("s{at}"), seeds.split().next_u64())).collect();
-        let report =
-            Report { seed, revisions: 0, digest: 0, kills: 0, cuts: 0, outages: 0, converged_after: Duration::ZERO };
-        let shared = Shared { record: Record::new(), signing_key };
+        let weather = Weather::draw(&*seeds.split());
+        let server = |at| SimServer::new(&format!("s{at}"), seeds.split().next_u64(), weather);
+        let servers = (0..SERVERS).map(server).collect();
+        let converged_after = Duration::ZERO;
+        let report = Report { seed, weather, revisions: 0, digest: 0, kills: 0, cuts: 0, outages: 0, converged_after };
+        let shared = Shared { record: Record::new(weather), signing_key };
         let nodes = (0..NODES).map(|_| None).collect();
         Ok(Cluster { shared, servers, nodes, clock: SimClock::new(), seeds, report })
     }
 
     async fn live(mut self) -> Result<Report> {
         self.heal().await;
-        let rng = self.seeds.split();
+        let (rng, pause) = (self.seeds.split(), self.report.weather.trouble_seconds_max);
         let mut person = Person::new(self.client("admin", "system:masters", Way::Lossy), self.seeds.split());
         for _ in 0..WISHES {
             // A wish waits until it is granted, and somebody must be there to grant it: trouble goes on meanwhile.
@@ -101,7 +104,7 @@ impl Cluster {
             loop {
                 tokio::select! { biased;
                     () = &mut wish => break,
-                    () = tokio::time::sleep(seconds(&*rng, 1, 8)) => self.trouble(&*rng).await,
+                    () = tokio::time::sleep(seconds(&*rng, 1, pause)) => self.trouble(&*rng).await,
                 }
             }
             tokio::time::sleep(seconds(&*rng, 0, 6)).await;

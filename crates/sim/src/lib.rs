@@ -15,3 +15,4 @@ mod transport;
 mod world;
 
 pub use cluster::{Report, run};
+pub use world::Weather;

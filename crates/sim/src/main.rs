@@ -1,9 +1,14 @@
 //! `sim`: runs seeds, says what came of each, and fails with the first that broke a promise.
 
+use std::fmt;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::Parser;
+use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// Simulates the control plane from seeds.
 #[derive(Parser)]
@@ -16,10 +21,20 @@ struct Args {
     from: u64,
 }
 
+/// Seconds of virtual time since the first line.
+struct VirtualTime(OnceLock<Instant>);
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:10.3}", self.0.get_or_init(Instant::now).elapsed().as_secs_f64())
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("EVENKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let timer = VirtualTime(OnceLock::new());
+    tracing_subscriber::fmt().with_env_filter(filter).with_timer(timer).with_writer(std::io::stderr).init();
     let mut broken = 0;
     for seed in args.from..args.from + args.seeds {
         match sim::run(seed) {

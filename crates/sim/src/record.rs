@@ -12,14 +12,12 @@ use bytes::Bytes;
 use store::{CommitId, Engine, EngineError, Entry, EntryChange, Load, Row, Tail, TailError, WriteError};
 use tokio::sync::{mpsc, watch};
 
-/// Longest way of one message to the record or back.
-const LATENCY_MILLIS_MAX: u64 = 12;
+use crate::world::{Weather, below};
+
 /// Entries that are sent down a tail at once.
 const GROUP_MAX: usize = 64;
 /// A request over a link that is down ends after this.
 const LINK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of so many commits one is refused, and one loses its reply.
-const TROUBLE_ONE_IN: u64 = 40;
 
 /// What is durable.
 #[derive(Default)]
@@ -32,6 +30,7 @@ struct State {
 
 /// The record itself.
 pub struct Record {
+    weather: Weather,
     state: Mutex<State>,
     newest: watch::Sender<Revision>,
 }
@@ -48,6 +47,7 @@ pub enum Link {
 
 /// One server's end.
 pub struct Member {
+    name: Arc<str>,
     record: Arc<Record>,
     link: watch::Receiver<Link>,
     rng: Arc<dyn Rng>,
@@ -56,12 +56,12 @@ pub struct Member {
 // === impl Record ===
 
 impl Record {
-    pub fn new() -> Arc<Record> {
-        Arc::new(Record { state: Mutex::default(), newest: watch::Sender::new(Revision::ZERO) })
+    pub fn new(weather: Weather) -> Arc<Record> {
+        Arc::new(Record { weather, state: Mutex::default(), newest: watch::Sender::new(Revision::ZERO) })
     }
 
-    pub fn member(self: &Arc<Record>, link: watch::Receiver<Link>, rng: Arc<dyn Rng>) -> Arc<dyn Engine> {
-        Arc::new(Member { record: self.clone(), link, rng })
+    pub fn member(self: &Arc<Record>, name: &str, link: watch::Receiver<Link>, rng: Arc<dyn Rng>) -> Arc<dyn Engine> {
+        Arc::new(Member { name: name.into(), record: self.clone(), link, rng })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -138,6 +138,15 @@ impl State {
     }
 }
 
+/// For whoever looks into a seed, with `EVENKEEL_LOG=sim=debug`.
+fn trace(by: &str, places: &[Place], outcome: &Result<Revision, WriteError>) {
+    let places: Vec<String> = places.iter().map(|place| format!("{} {}", place.storage, place.key)).collect();
+    match outcome {
+        Ok(revision) => tracing::debug!(by, %revision, ?places, "commit"),
+        Err(error) => tracing::debug!(by, %error, ?places, "no commit"),
+    }
+}
+
 fn name(place: &Place) -> (String, String) {
     (place.storage.to_string(), place.key.to_string())
 }
@@ -147,7 +156,7 @@ fn name(place: &Place) -> (String, String) {
 impl Member {
     /// One way over the link. A link that is down swallows the message.
     async fn travel(&self) -> Result<(), EngineError> {
-        let millis = 1 + self.rng.next_u64() % LATENCY_MILLIS_MAX;
+        let millis = 1 + below(&*self.rng, self.record.weather.latency_millis_max);
         tokio::time::sleep(Duration::from_millis(millis)).await;
         let mut link = self.link.clone();
         let up = link.wait_for(|link| *link != Link::Down);
@@ -164,7 +173,7 @@ impl Member {
     }
 
     fn trouble(&self) -> bool {
-        self.rng.next_u64().is_multiple_of(TROUBLE_ONE_IN)
+        below(&*self.rng, self.record.weather.commit_trouble_one_in) == 0
     }
 }
 
@@ -195,7 +204,9 @@ impl Engine for Member {
         if self.trouble() {
             return Err(WriteError::Unavailable("the record took no write".into()));
         }
+        let places: Vec<Place> = batch.changes.iter().map(|change| change.place.clone()).collect();
         let outcome = self.record.commit(id, batch);
+        trace(&self.name, &places, &outcome);
         let lost = |error: EngineError| WriteError::Unknown(error.into());
         self.travel().await.map_err(lost)?;
         if self.trouble() {
@@ -214,7 +225,8 @@ impl Engine for Member {
         self.travel().await.map_err(TailError::Broken)?;
         self.record.after(after)?;
         let (groups, receiver) = mpsc::channel(4);
-        let end = Member { record: self.record.clone(), link: self.link.clone(), rng: self.rng.clone() };
+        let Member { name, record, link, rng } = self;
+        let end = Member { name: name.clone(), record: record.clone(), link: link.clone(), rng: rng.clone() };
         tokio::spawn(end.feed(after, groups));
         Ok(Tail(receiver))
     }

@@ -15,7 +15,7 @@ use view::{Client, Drain};
 
 use crate::record::{Link, Record};
 use crate::transport::{Door, Way};
-use crate::world::{Seeds, SimClock};
+use crate::world::{Seeds, SimClock, Weather};
 
 /// What all servers of a cluster have in common.
 pub struct Shared {
@@ -43,13 +43,13 @@ struct Alive {
 // === impl SimServer ===
 
 impl SimServer {
-    pub fn new(name: &str, seed: u64) -> SimServer {
+    pub fn new(name: &str, seed: u64, weather: Weather) -> SimServer {
         SimServer {
             name: name.to_owned(),
             clock: SimClock::new(),
             seeds: Seeds::new(seed),
             link: watch::Sender::new(Link::Closed),
-            door: Door::closed(),
+            door: Door::closed(weather),
             alive: None,
         }
     }
@@ -66,7 +66,7 @@ impl SimServer {
     /// Starts it as `evenkeel server` does: state, bootstrap objects, then the loops.
     pub async fn start(&mut self, shared: &Shared) -> Result<()> {
         let link = watch::Sender::new(Link::Up);
-        let engine = shared.record.member(link.subscribe(), self.seeds.split());
+        let engine = shared.record.member(&self.name, link.subscribe(), self.seeds.split());
         self.link = link;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let store =

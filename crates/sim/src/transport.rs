@@ -16,11 +16,8 @@ use http_body_util::{BodyExt, BodyStream, StreamBody};
 use tokio::sync::watch;
 use view::{ClientError, ResponseBody, Transport};
 
-use crate::world::{below, seconds};
+use crate::world::{Weather, below, seconds};
 
-/// Of so many requests one never hears its answer, and one is held up before it is carried out.
-const LOST_ONE_IN: u64 = 60;
-const HELD_ONE_IN: u64 = 200;
 /// Longer than any lease lasts: whoever sent it may have been replaced meanwhile.
 const HELD_SECONDS: (u64, u64) = (5, 40);
 /// A client that gets no connection tries again no sooner.
@@ -37,7 +34,10 @@ pub enum Way {
 }
 
 /// A server's front: open while it lives.
-pub struct Door(watch::Sender<Option<Server>>);
+pub struct Door {
+    server: watch::Sender<Option<Server>>,
+    weather: Weather,
+}
 
 struct Caller {
     door: Arc<Door>,
@@ -59,16 +59,16 @@ struct NotSent;
 // === impl Door ===
 
 impl Door {
-    pub fn closed() -> Arc<Door> {
-        Arc::new(Door(watch::Sender::new(None)))
+    pub fn closed(weather: Weather) -> Arc<Door> {
+        Arc::new(Door { server: watch::Sender::new(None), weather })
     }
 
     pub fn open(&self, server: Server) {
-        self.0.send_replace(Some(server));
+        self.server.send_replace(Some(server));
     }
 
     pub fn close(&self) {
-        self.0.send_replace(None);
+        self.server.send_replace(None);
     }
 
     pub fn transport(self: &Arc<Door>, user: User, way: Way, rng: Arc<dyn Rng>) -> Arc<dyn Transport> {
@@ -87,9 +87,9 @@ impl std::error::Error for NotSent {}
 #[async_trait]
 impl Transport for Caller {
     async fn call(&self, request: Request<Bytes>) -> Result<Response<ResponseBody>, ClientError> {
-        let writes = !request.method().is_safe();
+        let (writes, weather) = (!request.method().is_safe(), self.door.weather);
         let knock = knock(self.door.clone(), self.user.clone(), request);
-        if writes && self.way == Way::Late && below(&*self.rng, HELD_ONE_IN) == 0 {
+        if writes && self.way == Way::Late && below(&*self.rng, weather.held_one_in) == 0 {
             let held = seconds(&*self.rng, HELD_SECONDS.0, HELD_SECONDS.1);
             // A task of its own: it arrives also when nobody waits for the answer any more.
             let late = tokio::spawn(async move {
@@ -99,7 +99,7 @@ impl Transport for Caller {
             return late.await.map_err(ClientError::transport)?;
         }
         let answer = knock.await?;
-        if writes && self.way != Way::Good && below(&*self.rng, LOST_ONE_IN) == 0 {
+        if writes && self.way != Way::Good && below(&*self.rng, weather.lost_one_in) == 0 {
             return Err(ClientError::transport("the answer was lost"));
         }
         Ok(answer)
@@ -107,7 +107,7 @@ impl Transport for Caller {
 }
 
 async fn knock(door: Arc<Door>, user: User, request: Request<Bytes>) -> Result<Response<ResponseBody>, ClientError> {
-    let mut life = door.0.subscribe();
+    let mut life = door.server.subscribe();
     let Some(server) = life.borrow_and_update().clone() else {
         tokio::time::sleep(REFUSED_AFTER).await;
         return Err(ClientError::transport(NotSent));

@@ -17,6 +17,36 @@ pub struct SimClock {
 /// A source of numbers that gives others, so that each part's numbers do not depend on how often another asks.
 pub struct Seeds(SeededRng);
 
+/// How much goes wrong in a run. It is drawn before anything else, so that seeds differ in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// Longest way of one message to the record or back.
+    pub latency_millis_max: u64,
+    /// Of so many commits one is refused, and one loses its reply.
+    pub commit_trouble_one_in: u64,
+    /// Of so many writes one never hears its answer.
+    pub lost_one_in: u64,
+    /// Of so many writes of loops one is held up before it is carried out.
+    pub held_one_in: u64,
+    /// Something goes wrong, or right again, no more seldom than this.
+    pub trouble_seconds_max: u64,
+}
+
+// === impl Weather ===
+
+impl Weather {
+    pub fn draw(rng: &dyn Rng) -> Weather {
+        let any = |choices: [u64; 3]| choices[usize::try_from(below(rng, 3)).expect("a small number")];
+        Weather {
+            latency_millis_max: any([4, 12, 120]),
+            commit_trouble_one_in: any([12, 40, 400]),
+            lost_one_in: any([20, 60, 600]),
+            held_one_in: any([60, 200, 1000]),
+            trouble_seconds_max: any([4, 8, 30]),
+        }
+    }
+}
+
 // === impl SimClock ===
 
 impl SimClock {
