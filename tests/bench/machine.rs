@@ -14,7 +14,7 @@ pub struct Usage {
 }
 
 /// Who a process belongs to, by its command name.
-const GROUPS: [(&str, &str); 2] = [("containerd-shim", "shims"), ("containerd", "containerd")];
+const GROUPS: [(&str, &str); 3] = [("containerd-shim", "shims"), ("containerd", "containerd"), ("etcd", "etcd")];
 
 pub fn binary_megabytes() -> anyhow::Result<f64> {
     let path = PathBuf::from(std::env::var_os("EVENKEEL_BIN").context("EVENKEEL_BIN names the binary")?);
@@ -22,7 +22,8 @@ pub fn binary_megabytes() -> anyhow::Result<f64> {
     Ok((bytes as f64 / 1e5).round() / 10.0)
 }
 
-/// Usage of every process whose executable or parents belong to Evenkeel: `evenkeel`, `containerd`, `shims`.
+/// Usage of every process whose executable or parents belong to Evenkeel: `evenkeel`, `containerd`, `shims`,
+/// `etcd`.
 pub fn usage(data: &std::path::Path) -> anyhow::Result<BTreeMap<&'static str, Usage>> {
     let mut groups: BTreeMap<&'static str, Usage> = BTreeMap::new();
     let needle = data.display().to_string();

@@ -47,6 +47,8 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// For an answer that is part of a load.
+const PATIENCE: Duration = Duration::from_secs(120);
 const JSON: &str = "application/json";
 
 struct Head {
@@ -82,12 +84,26 @@ impl Endpoint {
         Ok(Endpoint { authority, config: Arc::new(config) })
     }
 
+    /// The same server, or another one of its cluster, at another address.
+    pub fn at(&self, address: &str) -> Endpoint {
+        let port = self.authority.rsplit_once(':').map_or("443", |(_, port)| port);
+        Endpoint { authority: format!("{address}:{port}"), config: self.config.clone() }
+    }
+
     pub fn connect(&self) -> anyhow::Result<Connection> {
+        self.connect_within(PATIENCE)
+    }
+
+    /// A connection that gives up what takes longer.
+    pub fn connect_within(&self, patience: Duration) -> anyhow::Result<Connection> {
         let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
         let name = ServerName::try_from(host.to_owned())?;
-        let socket = TcpStream::connect(&self.authority).with_context(|| format!("connect {}", self.authority))?;
+        let address = self.authority.parse().with_context(|| format!("{} is no address", self.authority))?;
+        let socket = TcpStream::connect_timeout(&address, patience);
+        let socket = socket.with_context(|| format!("connect {}", self.authority))?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(120)))?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
         let tls = ClientConnection::new(self.config.clone(), name)?;
         Ok(Connection {
             stream: BufReader::with_capacity(1 << 18, StreamOwned::new(tls, socket)),
