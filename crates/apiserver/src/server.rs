@@ -111,6 +111,11 @@ impl Server {
         &self.shared.deps.store
     }
 
+    /// The keys of service-account tokens, which may change.
+    pub fn token_keys(&self) -> &TokenKeys {
+        &self.shared.deps.keys
+    }
+
     /// Watches end, `/readyz` fails.
     pub(crate) fn begin_drain(&self) {
         self.shared.draining.send_replace(true);
