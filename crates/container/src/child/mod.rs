@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use process::{StartError, StopError, stop};
-pub use record::running;
+pub use record::{edition, end_for_another, running};
 pub use supervise::{Status, Supervised};
 
 pub use crate::sys::{Identity, Process};

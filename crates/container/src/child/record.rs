@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::{Identity, Process};
@@ -32,6 +33,18 @@ impl Record {
         fs::write(&part, text)?;
         fs::rename(&part, path)
     }
+}
+
+/// What the child was started as that a record tells of, where it still runs. Call it inside a runtime.
+pub fn edition(record: &Path) -> Option<String> {
+    let record = Record::read(record)?;
+    Process::reopen(&record.process).map(|_| record.edition)
+}
+
+/// Asks the running child that a record tells of to end; whoever supervises it starts it again, as it is wanted then.
+pub fn end_for_another(record: &Path) -> io::Result<()> {
+    let process = Record::read(record).and_then(|record| Process::reopen(&record.process));
+    process.map_or(Ok(()), |process| process.signal(Signal::TERM))
 }
 
 /// The process that a record tells of, where it still runs. Call it inside a runtime.
