@@ -11,6 +11,7 @@ use crate::{Controller, Ctx, Watch};
 
 const ACCOUNT: &str = "default";
 const ROOT_CA: &str = "kube-root-ca.crt";
+const SYSTEM: &str = "kube-system";
 const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
                            endpoints such as the internal service IP or kubernetes.default.svc. No other usage is \
                            guaranteed across distributions of Kubernetes clusters.";
@@ -39,7 +40,14 @@ pub fn root_ca() -> Controller {
             Watch { gvr: gvr_of::<ConfigMap>(), indexes: vec![] },
         ],
         every_kind: false,
-        enqueue: |gvr, old, new, _| enqueue(gvr, &gvr_of::<ConfigMap>(), ROOT_CA, old, new),
+        enqueue: |gvr, old, new, snapshot| {
+            let found = enqueue(gvr, &gvr_of::<ConfigMap>(), ROOT_CA, old, new);
+            // The system's own copy changes when the authorities do.
+            match found.first().is_some_and(|namespace| namespace.name == SYSTEM && *gvr == gvr_of::<ConfigMap>()) {
+                true => snapshot.of::<Namespace>().iter().map(|namespace| namespace.key.clone()).collect(),
+                false => found,
+            }
+        },
         plan: plan_root_ca,
         workers: 2,
     }
