@@ -12,7 +12,9 @@ mod machine;
 mod run;
 mod values;
 
-pub use access::{CertificateArgs, CertificateCommand, KubeconfigArgs, TokenArgs, TokenCommand};
+pub use access::{
+    CertificateArgs, CertificateCommand, KubeconfigArgs, RotateArgs, RotateCommand, TokenArgs, TokenCommand,
+};
 pub use change::{
     AskArgs, ChangeArgs, JournalArgs, KeeperWatchArgs, LeaveArgs, NodeCommand, NodeCommandArgs, PlanArgs, RecoverArgs,
     RecoverCommand, ReplaceArgs, UpgradeArgs,

@@ -1,7 +1,8 @@
-//! `evenkeel certificate check`: every certificate of this machine, its end, and when it renews itself.
+//! `evenkeel certificate`: every certificate of this machine, its end, and when it renews itself; and new authorities.
 
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use base::Clock;
@@ -10,12 +11,20 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::args::{CertificateArgs, CertificateCommand};
 use super::output::table;
-use crate::pki::{certificates, due};
+use super::rotate;
+use crate::layout::Layout;
+use crate::pki::{Succession, certificates, due};
 use crate::wire::SystemClock;
 
-pub fn run(args: &CertificateArgs) -> Result<()> {
-    let CertificateCommand::Check = args.command;
+pub async fn run(args: &CertificateArgs) -> Result<ExitCode> {
     let layout = args.common.layout();
+    match &args.command {
+        CertificateCommand::Check => check(&layout).map(|()| ExitCode::SUCCESS),
+        CertificateCommand::RotateCa(args) => rotate::run(args, &layout).await,
+    }
+}
+
+fn check(layout: &Layout) -> Result<()> {
     let now = SystemClock.now();
     let mut rows = Vec::new();
     for folder in [layout.server_tls(), layout.agent_tls()] {
@@ -23,6 +32,9 @@ pub fn run(args: &CertificateArgs) -> Result<()> {
     }
     anyhow::ensure!(!rows.is_empty(), "there are no certificates below {}", layout.data.display());
     print!("{}", table(&["CERTIFICATE", "SUBJECT", "EXPIRES", "RENEWS", "STATE"], &rows));
+    if let Some(open) = Succession::noted(&layout.server_tls())? {
+        println!("\nnew authorities: {}; see: evenkeel certificate rotate-ca status", rotate::sentence(open.phase));
+    }
     Ok(())
 }
 

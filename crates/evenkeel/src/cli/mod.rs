@@ -20,6 +20,7 @@ mod output;
 mod recover;
 mod replace;
 mod restore;
+mod rotate;
 mod status;
 mod stop;
 mod token;
@@ -123,6 +124,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Explain(args) => return explain::run(args).await,
         Command::Access(args) => return access::run(args).await,
         Command::Compare(args) => return compare::run(args).await,
+        Command::Certificate(args) => return certificate::run(&args).await,
         Command::CheckConfig(args) => return Ok(check::run(&args)),
         Command::Upgrade(args) => return keeper::upgrade(args).await,
         Command::Back(args) => return keeper::back(args).await,
@@ -147,7 +149,6 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Token(args) => token::run(&args).await,
         Command::Leave(args) => leave::run(args).await,
         Command::Node(args) => leave::node(args).await,
-        Command::Certificate(args) => certificate::run(&args),
         Command::Images(args) => images::run(args).await,
         Command::Ps(args) => images::ps(args).await,
         Command::Stop(args) => stop::run(args).await,

@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 
 use super::args::AskArgs;
 use super::output::table;
+use super::rotate;
 use super::wrong::{exit, look};
 use crate::layout::Layout;
+use crate::pki::{Phase, Succession};
 use crate::wire::facts::NO_ANSWER;
 use crate::wire::{SystemClock, names, pid};
 
@@ -22,6 +24,8 @@ struct Report {
     /// The process of names, where this machine serves them.
     names: Option<Option<u32>>,
     api: String,
+    /// How far new authorities are, where some are on their way.
+    authorities: Option<Phase>,
     nodes: Vec<Vec<String>>,
     /// Of the applications, those that have all their copies.
     apps: (usize, usize),
@@ -60,6 +64,7 @@ impl Report {
             process: pid::running(layout),
             names: names::serving(layout),
             api: api(facts),
+            authorities: Succession::noted(&layout.server_tls()).ok().flatten().map(|open| open.phase),
             nodes: facts.facts.iter().filter_map(|fact| node(&fact.about, &fact.what)).collect(),
             apps: (apps.iter().filter(|well| **well).count(), apps.len()),
             containers: containers.last(),
@@ -77,6 +82,9 @@ impl Report {
             None => "not on this machine".to_owned(),
         };
         let _ = writeln!(out, "names      {names}\nAPI        {}", self.api);
+        if let Some(phase) = self.authorities {
+            let _ = writeln!(out, "new CAs    {}; see: evenkeel certificate rotate-ca status", rotate::sentence(phase));
+        }
         // What only the API could tell is not shown as nothing.
         if !self.nodes.is_empty() {
             let _ = writeln!(out, "apps       {} of {} well", self.apps.0, self.apps.1);
@@ -98,7 +106,7 @@ impl Report {
     fn tree(&self) -> Value {
         json!({
             "cluster": self.answer.cluster, "margin": self.answer.margin, "process": self.process,
-            "names": self.names.flatten(), "api": self.api, "nodes": self.nodes,
+            "names": self.names.flatten(), "api": self.api, "authorities": self.authorities, "nodes": self.nodes,
             "apps": {"well": self.apps.0, "all": self.apps.1}, "containers": self.containers, "wrong": self.answer,
         })
     }

@@ -1,4 +1,7 @@
-//! A certificate authority on disk: made once, kept for ten years.
+//! A certificate authority on disk: kept for ten years, or until another takes its place.
+//!
+//! `NAME.crt` says whom to trust: the authority's own certificate first, then those of authorities that come or go.
+//! `cross-NAME.crt` is its certificate as its predecessor signed it, for those who trust only that one.
 
 use std::path::{Path, PathBuf};
 
@@ -19,9 +22,20 @@ const SLACK_PART: i32 = 10;
 
 /// A CA that can sign.
 pub struct Authority {
+    /// Whom to trust: its own certificate, and others while one takes the place of another.
     pub pem: String,
     pub der: CertificateDer<'static>,
+    /// Goes along with every leaf. Empty where nobody needs it.
+    pub cross: String,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// An authority that is not on the disk yet.
+pub struct Made {
+    pub certificate: String,
+    pub key: String,
+    /// The certificate as the one before it signed it.
+    pub cross: String,
 }
 
 // === impl Authority ===
@@ -44,37 +58,62 @@ impl Authority {
             |error: &dyn std::fmt::Display| PkiError::Content { path: cert_path.clone(), why: error.to_string() };
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| content(&error))?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| content(&error))?;
-        Ok(Authority { pem, der, issuer })
+        let cross = read(&cross_path(folder, name))?.unwrap_or_default();
+        Ok(Authority { pem, der, cross, issuer })
     }
 
-    /// Signs a leaf for a public key. The profile decides everything; a request's own wishes are not looked at.
+    /// Another authority of this name, which this one vouches for.
+    pub fn successor(&self, name: &str, now: Timestamp) -> Result<Made, PkiError> {
+        let key = KeyPair::generate()?;
+        let mut params = params(name, now)?;
+        let certificate = params.self_signed(&key)?.pem();
+        params.serial_number = Some(serial()?);
+        params.use_authority_key_identifier_extension = true;
+        let cross = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Made { certificate, key: key.serialize_pem(), cross })
+    }
+
+    /// Signs a leaf for a public key; answers the chain to show. The profile decides everything; a request's own wishes
+    /// are not looked at.
     pub fn issue(
         &self,
         profile: &Profile,
         key: &impl rcgen::PublicKeyData,
         now: Timestamp,
-    ) -> Result<rcgen::Certificate, PkiError> {
+    ) -> Result<String, PkiError> {
         let mut params = profile.params()?;
         set_validity(&mut params, now - SLACK.min(profile.life / SLACK_PART), now + profile.life);
         params.serial_number = Some(serial()?);
         params.use_authority_key_identifier_extension = true;
-        Ok(params.signed_by(key, &self.issuer)?)
+        Ok(params.signed_by(key, &self.issuer)?.pem() + &self.cross)
     }
 
     /// Signs a leaf for the key of a certificate request, after checking that the requester holds the key.
     pub fn issue_for_request(&self, profile: &Profile, request_pem: &str, now: Timestamp) -> Result<String, PkiError> {
         // Parsing verifies the request's own signature.
         let request = rcgen::CertificateSigningRequestParams::from_pem(request_pem)?;
-        Ok(self.issue(profile, &request.public_key, now)?.pem())
+        self.issue(profile, &request.public_key, now)
     }
 }
 
-fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+/// Where the certificate lies that the one before it signed.
+pub(super) fn cross_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("cross-{name}.crt"))
+}
+
+pub(super) fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
     (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")))
 }
 
 fn make(cert_path: &Path, key_path: &Path, name: &str, now: Timestamp) -> Result<(String, KeyPair), PkiError> {
     let key = KeyPair::generate()?;
+    let pem = params(name, now)?.self_signed(&key)?.pem();
+    write(key_path, key.serialize_pem().as_bytes(), Access::Secret)?;
+    write(cert_path, pem.as_bytes(), Access::Public)?;
+    Ok((pem, key))
+}
+
+fn params(name: &str, now: Timestamp) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     // The time makes two clusters' authorities tell apart in a client's trust store.
     params.distinguished_name.push(DnType::CommonName, format!("evenkeel-{name}@{}", now.as_second()));
@@ -82,10 +121,7 @@ fn make(cert_path: &Path, key_path: &Path, name: &str, now: Timestamp) -> Result
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     set_validity(&mut params, now - SLACK, now + LIFE);
     params.serial_number = Some(serial()?);
-    let pem = params.self_signed(&key)?.pem();
-    write(key_path, key.serialize_pem().as_bytes(), Access::Secret)?;
-    write(cert_path, pem.as_bytes(), Access::Public)?;
-    Ok((pem, key))
+    Ok(params)
 }
 
 fn serial() -> Result<rcgen::SerialNumber, PkiError> {

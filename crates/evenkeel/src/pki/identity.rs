@@ -10,6 +10,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::PkiError;
+use super::files::{Access, read, write};
 use super::leaf::{Leaf, Profile, Renewal};
 use super::machine::MachineKey;
 use super::server::ServerPki;
@@ -69,12 +70,18 @@ impl NodeIdentity {
     ) -> Result<(NodeIdentity, Renewal), PkiError> {
         let folder = layout.agent_tls();
         let machine = MachineKey::load_or_draw(&layout.machine_key())?.id();
+        let authorities = pki.current();
         let profile = Profile::node_client(node).of_machine(&machine).lasting(pki.leaf_life);
-        let (client, first) = Leaf::load_or_issue(&folder, "node-client", &pki.client, &profile, now)?;
+        let (client, first) = Leaf::load_or_issue(&folder, "node-client", &authorities.client, &profile, now)?;
         let profile = Profile::kubelet_serving(node, addresses.clone()).lasting(pki.leaf_life);
-        let (serving, second) = Leaf::load_or_issue(&folder, "kubelet-serving", &pki.server, &profile, now)?;
+        let (serving, second) = Leaf::load_or_issue(&folder, "kubelet-serving", &authorities.server, &profile, now)?;
         let renewal = if (first, second) == (Renewal::Kept, Renewal::Kept) { Renewal::Kept } else { Renewal::Issued };
-        let (server_ca_pem, client_ca_pem) = (pki.server.pem.clone(), pki.client.pem.clone());
+        let (server_ca_pem, client_ca_pem) = (authorities.server.pem.clone(), authorities.client.pem.clone());
+        // For the process of names, which follows the file.
+        let file = folder.join("server-ca.crt");
+        if read(&file)?.as_deref() != Some(server_ca_pem.as_str()) {
+            write(&file, server_ca_pem.as_bytes(), Access::Public)?;
+        }
         Ok((NodeIdentity { client, serving, server_ca_pem, client_ca_pem }, renewal))
     }
 }

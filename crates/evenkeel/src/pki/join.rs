@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PkiError, hex, random, sha256_hex};
+use super::bundle::blocks;
+use super::{PkiError, hash_of_ca, hex, random};
 
 const PREFIX: &str = "K10";
 
@@ -24,11 +25,6 @@ pub struct TokenText {
     pub ca_hash: String,
     pub role: Role,
     pub secret: String,
-}
-
-/// The hash that tokens carry.
-pub fn hash_of_ca(pem: &str) -> String {
-    sha256_hex(pem.as_bytes())
 }
 
 // === impl Role ===
@@ -58,9 +54,14 @@ impl TokenText {
         Ok(TokenText { ca_hash: ca_hash.to_ascii_lowercase(), role, secret: secret.to_owned() })
     }
 
-    /// True where this is the authority that the token means.
+    /// The authority that the token means, where it is among these. The others came without anybody's word for them.
+    pub fn authority<'a>(&self, ca_pem: &'a str) -> Option<&'a str> {
+        blocks(ca_pem).find(|block| hash_of_ca(block) == self.ca_hash)
+    }
+
+    /// True where the authority is there that the token means.
     pub fn trusts(&self, ca_pem: &str) -> bool {
-        hash_of_ca(ca_pem) == self.ca_hash
+        self.authority(ca_pem).is_some()
     }
 
     /// The whole text. Named so that no log line prints a token by accident.

@@ -12,6 +12,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::PkiError;
 use super::authority::Authority;
+use super::bundle::blocks;
 use super::files::{Access, read, write};
 use super::machine::MachineId;
 
@@ -149,7 +150,7 @@ impl Leaf {
             return Ok((leaf, Renewal::Kept));
         }
         let key = KeyPair::generate()?;
-        let pem = authority.issue(profile, &key, now)?.pem();
+        let pem = authority.issue(profile, &key, now)?;
         let leaf = Leaf::store(folder, name, &pem, &key.serialize_pem())?;
         Ok((leaf, Renewal::Issued))
     }
@@ -204,7 +205,7 @@ impl Leaf {
         self.not_before <= now && now < self.not_after
     }
 
-    /// True where this authority signed it for this profile.
+    /// True where this authority signed it for this profile, and it shows the way to whom others may trust.
     fn fits(&self, authority: &Authority, profile: &Profile) -> bool {
         let Some(first) = self.chain.first() else { return false };
         let (Ok((_, leaf)), Ok((_, issuer))) =
@@ -217,6 +218,7 @@ impl Leaf {
         let organizations = leaf.subject().iter_organization().filter_map(|name| name.as_str().ok()).collect();
         let (names, addresses, machine) = alternative_names(&leaf);
         leaf.verify_signature(Some(issuer.public_key())).is_ok()
+            && authorities_of(&self.pem) == authority.cross
             && text(common) == [profile.common_name.clone()]
             && text(organizations) == profile.organizations
             && names == profile.names
@@ -234,6 +236,11 @@ impl Leaf {
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()
     }
+}
+
+/// What a chain shows beside its leaf.
+fn authorities_of(chain: &str) -> String {
+    blocks(chain).skip(1).collect()
 }
 
 /// Two thirds of a certificate's life.

@@ -3,6 +3,7 @@
 //! Made on the first start, found again on the next. Nothing here is written to a log, a command line or a unit file.
 
 mod authority;
+mod bundle;
 mod files;
 mod identity;
 mod join;
@@ -12,19 +13,22 @@ mod machine;
 mod mark;
 mod seal;
 mod server;
+mod succession;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use bundle::{Lineage, hash_of_ca, trust_of};
 pub use files::{Access, read, write};
 pub use identity::{NodeIdentity, certificates, client_config};
-pub use join::{Role, TokenText, draw, hash_of_ca};
+pub use join::{Role, TokenText, draw};
 pub use kubeconfig::Kubeconfig;
 pub use leaf::{Leaf, Profile, Usage, due};
 pub use machine::{Claim, MachineId, MachineKey, Proof, ProofError};
 pub use mark::{MARKED_BYTES_MAX, read as read_mark};
 pub use seal::{Opener, open_with, recipient, seal_to};
-pub use server::{ETCD_CA, ETCD_MEMBER, ServerNames, ServerPki};
+pub use server::{Authorities, ETCD_CA, ETCD_MEMBER, ServerNames, ServerPki};
+pub use succession::{Phase, Succession};
 
 /// Something wrong with a certificate, a key or their files.
 #[derive(Debug, thiserror::Error)]

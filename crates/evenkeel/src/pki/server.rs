@@ -1,21 +1,34 @@
-//! What a server makes on its first start and finds on every later one: the whole PKI of a cluster.
+//! What a server makes on its first start and finds on every later one: the whole PKI of a cluster. It changes while the
+//! server runs when one set of authorities takes the place of another.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::KeyPair;
+use tokio::sync::watch;
 
 use super::PkiError;
 use super::authority::Authority;
+use super::bundle::{Lineage, hashes, trust_of};
 use super::files::{Access, read, write};
 use super::leaf::{Leaf, Profile, Renewal};
+use super::succession::{Phase, Succession};
 use crate::layout::Layout;
 
 /// Older signing keys stay until their tokens have expired; more than this is a mistake.
 const SIGNING_KEYS_MAX: usize = 8;
+
+/// Files of the authority whom everybody trusts to serve.
+pub(super) const SERVER_CA: &str = "server-ca";
+const CLIENT_CA: &str = "client-ca";
+const REQUEST_HEADER_CA: &str = "request-header-ca";
+/// Folder of the keys of service-account tokens.
+pub(super) const SIGNING_KEYS: &str = "service-account";
 
 /// Files of the managed etcd's authority and of this server's leaf of it, less their ending.
 pub const ETCD_CA: &str = "etcd-ca";
@@ -28,8 +41,17 @@ pub struct ServerNames {
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// Authorities and keys of a cluster.
+/// Authorities and keys of a cluster, and what this server issues with them.
 pub struct ServerPki {
+    current: ArcSwap<Authorities>,
+    changed: watch::Sender<()>,
+    /// How long the leaves last that are issued.
+    pub leaf_life: SignedDuration,
+    folder: PathBuf,
+}
+
+/// Authorities and keys as they are at one moment.
+pub struct Authorities {
     /// Signs what servers show: the API server and every kubelet.
     pub server: Authority,
     /// Signs what clients show.
@@ -38,11 +60,13 @@ pub struct ServerPki {
     pub request_header: Authority,
     /// Signs members of the managed etcd and who may read and write it: nobody but servers.
     pub etcd: Authority,
-    /// Private keys of service-account tokens in PEM, newest first.
+    /// Private keys of service-account tokens in PEM: the first one signs.
     pub signing_keys: Vec<String>,
-    /// How long the leaves last that are issued.
-    pub leaf_life: SignedDuration,
-    folder: PathBuf,
+    pub(super) signing_number: u64,
+    /// What this cluster is known by, whatever its authorities are now.
+    pub cluster: String,
+    /// Hashes of the server authorities that machines may know this cluster by.
+    pub known_as: Vec<String>,
 }
 
 // === impl ServerNames ===
@@ -74,21 +98,54 @@ impl ServerNames {
 impl ServerPki {
     pub fn load_or_make(layout: &Layout, leaf_life: SignedDuration, now: Timestamp) -> Result<ServerPki, PkiError> {
         let folder = layout.server_tls();
-        Ok(ServerPki {
-            server: Authority::load_or_make(&folder, "server-ca", now)?,
-            client: Authority::load_or_make(&folder, "client-ca", now)?,
-            request_header: Authority::load_or_make(&folder, "request-header-ca", now)?,
-            etcd: Authority::load_or_make(&folder, ETCD_CA, now)?,
-            signing_keys: signing_keys(&folder.join("service-account"))?,
-            leaf_life,
-            folder,
-        })
+        // A server that was killed among its files goes on from what it noted first.
+        if let Some(noted) = Succession::noted(&folder)? {
+            noted.materialise(&folder)?;
+        }
+        let current = ArcSwap::from_pointee(Authorities::load_or_make(&folder, now)?);
+        Ok(ServerPki { current, changed: watch::Sender::new(()), leaf_life, folder })
+    }
+
+    pub fn current(&self) -> Arc<Authorities> {
+        self.current.load_full()
+    }
+
+    /// Becomes true whenever there are other authorities.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Goes on to the phase of a succession, with the files on the disk. True where that is something new.
+    pub fn succeed(&self, wanted: &Succession, now: Timestamp) -> Result<bool, PkiError> {
+        let mut wanted = wanted.clone();
+        match Succession::noted(&self.folder)? {
+            Some(noted) if noted.number == wanted.number => {
+                if !wanted.is_beyond(&noted) {
+                    return Ok(false);
+                }
+                // What is over is told without its keys.
+                wanted = Succession { phase: wanted.phase, ..noted };
+            }
+            _ if wanted.phase == Phase::Done => {
+                let missed = "this server missed the change of the authorities; it has to join the cluster anew";
+                return if wanted.is_reached(&self.current()) {
+                    Ok(false)
+                } else {
+                    Err(PkiError::Token(missed.into()))
+                };
+            }
+            _ => {}
+        }
+        wanted.apply(&self.folder)?;
+        self.current.store(Arc::new(Authorities::load_or_make(&self.folder, now)?));
+        self.changed.send_replace(());
+        Ok(true)
     }
 
     pub fn serving(&self, names: &ServerNames, now: Timestamp) -> Result<(Leaf, Renewal), PkiError> {
         let profile =
             Profile::server("kube-apiserver", names.names.clone(), names.addresses.clone()).lasting(self.leaf_life);
-        Leaf::load_or_issue(&self.folder, "serving", &self.server, &profile, now)
+        Leaf::load_or_issue(&self.folder, "serving", &self.current().server, &profile, now)
     }
 
     pub fn admin(&self, now: Timestamp) -> Result<(Leaf, Renewal), PkiError> {
@@ -107,34 +164,78 @@ impl ServerPki {
         let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let addresses = own.into_iter().chain(addresses.iter().copied()).collect();
         let profile = Profile::etcd_member(node, addresses).lasting(self.leaf_life);
-        Leaf::load_or_issue(&self.folder, ETCD_MEMBER, &self.etcd, &profile, now)
+        Leaf::load_or_issue(&self.folder, ETCD_MEMBER, &self.current().etcd, &profile, now)
     }
 
     fn client_leaf(&self, name: &str, profile: &Profile, now: Timestamp) -> Result<(Leaf, Renewal), PkiError> {
         let profile = profile.clone().lasting(self.leaf_life);
-        Leaf::load_or_issue(&self.folder, name, &self.client, &profile, now)
+        Leaf::load_or_issue(&self.folder, name, &self.current().client, &profile, now)
     }
 }
 
-/// `0001.key`, `0002.key`, ...: the highest number signs. Made with one key when there is none.
-fn signing_keys(folder: &std::path::Path) -> Result<Vec<String>, PkiError> {
-    let mut names: Vec<PathBuf> = match fs::read_dir(folder) {
+// === impl Authorities ===
+
+impl Authorities {
+    fn load_or_make(folder: &Path, now: Timestamp) -> Result<Authorities, PkiError> {
+        let server = Authority::load_or_make(folder, SERVER_CA, now)?;
+        let (signing_keys, signing_number) = signing_keys(&folder.join(SIGNING_KEYS))?;
+        let noted = Succession::noted(folder)?;
+        let heir = noted.as_ref().and_then(|noted| noted.heirs.get(SERVER_CA));
+        let mut known_as = hashes(&server.pem);
+        known_as.extend(heir.into_iter().flat_map(|heir| hashes(&heir.old)));
+        Ok(Authorities {
+            cluster: Lineage::of(folder)?.cluster(&server.pem),
+            known_as,
+            server,
+            client: Authority::load_or_make(folder, CLIENT_CA, now)?,
+            request_header: Authority::load_or_make(folder, REQUEST_HEADER_CA, now)?,
+            etcd: Authority::load_or_make(folder, ETCD_CA, now)?,
+            signing_keys,
+            signing_number,
+        })
+    }
+
+    /// Each with the name of its files.
+    pub(super) fn named(&self) -> [(&'static str, &Authority); 4] {
+        [
+            (SERVER_CA, &self.server),
+            (CLIENT_CA, &self.client),
+            (REQUEST_HEADER_CA, &self.request_header),
+            (ETCD_CA, &self.etcd),
+        ]
+    }
+
+    /// What this server trusts and who signs for it.
+    pub fn trust(&self) -> String {
+        trust_of(&self.server.pem)
+    }
+}
+
+/// `0001.key`, `0002.key`, ...: the highest number signs. Made with one key when there is none. `0003.next` verifies, and
+/// does not sign yet. Answers the highest number that signs as well.
+fn signing_keys(folder: &Path) -> Result<(Vec<String>, u64), PkiError> {
+    let mut entries: Vec<PathBuf> = match fs::read_dir(folder) {
         Ok(entries) => entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect(),
         Err(_) => Vec::new(),
     };
-    names.retain(|path| path.extension().is_some_and(|extension| extension == "key"));
-    names.sort();
+    entries.sort();
+    let ending = |end: &str| {
+        let found = entries.iter().filter(move |path| path.extension().is_some_and(|extension| extension == end));
+        found.cloned().collect::<Vec<PathBuf>>()
+    };
+    let (mut names, next) = (ending("key"), ending("next"));
     if names.is_empty() {
         let path = folder.join("0001.key");
         write(&path, KeyPair::generate()?.serialize_pem().as_bytes(), Access::Secret)?;
         names.push(path);
     }
-    let newest_first = names.iter().rev().take(SIGNING_KEYS_MAX);
+    let newest_first = names.iter().rev().take(SIGNING_KEYS_MAX).chain(&next);
     let mut keys = Vec::new();
     for path in newest_first {
         keys.extend(read(path)?);
     }
-    Ok(keys)
+    let number = names.last().and_then(|path| path.file_stem()?.to_str()?.parse().ok()).unwrap_or_default();
+    Ok((keys, number))
 }
 
 #[cfg(test)]
@@ -162,9 +263,9 @@ mod tests {
         let layout = Layout::new(folder.path());
         let first = ServerPki::load_or_make(&layout, LEAF_LIFE, now()).unwrap();
         let again = ServerPki::load_or_make(&layout, LEAF_LIFE, now()).unwrap();
-        assert_eq!(first.server.pem, again.server.pem);
-        assert_eq!(first.signing_keys, again.signing_keys);
-        assert_ne!(first.server.pem, first.client.pem, "authorities are separate");
+        let (one, other) = (first.current(), again.current());
+        assert_eq!((&one.server.pem, &one.signing_keys), (&other.server.pem, &other.signing_keys));
+        assert_ne!(one.server.pem, one.client.pem, "authorities are separate");
         let (serving, outcome) = first.serving(&names(&[]), now()).unwrap();
         assert_eq!(outcome, Renewal::Issued);
         let (kept, outcome) = again.serving(&names(&[]), now()).unwrap();
@@ -219,7 +320,7 @@ mod tests {
         let foreign = ServerPki::load_or_make(&Layout::new(other.path()), LEAF_LIFE, now()).unwrap();
         let profile = Profile::client("system:admin", &["system:masters"]);
         let tls = Layout::new(folder.path()).server_tls();
-        Leaf::load_or_issue(&tls, "admin", &foreign.client, &profile, now()).unwrap();
+        Leaf::load_or_issue(&tls, "admin", &foreign.current().client, &profile, now()).unwrap();
         assert_eq!(pki.admin(now()).unwrap().1, Renewal::Issued, "another authority's");
         std::fs::write(tls.join("admin.crt"), "garbage").unwrap();
         assert_eq!(pki.admin(now()).unwrap().1, Renewal::Issued, "damaged");

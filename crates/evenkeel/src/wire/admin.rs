@@ -67,8 +67,8 @@ pub async fn snapshot(layout: &Layout) -> Result<Vec<u8>> {
 
 /// What the server said on a path of this program's own.
 pub struct Answer {
-    status: StatusCode,
-    body: Vec<u8>,
+    pub status: StatusCode,
+    pub body: Vec<u8>,
 }
 
 // === impl Answer ===

@@ -1,7 +1,10 @@
 //! `evenkeel agent`: a machine that joins. It trusts the server whose authority its token names, asks for certificates
 //! that can only name this node, keeps them, and renews them with the key of its machine.
 
+mod trust;
+
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,8 +12,9 @@ use base::{Chain, Clock};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
 use tracing::{error, info, warn};
-use view::{Backoff, Drain, Endpoint};
+use view::{Backoff, Client, Drain, Endpoint};
 
+use self::trust::Trust;
 use super::door::{Attempt, Door};
 use super::endpoints::KnownServers;
 use super::join::JOIN_PATH;
@@ -22,9 +26,11 @@ use super::signals::Signals;
 use super::{SystemClock, SystemRng, host, pid, renewal_pause};
 use crate::cli::AgentArgs;
 use crate::layout::Layout;
-use crate::pki::{self, Access, Leaf, MachineKey, NodeIdentity, TokenText};
+use crate::pki::{self, Access, Leaf, Lineage, MachineKey, NodeIdentity, TokenText};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(15) };
+/// How often it is looked whether the cluster has other authorities.
+const TRUST_LOOK: Duration = Duration::from_secs(10);
 /// How often it is asked whether this machine still belongs to the cluster.
 const CHECK_IN: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -72,18 +78,19 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         edited: None,
     };
     let layout = member.layout.clone();
-    let node = Some((node::client(&parts, &tls), member.name.clone()));
+    let api = node::client(&parts, &tls);
+    let node = Some((api.clone(), member.name.clone()));
     let confirming = Confirm { layout: layout.clone(), api: None, node }.run(drain.clone());
     let mut signals = Signals::new().context("receive signals")?;
     let mut running = tokio::spawn(node::run(parts, tls.clone(), drain.clone()));
     tokio::spawn(confirming);
-    let (machine, name, door) = (member.machine.clone(), member.name.clone(), member.door().await.ok());
-    let renewing = tokio::spawn(renew(member, due, tls, drain.clone()));
+    let member = Arc::new(member);
+    let renewing = tokio::spawn(renew(member.clone(), due, tls, api, drain.clone()));
     tokio::select! {
         () = signals.received() => {}
         () = restart.requested() => {}
         ended = &mut running => return ended.context("the node")?,
-        refusal = refused(door, &name, &machine) => return Err(refusal),
+        refusal = refused(&member) => return Err(refusal),
     }
     info!("draining; pods keep running");
     drain.cancel();
@@ -107,31 +114,37 @@ fn token(args: &AgentArgs) -> Result<Option<TokenText>> {
 }
 
 /// Resolves when the cluster says that this machine does not belong to it. Its pods are left as they are.
-async fn refused(door: Option<Door>, name: &str, machine: &MachineKey) -> anyhow::Error {
-    let Some(door) = door else { return std::future::pending().await };
+async fn refused(member: &Member) -> anyhow::Error {
     loop {
-        if let Some(refusal) = door.check_in(name, machine).await {
+        if let Ok(door) = member.door().await
+            && let Some(refusal) = door.check_in(&member.name, &member.machine).await
+        {
             return refusal;
         }
         tokio::time::sleep(CHECK_IN).await;
     }
 }
 
-/// Asks for certificates again when they are due. Connections that are open keep what they were made with.
-async fn renew(member: Member, mut due: Timestamp, tls: NodeTls, drain: Drain) {
+/// Asks for certificates again when they are due, or when the cluster has other authorities, and says whom this machine
+/// trusts. Connections that are open keep what they were made with.
+async fn renew(member: Arc<Member>, mut due: Timestamp, tls: NodeTls, api: Client, drain: Drain) {
+    let mut trust = Trust::new(api, &member.name, &member.layout);
     loop {
-        let pause = tokio::time::sleep(renewal_pause(due, SystemClock.now()));
+        let renewed = async {
+            let other = trust.is_other().await;
+            if other || due <= SystemClock.now() {
+                let (identity, _) = if other { member.join().await? } else { member.identity().await? };
+                tls.renew(&identity)?;
+                due = identity.due();
+            }
+            trust.tell().await
+        };
+        if let Err(failure) = renewed.await {
+            error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
+        }
+        let pause = tokio::time::sleep(renewal_pause(due, SystemClock.now()).min(TRUST_LOOK));
         if drain.run_until_cancelled(pause).await.is_none() {
             return;
-        }
-        let renewed = async {
-            let (identity, _) = member.identity().await?;
-            tls.renew(&identity)?;
-            Ok::<_, anyhow::Error>(identity.due())
-        };
-        match renewed.await {
-            Ok(next) => due = next,
-            Err(failure) => error!(error = %Chain(failure.as_ref()), "certificates were not renewed"),
         }
     }
 }
@@ -183,7 +196,8 @@ impl Member {
             return Ok(None);
         };
         // A token for another cluster means that this machine is to move.
-        let moved = self.token.as_ref().is_some_and(|token| !token.trusts(&server_ca_pem));
+        let lineage = Lineage::of(&folder)?;
+        let moved = self.token.as_ref().is_some_and(|token| !is_of(token, &server_ca_pem, &lineage));
         if moved || !client.serves(now) || !serving.serves(now) {
             return Ok(None);
         }
@@ -202,7 +216,9 @@ impl Member {
         };
         let secret = self.token.as_ref().map(|token| token.secret.as_str());
         let answer: JoinAnswer = door.ask(JOIN_PATH, &request, &self.machine, secret).await?;
-        self.store(door.ca_pem, &answer, &client_key, &serving_key).map_err(Attempt::Final)
+        // A server of before says nothing of authorities that change.
+        let server_ca = if answer.server_ca.is_empty() { door.ca_pem } else { answer.server_ca.clone() };
+        self.store(server_ca, &answer, &client_key, &serving_key).map_err(Attempt::Final)
     }
 
     fn store(
@@ -217,7 +233,11 @@ impl Member {
         let serving = Leaf::store(&folder, "kubelet-serving", serving, &serving_key.serialize_pem())?;
         let client = &answer.client_certificate;
         let client = Leaf::store(&folder, "node-client", client, &client_key.serialize_pem())?;
-        pki::write(&folder.join("server-ca.crt"), server_ca_pem.as_bytes(), Access::Public)?;
+        let file = folder.join("server-ca.crt");
+        if let Some(before) = pki::read(&file)? {
+            Lineage::note(&folder, &before, &server_ca_pem)?;
+        }
+        pki::write(&file, server_ca_pem.as_bytes(), Access::Public)?;
         pki::write(&folder.join("client-ca.crt"), answer.client_ca.as_bytes(), Access::Public)?;
         let cluster = serde_json::to_string(&answer.cluster)?;
         pki::write(&self.layout.agent().join("cluster.json"), cluster.as_bytes(), Access::Public)?;
@@ -228,18 +248,25 @@ impl Member {
 
     /// The cluster: the one we know, or the one whose authority is in the token.
     async fn door(&self) -> Result<Door, Attempt> {
-        let kept = pki::read(&self.layout.agent_tls().join("server-ca.crt")).map_err(Attempt::fatal)?;
+        let folder = self.layout.agent_tls();
+        let kept = pki::read(&folder.join("server-ca.crt")).map_err(Attempt::fatal)?;
+        let lineage = Lineage::of(&folder).map_err(Attempt::fatal)?;
         let endpoints = self.known.endpoints();
         let Some(token) = &self.token else {
             let missing = "a join token is needed: `evenkeel token create` on the server prints one";
             let ca_pem = kept.ok_or_else(|| Attempt::Final(anyhow::anyhow!(missing)))?;
             return Ok(Door { endpoints, ca_pem });
         };
-        match kept.filter(|kept| token.trusts(kept)) {
+        match kept.filter(|kept| is_of(token, kept, &lineage)) {
             Some(ca_pem) => Ok(Door { endpoints, ca_pem }),
             None => Door::find(endpoints, token).await,
         }
     }
+}
+
+/// True where a token is for this cluster, whatever authorities it had when it was made.
+fn is_of(token: &TokenText, ca_pem: &str, lineage: &Lineage) -> bool {
+    token.trusts(ca_pem) || lineage.holds(&token.ca_hash)
 }
 
 fn key() -> Result<KeyPair, Attempt> {

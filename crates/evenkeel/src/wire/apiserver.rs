@@ -46,7 +46,7 @@ impl Tls {
         let (serving, _) = pki.serving(&names, now).context("serving certificate")?;
         let (kubelet, _) = pki.kubelet_client(now).context("kubelet client certificate")?;
         let serving = Arc::new(ArcSwap::new(self::serving(&pki, &serving)?));
-        let kubelets = Arc::new(ArcSwap::new(client_config(&pki.server.pem, Some(&kubelet), false)?));
+        let kubelets = Arc::new(ArcSwap::new(client_config(&pki.current().server.pem, Some(&kubelet), false)?));
         Ok(Tls { pki, names, serving, kubelets })
     }
 
@@ -70,13 +70,13 @@ impl Tls {
         let (leaf, _) = self.pki.serving(&self.names, now)?;
         self.serving.store(serving(&self.pki, &leaf)?);
         let (kubelet, _) = self.pki.kubelet_client(now)?;
-        self.kubelets.store(client_config(&self.pki.server.pem, Some(&kubelet), false)?);
+        self.kubelets.store(client_config(&self.pki.current().server.pem, Some(&kubelet), false)?);
         Ok(leaf.due().min(kubelet.due()))
     }
 }
 
 fn serving(pki: &ServerPki, leaf: &Leaf) -> Result<Arc<Serving>> {
-    let cas = certificates(&pki.client.pem)?;
+    let cas = certificates(&pki.current().client.pem)?;
     Ok(apiserver::tls::serving(leaf.chain.clone(), leaf.key(), &cas)?)
 }
 
@@ -117,9 +117,9 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         issuers: vec![issuer.clone()],
         audiences: vec![issuer],
         advertise: parts.advertise,
-        server_ca_pem: parts.pki.server.pem.clone(),
-        client_ca_pem: parts.pki.client.pem.clone(),
-        front_proxy_ca_pem: parts.pki.request_header.pem.clone(),
+        server_ca_pem: parts.pki.current().server.pem.clone(),
+        client_ca_pem: parts.pki.current().client.pem.clone(),
+        front_proxy_ca_pem: parts.pki.current().request_header.pem.clone(),
         version: format!("{KUBERNETES_VERSION}+evenkeel.{}", env!("CARGO_PKG_VERSION")),
     };
     let mut checks = loop_checks(&parts.health, &parts.loops);
@@ -130,7 +130,7 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         clock: Arc::new(SystemClock),
         rng: Arc::new(SystemRng),
         hooks: Arc::new(admit::NoWebhooks),
-        keys: TokenKeys::from_pems(&parts.pki.signing_keys).context("service-account keys")?,
+        keys: TokenKeys::from_pems(&parts.pki.current().signing_keys).context("service-account keys")?,
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(parts.nodes),
         extension: parts.extension,

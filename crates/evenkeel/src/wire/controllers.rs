@@ -19,6 +19,22 @@ pub struct Controllers {
     pub health: Health,
     /// Follows kinds as they come and go, for those who watch every kind.
     pub kinds: kinds::Kinds,
+    context: Arc<ArcSwap<Ctx>>,
+}
+
+// === impl Controllers ===
+
+impl Controllers {
+    /// Has pods trust other authorities from the next plan on.
+    pub fn root_ca(&self) -> impl Fn(&str) + Send + use<> {
+        let context = self.context.clone();
+        move |pem: &str| {
+            context.rcu(|ctx| {
+                let config = Config { root_ca: pem.to_owned(), ..Config::clone(&ctx.config) };
+                Ctx { config: Arc::new(config), ..Ctx::clone(ctx) }
+            });
+        }
+    }
 }
 
 /// What the controllers are wired to.
@@ -49,22 +65,21 @@ pub fn build(parts: Parts, drain: &Drain) -> Controllers {
     if every {
         kinds.follow(&registry);
     }
-    let config = Arc::new(parts.config);
     let started = parts.clock.now();
     let context = Arc::new(ArcSwap::from_pointee(Ctx {
-        config: config.clone(),
+        config: Arc::new(parts.config),
         registry,
         started,
         usage: None,
         signer: parts.signer,
     }));
-    kinds.keep(context.clone(), config);
+    kinds.keep(context.clone());
     let mut driver = Driver::new(view, parts.client, parts.clock).led_by(parts.leadership);
     for one in all {
         driver = driver.add(looped(one, context.clone()));
     }
     let health = driver.health();
-    Controllers { driver, health, kinds }
+    Controllers { driver, health, kinds, context }
 }
 
 fn looped(one: Controller, context: Arc<ArcSwap<Ctx>>) -> Loop {

@@ -44,6 +44,14 @@ impl Attempt {
     }
 }
 
+impl From<Attempt> for anyhow::Error {
+    fn from(attempt: Attempt) -> anyhow::Error {
+        match attempt {
+            Attempt::Again(failure) | Attempt::Final(failure) => failure,
+        }
+    }
+}
+
 // === impl Door ===
 
 impl Door {
@@ -57,10 +65,11 @@ impl Door {
         if code != 200 {
             return Err(Attempt::Again(anyhow::anyhow!("the server answered {code}")));
         }
-        if !token.trusts(&ca_pem) {
-            return Err(Attempt::Final(anyhow::anyhow!("{asked} is not the server that the token is for")));
+        // Others in the answer are nobody's to trust until this one has spoken for them.
+        match token.authority(&ca_pem) {
+            Some(meant) => Ok(Door { endpoints, ca_pem: meant.to_owned() }),
+            None => Err(Attempt::Final(anyhow::anyhow!("{asked} is not the server that the token is for"))),
         }
-        Ok(Door { endpoints, ca_pem })
     }
 
     /// Asks for something under this machine's key, with a join token where there is one.

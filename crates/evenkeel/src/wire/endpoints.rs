@@ -224,7 +224,7 @@ mod tests {
         let authorities = ServerPki::load_or_make(&Layout::new(folder.path()), pki::leaf::LEAF_LIFE, now).unwrap();
         let names = ServerNames { addresses: BTreeSet::from([IpAddr::from([127, 0, 0, 1])]), ..ServerNames::default() };
         let (leaf, _) = authorities.serving(&names, now).unwrap();
-        let clients = pki::certificates(&authorities.client.pem).unwrap();
+        let clients = pki::certificates(&authorities.current().client.pem).unwrap();
         let tls = apiserver::tls::server_config(leaf.chain.clone(), leaf.key(), &clients).unwrap();
         let bind = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (gone, silent, lives) = (bind().await, bind().await, bind().await);
@@ -232,7 +232,7 @@ mod tests {
         let all = vec![at(&gone), at(&silent), at(&lives)];
         drop(gone);
         tokio::spawn(serve(lives, TlsAcceptor::from(tls)));
-        let client = pki::client_config(&authorities.server.pem, None, false).unwrap();
+        let client = pki::client_config(&authorities.current().server.pem, None, false).unwrap();
         let https = Https::among(Arc::new(move || all.clone()), Arc::new(move || client.clone()));
         let began = Instant::now();
         let answer = https.call(http::Request::get("/").body(bytes::Bytes::new()).unwrap()).await.unwrap();

@@ -27,19 +27,21 @@ use async_trait::async_trait;
 use base::{Chain, Clock};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 use view::Client;
 
-pub use own::{own_token, revocations};
+pub use own::{own_token, retarget, revocations};
 
-use crate::pki::{MachineId, PkiError, Profile, ProofError, Role, ServerPki, hash_of_ca};
+use crate::pki::{MachineId, PkiError, Profile, ProofError, Role, ServerPki};
 use judge::Refusal;
 use messages::{
     ClusterSettings, JoinAnswer, JoinRequest, Leaving, MachineRequest, ServerJoinAnswer, ServerJoinRequest, Signed,
 };
 use registrar::{Applicant, RegisterError, Registrar};
+pub use removal::is_ready;
 use removal::{Removal, RemoveError};
 use server::{GiveError, Side};
 
@@ -61,7 +63,6 @@ pub struct Join {
     pub settings: ClusterSettings,
     pub clock: Arc<dyn Clock>,
     pub store: store::Store,
-    cluster: String,
     /// Made once the API server is there that it asks.
     inside: OnceLock<Inside>,
 }
@@ -94,8 +95,7 @@ enum JoinError {
 
 impl Join {
     pub fn new(pki: Arc<ServerPki>, settings: ClusterSettings, clock: Arc<dyn Clock>, store: store::Store) -> Join {
-        let cluster = hash_of_ca(&pki.server.pem);
-        Join { pki, settings, clock, store, cluster, inside: OnceLock::new() }
+        Join { pki, settings, clock, store, inside: OnceLock::new() }
     }
 
     /// Gives it the way to what the cluster knows of its machines, and to what this server gives to others.
@@ -113,11 +113,19 @@ impl Join {
         Ok(&self.inside()?.removal.registrar)
     }
 
+    /// The machine that signed a request for a path, under any authority that it may know this cluster by.
+    fn sender(&self, signed: &Signed, path: &str, now: Timestamp) -> Result<MachineId, ProofError> {
+        let known_as = &self.pki.current().known_as;
+        let mut verdicts = known_as.iter().map(|cluster| signed.sender((cluster, path), now));
+        let foreign = Err(ProofError::Signature);
+        verdicts.find(|verdict| *verdict != foreign).unwrap_or(foreign)
+    }
+
     async fn join_server(&self, request: Request<Body>) -> Result<ServerJoinAnswer, JoinError> {
         let secret = bearer(&request).map(str::to_owned);
         let (signed, wanted): (Signed, ServerJoinRequest) = read(request).await?;
         let now = self.clock.now();
-        let machine = signed.sender((&self.cluster, JOIN_SERVER_PATH), now)?;
+        let machine = self.sender(&signed, JOIN_SERVER_PATH, now)?;
         let addresses = &wanted.addresses[..wanted.addresses.len().min(ADDRESSES_MAX)];
         let who = Applicant { node: &wanted.node_name, machine: &machine, role: Role::Server, addresses };
         self.registrar()?.admit(who, secret.as_deref(), now).await?;
@@ -129,19 +137,20 @@ impl Join {
         let (signed, wanted): (Signed, JoinRequest) = read(request).await?;
         let addresses: BTreeSet<IpAddr> = wanted.addresses.iter().copied().take(ADDRESSES_MAX).collect();
         let machine = self.admit(&signed, &wanted, secret.as_deref()).await?;
-        let (node, now) = (&wanted.node_name, self.clock.now());
+        let (node, now, authorities) = (&wanted.node_name, self.clock.now(), self.pki.current());
         let profile = Profile::node_client(node).of_machine(&machine).lasting(self.pki.leaf_life);
-        let client_certificate = self.pki.client.issue_for_request(&profile, &wanted.client_request, now)?;
+        let client_certificate = authorities.client.issue_for_request(&profile, &wanted.client_request, now)?;
         let profile = Profile::kubelet_serving(node, addresses).lasting(self.pki.leaf_life);
-        let serving_certificate = self.pki.server.issue_for_request(&profile, &wanted.serving_request, now)?;
+        let serving_certificate = authorities.server.issue_for_request(&profile, &wanted.serving_request, now)?;
         info!(%node, "certificates issued");
-        let (client_ca, cluster) = (self.pki.client.pem.clone(), self.settings.clone());
-        Ok(JoinAnswer { client_certificate, serving_certificate, client_ca, cluster })
+        let (server_ca, client_ca) = (authorities.server.pem.clone(), authorities.client.pem.clone());
+        let cluster = self.settings.clone();
+        Ok(JoinAnswer { client_certificate, serving_certificate, server_ca, client_ca, cluster })
     }
 
     async fn admit(&self, signed: &Signed, wanted: &JoinRequest, secret: Option<&str>) -> Result<MachineId, JoinError> {
         let now = self.clock.now();
-        let machine = signed.sender((&self.cluster, JOIN_PATH), now)?;
+        let machine = self.sender(signed, JOIN_PATH, now)?;
         let registrar = self.registrar()?;
         let addresses = &wanted.addresses[..wanted.addresses.len().min(ADDRESSES_MAX)];
         let applicant = Applicant { node: &wanted.node_name, machine: &machine, role: Role::Agent, addresses };
@@ -153,7 +162,7 @@ impl Join {
     async fn member(&self, request: Request<Body>, path: &str) -> Result<String, JoinError> {
         let (signed, asked): (Signed, MachineRequest) = read(request).await?;
         let now = self.clock.now();
-        let machine = signed.sender((&self.cluster, path), now)?;
+        let machine = self.sender(&signed, path, now)?;
         let who = Applicant { node: &asked.node_name, machine: &machine, role: Role::Agent, addresses: &[] };
         self.registrar()?.knows(who, now).await?;
         Ok(asked.node_name)
@@ -210,7 +219,7 @@ impl Extension for Join {
 
     async fn answer(&self, user: Option<User>, request: Request<Body>) -> Response<Body> {
         let answered = match (request.method().as_str(), request.uri().path()) {
-            ("GET", CA_PATH) => Ok(text(StatusCode::OK, self.pki.server.pem.clone())),
+            ("GET", CA_PATH) => Ok(text(StatusCode::OK, self.pki.current().server.pem.clone())),
             ("GET", SNAPSHOT_PATH) if user.is_some() => Ok(self.snapshot().await),
             ("POST", JOIN_PATH) => self.join(request).await.map(|answer| json(&answer)),
             ("POST", JOIN_SERVER_PATH) => self.join_server(request).await.map(|answer| json(&answer)),
@@ -344,7 +353,7 @@ mod tests {
             client_request: request.clone(),
             serving_request: request,
         };
-        let cluster = hash_of_ca(&join.pki.server.pem);
+        let cluster = hash_of_ca(&join.pki.current().server.pem);
         let body = Signed::new(&body, (&cluster, JOIN_PATH), machine, SystemClock.now()).unwrap();
         let mut head = Request::post(JOIN_PATH);
         if let Some(secret) = secret {

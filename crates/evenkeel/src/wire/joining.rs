@@ -31,7 +31,7 @@ use super::join::JOIN_SERVER_PATH;
 use super::join::messages::{ServerJoinAnswer, ServerJoinRequest};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
-use crate::pki::{self, Access, MachineKey, TokenText};
+use crate::pki::{self, Access, Lineage, MachineKey, TokenText};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(250), most: Duration::from_secs(5) };
 /// Between looks at a member that learns.
@@ -98,7 +98,8 @@ impl Joiner<'_> {
     /// True where this machine is a server of that cluster already; of another, it does not join.
     fn is_server(&self, token: Option<&TokenText>, server: &str) -> Result<bool> {
         let Some(ca) = pki::read(&self.layout.server_tls().join("server-ca.crt"))? else { return Ok(false) };
-        if token.is_none_or(|token| token.trusts(&ca)) {
+        let lineage = Lineage::of(&self.layout.server_tls())?;
+        if token.is_none_or(|token| token.trusts(&ca) || lineage.holds(&token.ca_hash)) {
             return Ok(true);
         }
         bail!(

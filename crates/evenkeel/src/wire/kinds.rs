@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::{Gvr, Registry};
 use arc_swap::ArcSwap;
-use controllers::{Config, Ctx};
+use controllers::Ctx;
 use view::{Drain, View};
 
 use super::controllers::header_only;
@@ -14,15 +14,13 @@ use super::controllers::header_only;
 /// How often the registry is looked at. It is a pointer comparison.
 const LOOK: Duration = Duration::from_millis(500);
 
-type Context = (Arc<ArcSwap<Ctx>>, Arc<Config>);
-
 /// Keeps a view's streams equal to the registry.
 pub struct Kinds {
     view: View,
     registry: Arc<dyn Fn() -> Arc<Registry> + Send + Sync>,
     /// Followed whether or not every kind is: controllers name them.
     named: BTreeSet<Gvr>,
-    context: Mutex<Option<Context>>,
+    context: Mutex<Option<Arc<ArcSwap<Ctx>>>>,
 }
 
 impl Kinds {
@@ -31,8 +29,8 @@ impl Kinds {
     }
 
     /// Where the registry goes when it changes.
-    pub fn keep(&self, context: Arc<ArcSwap<Ctx>>, config: Arc<Config>) {
-        *self.context.lock().expect("no holder of this lock panics") = Some((context, config));
+    pub fn keep(&self, context: Arc<ArcSwap<Ctx>>) {
+        *self.context.lock().expect("no holder of this lock panics") = Some(context);
     }
 
     pub fn follow(&self, registry: &Registry) {
@@ -60,9 +58,8 @@ impl Kinds {
                 continue;
             }
             self.follow(&now);
-            if let Some((context, config)) = &*self.context.lock().expect("no holder of this lock panics") {
-                let ctx = Ctx { config: config.clone(), registry: now.clone(), ..Ctx::clone(&context.load()) };
-                context.store(Arc::new(ctx));
+            if let Some(context) = &*self.context.lock().expect("no holder of this lock panics") {
+                context.rcu(|ctx| Ctx { registry: now.clone(), ..Ctx::clone(ctx) });
             }
             known = now;
         }

@@ -32,6 +32,7 @@ mod presence;
 pub mod recover;
 pub mod replace;
 pub mod restart;
+pub mod rotation;
 mod runtime;
 pub mod schedule;
 pub mod server;

@@ -58,8 +58,6 @@ type RuntimeFiles = BTreeMap<PathBuf, String>;
 pub struct NodeTls {
     client: Arc<ArcSwap<rustls::ClientConfig>>,
     serving: Arc<ArcSwap<rustls::ServerConfig>>,
-    /// Whom this node trusts; another authority is another cluster.
-    server_ca_pem: Arc<str>,
 }
 
 // === impl NodeTls ===
@@ -69,7 +67,6 @@ impl NodeTls {
         Ok(NodeTls {
             client: Arc::new(ArcSwap::new(client_config(&identity.server_ca_pem, Some(&identity.client), true)?)),
             serving: Arc::new(ArcSwap::new(serving(identity)?)),
-            server_ca_pem: identity.server_ca_pem.as_str().into(),
         })
     }
 
@@ -96,7 +93,7 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
     let mut tasks = JoinSet::new();
     let (runtime, files) = runtime(&parts, &mut tasks, &drain).await?;
     let network = network(&parts)?;
-    names(&parts, &network, &tls, &mut tasks, &drain).await?;
+    names(&parts, &network, &mut tasks, &drain).await?;
     tasks.spawn(parts.known.clone().follow(client.clone(), drain.clone()));
     let agent = net::Agent::new(network, client.named(&agent_name("evenkeel-net")), Arc::new(runtime.clone()));
     tasks.spawn(watcher(&parts, &client, &agent, files).run(drain.clone()));
@@ -152,19 +149,12 @@ async fn keep(
 }
 
 /// The process that serves names, kept running; where there is to be none, an old one ends.
-async fn names(
-    parts: &Parts,
-    network: &net::Config,
-    tls: &NodeTls,
-    tasks: &mut JoinSet<()>,
-    drain: &Drain,
-) -> Result<()> {
+async fn names(parts: &Parts, network: &net::Config, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<()> {
     let Some(dns) = network.dns.clone() else {
         return names::stop(&parts.layout).await.map(drop);
     };
     let settings = names::Settings {
         known: parts.known.clone(),
-        server_ca_pem: tls.server_ca_pem.to_string(),
         tls: parts.layout.agent_tls(),
         dns,
         ranges: [network.cluster_cidrs.clone(), network.service_cidrs.clone()].concat(),

@@ -38,10 +38,15 @@ use super::manifests::{Edited, Edits, MANAGER, Manifests};
 use super::node::{self, NodeTls};
 use super::replace::FencePath;
 use super::restart::Restart;
-use super::{SystemClock, backup, controllers, host, inprocess, keyring, pid, recover, schedule, signer, vip};
+use super::rotation::{self, AuthoritiesPath, Rotating};
+use super::{
+    SystemClock, backup, controllers, host, inprocess, keyring, manifests, pid, recover, schedule, signer, vip,
+};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
-use crate::pki::{self, Access, Kubeconfig, MachineKey, NodeIdentity, Role, ServerNames, ServerPki, hash_of_ca};
+use crate::pki::{
+    self, Access, Kubeconfig, Lineage, MachineKey, NodeIdentity, Role, ServerNames, ServerPki, hash_of_ca,
+};
 
 /// The kinds that are served now.
 type Kinds = Arc<dyn Fn() -> Arc<Registry> + Send + Sync>;
@@ -190,7 +195,9 @@ impl Setup {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store =
             store::Store::open(engine, keyring(&self.layout)?, clock.clone()).await.context("read the state")?;
+        rotation::catch_up(&store, &self.pki).context("go along with the cluster's authorities")?;
         let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
+        let authorities = Arc::new(AuthoritiesPath::new(self.pki.clone()));
         let join = Arc::new(Join::new(self.pki.clone(), self.cluster.clone(), clock, store.clone()));
         let (revoked, revocations) = watch::channel(BTreeSet::new());
         let (health, healthy) = watch::channel(Health::default());
@@ -201,6 +208,7 @@ impl Setup {
                 join.clone(),
                 Arc::new(FactsPath { layout: self.layout.clone(), config: self.args.common.config.clone() }),
                 Arc::new(FencePath { own: self.name.clone() }),
+                authorities.clone(),
                 Arc::new(DatastorePath { settings: self.etcd(), kind, restart: beside.restart.clone() }),
                 beside.backups.paths(),
                 beside.keeping.slot.clone(),
@@ -215,6 +223,7 @@ impl Setup {
         let server = parts::build(&self.args, &self.layout, made)?;
         let client = inprocess::administrator(&server, "evenkeel");
         join.attach(client.clone(), self.side(kind, managed, &beside.restart));
+        authorities.client.get_or_init(|| client.clone());
         Ok(Opened { server, tls, health, revoked, client })
     }
 
@@ -237,7 +246,7 @@ impl Setup {
     fn keeper_parts(&self, server: &::apiserver::Server, keeping: &Keeping, tls: &Tls) -> keeper::coordinator::Parts {
         keeper::coordinator::Parts {
             name: self.name.clone(),
-            cluster: hash_of_ca(&self.pki.server.pem)[..12].to_owned(),
+            cluster: self.pki.current().cluster[..12].to_owned(),
             client: inprocess::administrator(server, "evenkeel-keeper"),
             agents: keeper::Agents { tls: tls.kubelets() },
             node: keeping.node.clone(),
@@ -255,7 +264,8 @@ impl Setup {
         // A server that joined keeps the token that the servers share.
         let joined = self.layout.shared_flags().exists();
         let given = if joined { (None, None) } else { (self.args.token.as_deref(), self.args.token_file.as_deref()) };
-        join::own_token(&registrar.records, &self.layout.token(), given, &self.pki.server.pem, now).await?;
+        let (ca_pem, lineage) = (self.pki.current().server.pem.clone(), Lineage::of(&self.layout.server_tls())?);
+        join::own_token(&registrar.records, &self.layout.token(), given, (&ca_pem, &lineage), now).await?;
         recover::finish(&self.layout, &self.name, client, now).await.context("go on alone")
     }
 
@@ -281,7 +291,7 @@ impl Setup {
     ) -> watch::Receiver<bool> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let client = inprocess::client(server, "system:kube-controller-manager", "kube-controller-manager");
-        let identity = format!("{}_{}", self.name, &hash_of_ca(&self.pki.client.pem)[..8]);
+        let identity = format!("{}_{}", self.name, &hash_of_ca(&self.pki.current().client.pem)[..8]);
         let config = LeaderConfig::new("kube-controller-manager", &identity);
         let (leader, leading) = Leader::new(config, client.clone(), clock.clone());
         let leadership = leader.leadership();
@@ -299,6 +309,7 @@ impl Setup {
             signer: Some(Arc::new(signer::PkiSigner(self.pki.clone()))),
         };
         let controllers = controllers::build(loops, drain);
+        tasks.spawn(follow_root_ca(self.pki.clone(), controllers.root_ca(), drain.clone()));
         let client = inprocess::client(server, "system:kube-scheduler", "kube-scheduler");
         let (scheduler, scheduling) = schedule::driver(client, clock, leadership, &self.name, drain);
         health.send_replace(controllers.health.and(scheduling));
@@ -336,7 +347,7 @@ impl Setup {
     fn controllers_config(&self) -> ::controllers::Config {
         ::controllers::Config {
             cluster_cidrs: self.args.cluster_cidr.iter().map(Into::into).collect(),
-            root_ca: self.pki.server.pem.clone(),
+            root_ca: self.pki.current().server.pem.clone(),
             local_path: self.cluster.local_path.as_ref().map(|path| path.display().to_string().into()),
             service_load_balancer: self.args.enables("servicelb"),
             ..::controllers::Config::default()
@@ -352,13 +363,31 @@ impl Setup {
         let Some(address) = self.args.virtual_address else { return Ok(()) };
         let client = inprocess::administrator(server, "evenkeel-virtual-address");
         let own = Endpoint::new(&self.own_address().to_string(), self.args.https_listen_port);
-        vip::start(address, &self.name, client, own, &self.pki.server.pem, tasks, drain)
+        vip::start(address, &self.name, client, own, self.pki.clone(), tasks, drain)
     }
 
     /// Where this machine reaches its own server.
     fn own_address(&self) -> IpAddr {
         let bound = self.args.bind_address;
         if bound.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { bound }
+    }
+
+    /// What makes this server go along when the authorities change.
+    fn rotating(
+        &self,
+        server: &::apiserver::Server,
+        etcd: Option<&Managed>,
+        effect: watch::Receiver<String>,
+    ) -> Rotating {
+        Rotating {
+            name: self.name.clone(),
+            layout: self.layout.clone(),
+            pki: self.pki.clone(),
+            server: server.clone(),
+            client: inprocess::administrator(server, "evenkeel-authorities"),
+            etcd: etcd.cloned(),
+            effect,
+        }
     }
 
     /// Starts the node of this machine, if there is to be one.
@@ -435,7 +464,7 @@ impl Setup {
         let text = self.args.write_kubeconfig_mode.trim_start_matches("0o");
         let mode = u32::from_str_radix(text, 8).context("--write-kubeconfig-mode is octal: 0600")?;
         let (admin, _) = self.pki.admin(SystemClock.now())?;
-        let config = Kubeconfig::new(&self.kubeconfig_url(), &self.pki.server.pem, &admin);
+        let config = Kubeconfig::new(&self.kubeconfig_url(), &self.pki.current().server.pem, &admin);
         let text = config.render("default");
         for path in BTreeSet::from([self.kubeconfig_path(), self.own_kubeconfig()]) {
             if pki::read(&path)?.as_deref() != Some(text.as_str()) {
@@ -448,6 +477,14 @@ impl Setup {
     /// Where this program's own commands look, whatever was asked for.
     fn own_kubeconfig(&self) -> PathBuf {
         self.layout.kubeconfig()
+    }
+}
+
+/// Has the loops publish the authorities as they change.
+async fn follow_root_ca(pki: Arc<ServerPki>, publish: impl Fn(&str) + Send, drain: Drain) {
+    let mut changes = pki.changes();
+    while let Some(Ok(())) = drain.run_until_cancelled(changes.changed()).await {
+        publish(&pki.current().server.pem);
     }
 }
 

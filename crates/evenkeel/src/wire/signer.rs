@@ -33,7 +33,8 @@ impl Signer for PkiSigner {
             usage: if serving { Usage::Server } else { Usage::Client },
             life,
         };
-        let authority = if serving { &self.0.server } else { &self.0.client };
+        let authorities = self.0.current();
+        let authority = if serving { &authorities.server } else { &authorities.client };
         authority.issue_for_request(&profile, &wanted.pem, now).map_err(|error| base::Chain(&error).to_string())
     }
 }

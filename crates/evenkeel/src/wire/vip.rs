@@ -13,7 +13,7 @@ use tracing::warn;
 use view::{Client, Drain, Endpoint, Https, TlsConfig};
 
 use super::SystemClock;
-use crate::pki::client_config;
+use crate::pki::{ServerPki, client_config};
 
 /// The lease that decides; its holder is where the address is.
 const LEASE: &str = "evenkeel-virtual-address";
@@ -29,13 +29,15 @@ pub fn start(
     name: &str,
     client: Client,
     own: Endpoint,
-    ca_pem: &str,
+    pki: Arc<ServerPki>,
     tasks: &mut JoinSet<()>,
     drain: &Drain,
 ) -> Result<()> {
-    let tls = client_config(ca_pem, None, false)?;
+    let trusting = move || client_config(&pki.current().server.pem, None, false);
+    let first = trusting()?;
     let (serves, ready) = watch::channel(false);
-    tasks.spawn(look(own, Arc::new(move || tls.clone()), serves, drain.clone()));
+    let tls: TlsConfig = Arc::new(move || trusting().unwrap_or_else(|_| first.clone()));
+    tasks.spawn(look(own, tls, serves, drain.clone()));
     let config = VirtualAddress { address, lease: Key::new("kube-system", LEASE), identity: name.to_owned() };
     tasks.spawn(Vip::new(config, &client, Arc::new(SystemClock), ready).run(drain.clone()));
     Ok(())

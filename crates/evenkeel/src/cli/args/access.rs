@@ -57,4 +57,34 @@ pub struct CertificateArgs {
 pub enum CertificateCommand {
     /// List certificates with their ends and renewals
     Check,
+    /// Give the cluster new authorities, step by step, while everything runs
+    RotateCa(RotateArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RotateArgs {
+    #[command(subcommand)]
+    pub command: Option<RotateCommand>,
+    /// End it: from then on only the new authorities hold
+    #[arg(long)]
+    pub finish: bool,
+    /// Say what would be done, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RotateCommand {
+    /// How far it is, and who has not come along
+    Status,
+    /// Wait before the next step
+    Pause,
+    /// Go on
+    Resume,
 }

@@ -197,7 +197,8 @@ fn wish(wish: Attention) -> Wish {
     Wish { wish, by: who() }
 }
 
-fn agreed(yes: bool) -> Result<bool> {
+/// Whether the person here wants what was shown.
+pub(super) fn agreed(yes: bool) -> Result<bool> {
     if yes {
         return Ok(true);
     }

@@ -11,7 +11,7 @@ use super::bundle::{self, FORMAT, Manifest};
 use super::contents::{self, INCLUDED, NOT_INCLUDED, SURVEYED};
 use super::kit;
 use crate::layout::Layout;
-use crate::pki::{self, Opener, hash_of_ca};
+use crate::pki::{self, Lineage, Opener};
 use crate::wire::SystemClock;
 
 /// Who can open the keys, and how the manifest names each.
@@ -70,7 +70,7 @@ pub fn make(layout: &Layout, openers: &Openers, snapshot: &[u8]) -> Result<Made>
         format: FORMAT,
         program: env!("CARGO_PKG_VERSION").to_owned(),
         created: at.to_string(),
-        cluster: hash_of_ca(&ca),
+        cluster: Lineage::of(&layout.server_tls())?.cluster(&ca),
         revision: survey.revision.0,
         objects: counts.values().sum(),
         counts,

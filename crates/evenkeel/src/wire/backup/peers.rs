@@ -76,7 +76,7 @@ impl Peers {
 
     async fn copy_from(&self, server: SocketAddr) -> Result<()> {
         let (admin, _) = self.pki.admin(SystemClock.now())?;
-        let tls = client_config(&self.pki.server.pem, Some(&admin), true)?;
+        let tls = client_config(&self.pki.current().server.pem, Some(&admin), true)?;
         let https = Https::new(Endpoint::new(&server.ip().to_string(), server.port()), Arc::new(move || tls.clone()));
         let listings: Vec<Listing> = serde_json::from_slice(&get(&https, BUNDLES_PATH).await?)?;
         // What lies in a store that all share needs no copy.

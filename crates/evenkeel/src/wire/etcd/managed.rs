@@ -201,6 +201,43 @@ impl Managed {
         Ok(Members::new(self.config())?)
     }
 
+    /// True where the member's process trusts what it should, and has the flags that it should.
+    pub fn is_current(&self) -> Result<bool> {
+        let founding = Founding::read(&self.settings.layout)?.context("this server has no etcd member")?;
+        self.member(founding)?.is_current()
+    }
+
+    /// True where this server's member answers, and knows who leads.
+    pub async fn answers(&self) -> bool {
+        let Ok(members) = Members::new(self.own()) else { return false };
+        members.status(&self.own_url()).await.is_ok_and(|status| status.leader != 0)
+    }
+
+    /// How many other members there are, and the ids of those that answer.
+    pub async fn others_that_answer(&self) -> Result<(usize, Vec<u64>)> {
+        let (members, own) = (self.members()?, self.client_url());
+        let mut others = members.list().await?;
+        others.retain(|member| !member.client_urls.contains(&own));
+        let looks = others.iter().map(async |member| {
+            let status = members.status(member.client_urls.first()?).await.ok()?;
+            (status.leader != 0 && !status.learner).then_some(status.id)
+        });
+        let answering = futures::future::join_all(looks).await.into_iter().flatten().collect();
+        Ok((others.len(), answering))
+    }
+
+    /// Has the member's process start again, as it is wanted now, when another leads.
+    pub async fn start_again(&self, others: &[u64]) -> Result<()> {
+        let (members, own) = (self.members()?, self.own_url());
+        let leads = members.status(&own).await.is_ok_and(|status| status.leader == status.id);
+        if let Some(other) = others.first().filter(|_| leads)
+            && let Err(failure) = members.move_leader(&own, *other).await
+        {
+            warn!(error = %Chain(&failure), "no other member leads etcd; its clients wait for a moment");
+        }
+        child::end_for_another(&Files::new(&self.settings.layout).record()).context("have etcd start again")
+    }
+
     /// Where this machine's own processes reach the member.
     pub fn own_url(&self) -> String {
         self.settings.own_url()
@@ -288,7 +325,7 @@ impl Settings {
 
     fn client_tls(&self, now: Timestamp) -> Result<(Arc<rustls::ClientConfig>, Timestamp)> {
         let (leaf, _) = self.pki.etcd_member(&self.name, &self.addresses, now).context("certificate of etcd")?;
-        Ok((client_config(&self.pki.etcd.pem, Some(&leaf), true)?, leaf.due()))
+        Ok((client_config(&self.pki.current().etcd.pem, Some(&leaf), true)?, leaf.due()))
     }
 }
 

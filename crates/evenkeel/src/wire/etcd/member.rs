@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use container::child::{Kind, Known, Spec};
+use container::child::{self, Kind, Known, Spec};
 use serde::{Deserialize, Serialize};
 use store::etcd::Members;
 use tokio::net::TcpStream;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::flags;
 use crate::layout::Layout;
-use crate::pki;
+use crate::pki::{self, Lineage};
 
 pub(super) const NAME: &str = "etcd";
 pub const CLIENT_PORT: u16 = 2379;
@@ -155,9 +155,26 @@ pub(super) fn check_machine(address: IpAddr) -> Result<()> {
 // === impl Member ===
 
 impl Member {
+    /// What a running process must have been started with: the flags, and an authority to trust that has not ended since,
+    /// for etcd reads that at its start.
+    fn edition(&self, arguments: &[String]) -> Result<String> {
+        let (mut text, folder) = (arguments.join("\n"), self.layout.server_tls());
+        let trusted = pki::read(&folder.join("server-ca.crt"))?.unwrap_or_default();
+        if let Some(ended) = Lineage::of(&folder)?.ended(&trusted) {
+            text = format!("{text}\n{ended}");
+        }
+        Ok(pki::sha256_hex(text.as_bytes())[..12].to_owned())
+    }
+
+    /// True where the process runs as it is wanted now.
+    pub(super) fn is_current(&self) -> Result<bool> {
+        let wanted = self.edition(&flags::of(self))?;
+        Ok(child::edition(&Files::new(&self.layout).record()).is_some_and(|edition| edition == wanted))
+    }
+
     fn spec(&self) -> Result<Spec> {
         let arguments = flags::of(self);
-        let edition = pki::sha256_hex(arguments.join("\n").as_bytes())[..12].to_owned();
+        let edition = self.edition(&arguments)?;
         let files = Files::new(&self.layout);
         Ok(Spec {
             program: program()?,

@@ -74,7 +74,7 @@ impl Lab {
         }
         let life = SignedDuration::from_hours(1);
         let pki = Arc::new(ServerPki::load_or_make(&layout, life, SystemClock.now()).unwrap());
-        assert_eq!(pki.etcd.pem, self.pki.etcd.pem);
+        assert_eq!(pki.current().etcd.pem, self.pki.current().etcd.pem);
         let addresses = vec![Lab::address(name)];
         Settings { layout, name: name.to_owned(), addresses, pki, arguments: Vec::new() }
     }

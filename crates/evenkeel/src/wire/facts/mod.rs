@@ -22,7 +22,7 @@ use view::{Client, Endpoint, Https};
 use self::reach::Target;
 use super::SystemClock;
 use crate::layout::Layout;
-use crate::pki::{self, Kubeconfig, Leaf, client_config, hash_of_ca};
+use crate::pki::{self, Kubeconfig, Leaf, Lineage, client_config};
 
 pub use local::node_name;
 pub use serve::FactsPath;
@@ -106,7 +106,8 @@ impl Look {
     fn cluster(&self) -> Name {
         let own = self.own_authority();
         let asked = self.access.as_ref().map(|access| access.ca_pem.clone());
-        own.or(asked).map_or_else(|| "unknown".into(), |pem| short(&pem))
+        let lineage = self.lineage();
+        own.or(asked).map_or_else(|| "unknown".into(), |pem| short(&lineage, &pem))
     }
 
     /// Of a server, else what a machine that joined was given.
@@ -115,11 +116,18 @@ impl Look {
         folders.iter().find_map(|folder| pki::read(&folder.join("server-ca.crt")).ok().flatten())
     }
 
+    /// Authorities that this cluster had before.
+    fn lineage(&self) -> Lineage {
+        let folders = [self.layout.server_tls(), self.layout.agent_tls()];
+        let found = folders.iter().find(|folder| folder.join("server-ca.crt").exists());
+        found.and_then(|folder| Lineage::of(folder).ok()).unwrap_or_default()
+    }
+
     /// A kubeconfig of another cluster than this machine's.
     fn foreign_target(&self) -> Option<Fact> {
-        let (own, asked) = (short(&self.own_authority()?), short(&self.access.as_ref()?.ca_pem));
-        let node = node_name(&self.layout);
-        (own != asked).then(|| fact(&node, "cluster", What::OtherTarget { wanted: asked.to_string() }))
+        let (own, lineage, asked) = (self.own_authority()?, self.lineage(), &self.access.as_ref()?.ca_pem);
+        let (node, wanted) = (node_name(&self.layout), short(&Lineage::default(), asked).to_string());
+        (!lineage.is_one(&own, asked)).then(|| fact(&node, "cluster", What::OtherTarget { wanted }))
     }
 
     /// Every other machine: from the record, else from what was known last.
@@ -208,8 +216,8 @@ fn client(endpoint: Endpoint, tls: Arc<rustls::ClientConfig>) -> Client {
     client.with_timeout(ANSWER_TIMEOUT)
 }
 
-fn short(ca_pem: &str) -> Name {
-    hash_of_ca(ca_pem).chars().take(CLUSTER_DIGITS).collect::<String>().into()
+fn short(lineage: &Lineage, ca_pem: &str) -> Name {
+    lineage.cluster(ca_pem).chars().take(CLUSTER_DIGITS).collect::<String>().into()
 }
 
 /// A fact of now.

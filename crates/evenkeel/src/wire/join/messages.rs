@@ -51,6 +51,9 @@ pub struct Leaving {
 pub struct JoinAnswer {
     pub client_certificate: String,
     pub serving_certificate: String,
+    /// Whom to trust to serve, and as a client.
+    #[serde(default)]
+    pub server_ca: String,
     pub client_ca: String,
     pub cluster: ClusterSettings,
 }

@@ -14,14 +14,14 @@ use view::{Client, Drain, View};
 
 use super::judge::Offered;
 use super::records::{Records, machine_of, machines_watched, secrets};
-use crate::pki::{self, Access, Role, TokenText, hash_of_ca};
+use crate::pki::{self, Access, Lineage, Role, TokenText, hash_of_ca};
 
 /// Sees to it that the token in a file lets machines join: the operator's, that of an earlier start, or a new one.
 pub async fn own_token(
     records: &Records,
     path: &Path,
     (given, file): (Option<&str>, Option<&Path>),
-    ca_pem: &str,
+    (ca_pem, lineage): (&str, &Lineage),
     now: Timestamp,
 ) -> Result<()> {
     let given = match (given, file) {
@@ -31,14 +31,25 @@ pub async fn own_token(
     };
     let given = given.map(|text| text.trim().to_owned());
     let given = given.map(|text| TokenText::parse(&text).map_or(text, |token| token.secret));
-    let kept = pki::read(path)?.and_then(|text| TokenText::parse(&text).ok()).filter(|kept| kept.trusts(ca_pem));
+    let known = |kept: &TokenText| kept.trusts(ca_pem) || lineage.holds(&kept.ca_hash);
+    let kept = pki::read(path)?.and_then(|text| TokenText::parse(&text).ok()).filter(known);
     let secret = given.or_else(|| kept.as_ref().map(|kept| kept.secret.clone()));
     let (role, secret) = match (records.offered(secret.as_deref(), "", now).await?, secret) {
         (Offered::Valid(role), Some(secret)) => (role, secret),
         (_, secret) => (Role::Server, records.create(Role::Server, secret, None, "of the servers", now).await?),
     };
-    if kept.is_none_or(|kept| kept.secret != secret) {
-        let text = TokenText { ca_hash: hash_of_ca(ca_pem), role, secret };
+    let text = TokenText { ca_hash: hash_of_ca(ca_pem), role, secret };
+    if kept.is_none_or(|kept| kept != text) {
+        pki::write(path, format!("{}\n", text.reveal()).as_bytes(), Access::Secret)?;
+    }
+    Ok(())
+}
+
+/// Has the token in a file name the authority that signs now.
+pub fn retarget(path: &Path, ca_pem: &str) -> Result<()> {
+    let Some(kept) = pki::read(path)?.and_then(|text| TokenText::parse(&text).ok()) else { return Ok(()) };
+    let text = TokenText { ca_hash: hash_of_ca(ca_pem), ..kept.clone() };
+    if kept != text {
         pki::write(path, format!("{}\n", text.reveal()).as_bytes(), Access::Secret)?;
     }
     Ok(())
@@ -80,7 +91,7 @@ fn removed(snapshot: &Snapshot) -> BTreeSet<SmolStr> {
 #[cfg(test)]
 mod tests {
     use super::{Records, own_token};
-    use crate::pki::{Role, TokenText};
+    use crate::pki::{Lineage, Role, TokenText};
     use jiff::Timestamp;
     use view::fake::FakeApi;
 
@@ -91,19 +102,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let records = Records::new(FakeApi::new().client());
+        let none = Lineage::default();
         let text = || TokenText::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
         for _ in 0..2 {
-            own_token(&records, &path, (None, None), "CA", NOW).await.unwrap();
+            own_token(&records, &path, (None, None), ("CA", &none), NOW).await.unwrap();
             assert_eq!(records.tokens(NOW).await.unwrap().len(), 1);
         }
         let drawn = text();
         assert!(drawn.trusts("CA") && drawn.role == Role::Server);
-        own_token(&records, &path, (Some("mine"), None), "CA", NOW).await.unwrap();
+        own_token(&records, &path, (Some("mine"), None), ("CA", &none), NOW).await.unwrap();
         assert_eq!(text().secret, "mine");
         // One that exists already is not made again, whatever it is for.
         let agent = records.create(Role::Agent, None, None, "", NOW).await.unwrap();
         let before = records.tokens(NOW).await.unwrap().len();
-        own_token(&records, &path, (Some(&agent), None), "CA", NOW).await.unwrap();
+        own_token(&records, &path, (Some(&agent), None), ("CA", &none), NOW).await.unwrap();
         assert_eq!((records.tokens(NOW).await.unwrap().len(), text().role), (before, Role::Agent));
     }
 }

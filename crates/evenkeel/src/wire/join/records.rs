@@ -18,10 +18,10 @@ const TOKENS_MAX: usize = 256;
 /// A name becomes part of a Secret's, which has 253 characters at most.
 pub const NODE_NAME_BYTES_MAX: usize = 253 - MACHINE_PREFIX.len();
 
-const NAMESPACE: &str = "kube-system";
+pub const NAMESPACE: &str = "kube-system";
 const MACHINE_PREFIX: &str = "machine.";
 const TOKEN_PREFIX: &str = "join-token-";
-const LABEL: &str = "evenkeel.io/record";
+pub const LABEL: &str = "evenkeel.io/record";
 const MACHINE: &str = "machine";
 const TOKEN: &str = "join-token";
 /// The entry of the Secret that holds the record.
@@ -208,7 +208,8 @@ pub fn secrets() -> Gvr {
     Gvr::new("", "v1", "secrets")
 }
 
-fn secret(name: &str, record: &str, content: &impl Serialize) -> Tree {
+/// A record as a Secret.
+pub fn secret(name: &str, record: &str, content: &impl Serialize) -> Tree {
     let content = serde_json::to_string(content).expect("records are plain data");
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": format!("evenkeel.io/{record}"),
@@ -218,7 +219,7 @@ fn secret(name: &str, record: &str, content: &impl Serialize) -> Tree {
 }
 
 /// What does not decode is told and not passed over: it may hold who was removed.
-fn decode<T: DeserializeOwned>(object: &Object) -> Result<T, RecordError> {
+pub fn decode<T: DeserializeOwned>(object: &Object) -> Result<T, RecordError> {
     let content = |why: String| RecordError::Content { name: object.key.name.to_string(), why };
     let tree: Tree = serde_json::from_slice(&object.bytes).map_err(|error| content(error.to_string()))?;
     let data = tree["data"][DATA].as_str().and_then(|text| STANDARD.decode(text).ok());

@@ -185,7 +185,7 @@ fn absent(outcome: Result<Tree, ClientError>) -> Result<(), ClientError> {
     }
 }
 
-fn is_ready(node: &Tree) -> bool {
+pub fn is_ready(node: &Tree) -> bool {
     let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
     conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }

@@ -72,6 +72,7 @@ fn files(layout: &Layout) -> Result<std::collections::BTreeMap<String, String>> 
     for path in contents::key_files(layout)? {
         let name = path.display().to_string();
         let leaf = name.strip_prefix("server/tls/").is_some_and(|rest| {
+            // What lies there of the cluster's own is named after an authority.
             !rest.contains('/') && !rest.trim_end_matches(".crt").trim_end_matches(".key").ends_with("-ca")
         });
         if !leaf {

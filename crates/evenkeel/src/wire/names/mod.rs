@@ -47,8 +47,7 @@ const COMPLETE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Settings {
     /// Where it looks for the API.
     pub known: KnownServers,
-    pub server_ca_pem: String,
-    /// The folder with the node's client certificate, followed when it is renewed.
+    /// The folder with the node's client certificate and whom it trusts, followed when they change.
     pub tls: PathBuf,
     pub dns: DnsConfig,
     /// Ranges of pods and Services: questions about their addresses do not leave the node.
@@ -222,7 +221,6 @@ mod tests {
         let joined = view::Endpoint::parse(server).unwrap();
         let settings = Settings {
             known: KnownServers::new(&Layout::new("/data"), "n", None, Some(&joined)),
-            server_ca_pem: String::new(),
             tls: "/data/agent/tls".into(),
             dns: network.dns.clone().unwrap(),
             ranges: network.cluster_cidrs.clone(),

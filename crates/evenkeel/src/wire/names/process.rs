@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -13,11 +13,12 @@ use tracing::{info, warn};
 use view::{Client, Drain, Https, TlsConfig, View};
 
 use super::Settings;
-use crate::pki::{Leaf, PkiError, client_config};
+use crate::pki::{self, Leaf, PkiError, client_config};
 use crate::wire::SystemRng;
 use crate::wire::signals::Signals;
 
 const CERTIFICATE: &str = "node-client";
+const AUTHORITY: &str = "server-ca.crt";
 
 pub async fn run(path: &Path) -> Result<()> {
     let mut signals = Signals::new().context("receive signals")?;
@@ -48,20 +49,21 @@ fn confine() -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
-/// The node's certificate as it is now: read again when its file changes.
+/// The node's certificate and whom it trusts as they are now: read again when their files change.
 fn tls(settings: &Settings) -> Result<TlsConfig> {
-    let (ca, folder) = (settings.server_ca_pem.clone(), settings.tls.clone());
+    let folder = settings.tls.clone();
+    let files = [format!("{CERTIFICATE}.crt"), AUTHORITY.to_owned()].map(|name| folder.join(name));
     let load = move || -> Result<Arc<rustls::ClientConfig>, PkiError> {
-        let missing = || PkiError::Content { path: folder.join(CERTIFICATE), why: "no certificate".to_owned() };
-        let leaf = Leaf::load(&folder, CERTIFICATE)?.ok_or_else(missing)?;
+        let missing = |name: &str| PkiError::Content { path: folder.join(name), why: "it is not there".to_owned() };
+        let ca = pki::read(&folder.join(AUTHORITY))?.ok_or_else(|| missing(AUTHORITY))?;
+        let leaf = Leaf::load(&folder, CERTIFICATE)?.ok_or_else(|| missing(CERTIFICATE))?;
         client_config(&ca, Some(&leaf), true)
     };
-    let file = settings.tls.join(format!("{CERTIFICATE}.crt"));
-    let first = (changed(&file), load()?);
+    let first = (changed(&files), load()?);
     let current = Mutex::new(first);
     Ok(Arc::new(move || {
         let mut current = current.lock().expect("no holder of this lock panics");
-        let now = changed(&file);
+        let now = changed(&files);
         if current.0 != now {
             match load() {
                 Ok(config) => *current = (now, config),
@@ -72,8 +74,8 @@ fn tls(settings: &Settings) -> Result<TlsConfig> {
     }))
 }
 
-fn changed(file: &Path) -> Option<SystemTime> {
-    fs::metadata(file).and_then(|meta| meta.modified()).ok()
+fn changed(files: &[PathBuf; 2]) -> [Option<SystemTime>; 2] {
+    files.each_ref().map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok())
 }
 
 #[cfg(test)]
@@ -99,7 +101,6 @@ mod tests {
         NodeIdentity::of_server(&layout, &authorities, "n", &BTreeSet::new(), now).unwrap();
         let settings = Settings {
             known: KnownServers::new(&layout, "n", Some(&view::Endpoint::new("127.0.0.1", 6443)), None),
-            server_ca_pem: authorities.server.pem.clone(),
             tls: layout.agent_tls(),
             dns: net::Config::new("n", folder.path()).dns.unwrap(),
             ranges: Vec::new(),
@@ -108,7 +109,7 @@ mod tests {
         let first = current();
         assert!(Arc::ptr_eq(&first, &current()));
         let key = KeyPair::generate().unwrap();
-        let pem = authorities.client.issue(&Profile::node_client("n"), &key, now).unwrap().pem();
+        let pem = authorities.current().client.issue(&Profile::node_client("n"), &key, now).unwrap();
         Leaf::store(&settings.tls, CERTIFICATE, &pem, &key.serialize_pem()).unwrap();
         let second = current();
         assert!(!Arc::ptr_eq(&first, &second));

@@ -18,7 +18,6 @@ use tokio::net::TcpStream;
 
 use super::copy::{clear, copy, stamp};
 use super::forced::Forced;
-use crate::pki::hash_of_ca;
 use crate::wire::etcd::{Managed, PEER_PORT, Settings};
 use crate::wire::join::judge::Machine;
 use crate::wire::join::records::machine_of;
@@ -140,7 +139,7 @@ async fn read(settings: &Settings, folder: &Path) -> Result<Rehearsed> {
         Store::open(engine, keyring(&settings.layout)?, Arc::new(SystemClock)).await.context("read the state")?;
     let others = other_servers(&store, &settings.name)?;
     let found = Found {
-        cluster: hash_of_ca(&settings.pki.server.pem)[..12].to_owned(),
+        cluster: settings.pki.current().cluster[..12].to_owned(),
         node: settings.name.clone(),
         revision: store.revision().0,
         objects: store.counts().into_iter().map(|(_, count)| count).sum(),

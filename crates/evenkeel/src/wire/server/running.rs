@@ -88,7 +88,9 @@ impl Running {
             tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));
         }
         follow(client, managed.as_ref(), revoked, tasks, work);
-        tasks.spawn(renew(setup, tls, identity, managed, work.clone()));
+        let (effect, in_effect) = watch::channel(String::new());
+        tasks.spawn(setup.rotating(&server, managed.as_ref(), in_effect).run(work.clone()));
+        tasks.spawn(renew(setup, (tls, identity, managed), effect, work.clone()));
         Ok(())
     }
 
@@ -140,17 +142,31 @@ async fn serve(server: ::apiserver::Server, listener: TcpListener, tls: ::apiser
     server.serve(listener, tls, async move { drain.cancelled().await }).await;
 }
 
-/// Issues again what is due, without a restart. Connections that are open keep what they were made with.
-async fn renew(setup: Arc<Setup>, tls: Tls, node: Option<NodeTls>, etcd: Option<Managed>, drain: Drain) {
+/// Issues again what is due or of another authority, without a restart, and tells which authority is in effect.
+/// Connections that are open keep what they were made with.
+async fn renew(
+    setup: Arc<Setup>,
+    (tls, node, etcd): (Tls, Option<NodeTls>, Option<Managed>),
+    effect: watch::Sender<String>,
+    drain: Drain,
+) {
+    let mut changes = setup.pki.changes();
     loop {
+        changes.mark_unchanged();
+        let trust = setup.pki.current().trust();
         let pause = match setup.renew(&tls, node.as_ref(), etcd.as_ref()) {
-            Ok(due) => renewal_pause(due, SystemClock.now()),
+            Ok(due) => {
+                effect.send_replace(trust);
+                renewal_pause(due, SystemClock.now())
+            }
             Err(failure) => {
                 error!(error = %Chain(failure.as_ref()), "certificates were not renewed");
                 RENEWAL_RETRY
             }
         };
-        if drain.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        // It changes as long as this server lives.
+        let sooner = tokio::time::timeout(pause, changes.changed());
+        if drain.run_until_cancelled(sooner).await.is_none() {
             return;
         }
     }

@@ -46,9 +46,9 @@ pub async fn serve(store: &store::Store, layout: &Layout, manifest: &Manifest) -
         issuers: vec![issuer.clone()],
         audiences: vec![issuer],
         advertise: ([127, 0, 0, 1], 6443).into(),
-        server_ca_pem: pki.server.pem.clone(),
-        client_ca_pem: pki.client.pem.clone(),
-        front_proxy_ca_pem: pki.request_header.pem.clone(),
+        server_ca_pem: pki.current().server.pem.clone(),
+        client_ca_pem: pki.current().client.pem.clone(),
+        front_proxy_ca_pem: pki.current().request_header.pem.clone(),
         version: format!("{}+evenkeel.{}", crate::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION")),
     };
     let server = Server::new(Deps {
@@ -56,7 +56,7 @@ pub async fn serve(store: &store::Store, layout: &Layout, manifest: &Manifest) -
         clock: Arc::new(SystemClock),
         rng: Arc::new(SystemRng),
         hooks: Arc::new(NoWebhooks),
-        keys: TokenKeys::from_pems(&pki.signing_keys).context("service-account keys")?,
+        keys: TokenKeys::from_pems(&pki.current().signing_keys).context("service-account keys")?,
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(NoNodes),
         extension: Arc::new(NoExtension),

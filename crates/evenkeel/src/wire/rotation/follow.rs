@@ -1,0 +1,133 @@
+//! One server's part in a rotation: it makes its own files and certificates what the phase says, tells of it, and takes
+//! the next step for all where everybody has.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use api::{PatchType, Tree};
+use base::{Chain, Clock};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use view::{Client, Drain, PatchRequest, View};
+
+use super::judge::{Machine, Verdict, is_turn_of, judge, may_be_away};
+use super::record::{self, Recorded};
+use super::{TRUST, gather, publish};
+use crate::layout::Layout;
+use crate::pki::{Phase, ServerPki};
+use crate::wire::etcd::Managed;
+use crate::wire::join::{records::secrets, retarget};
+use crate::wire::{SystemClock, presence};
+
+/// Between two looks at what others say, while a rotation is open.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What a server needs for it.
+pub struct Rotating {
+    pub name: String,
+    pub layout: Layout,
+    pub pki: Arc<ServerPki>,
+    pub server: ::apiserver::Server,
+    pub client: Client,
+    pub etcd: Option<Managed>,
+    /// What is in effect: the certificates that are shown, and whom they are checked against.
+    pub effect: watch::Receiver<String>,
+}
+
+// === impl Rotating ===
+
+impl Rotating {
+    pub async fn run(self, drain: Drain) {
+        let view = View::start(&self.client, vec![record::watched()], &drain);
+        let mut snapshots = view.subscribe();
+        loop {
+            let found = snapshots.borrow_and_update().stream(&secrets()).get(&record::key()).cloned();
+            let recorded = match found.map(|object| Recorded::of(&object)).transpose() {
+                Ok(recorded) => recorded,
+                Err(failure) => {
+                    error!(error = %Chain(&failure), "how far the authorities are cannot be read");
+                    None
+                }
+            };
+            let mut open = false;
+            if let Some(recorded) = recorded {
+                open = recorded.rotation.is_open();
+                if let Err(failure) = self.turn(&recorded).await {
+                    warn!(error = %Chain(failure.as_ref()), "the authorities are not changed yet");
+                    open = true;
+                }
+            }
+            let news = async {
+                tokio::select! {
+                    changed = snapshots.changed() => changed.is_ok(),
+                    () = tokio::time::sleep(LOOK), if open => true,
+                }
+            };
+            if drain.run_until_cancelled(news).await != Some(true) {
+                return;
+            }
+        }
+    }
+
+    async fn turn(&self, recorded: &Recorded) -> Result<()> {
+        let succession = &recorded.rotation.succession;
+        if self.pki.succeed(succession, SystemClock.now())? {
+            info!(number = succession.number, phase = ?succession.phase, "authorities");
+        }
+        let current = self.pki.current();
+        self.server.token_keys().replace(&current.signing_keys).context("service-account keys")?;
+        retarget(&self.layout.token(), &current.server.pem)?;
+        publish::publish(&self.client, &current).await?;
+        if !recorded.rotation.is_open() {
+            return Ok(());
+        }
+        let machines = gather::machines(&self.client, Some(succession), SystemClock.now()).await?;
+        if *self.effect.borrow() == current.trust() && self.etcd_follows(succession.phase, &machines).await? {
+            self.tell(&current.trust()).await?;
+        }
+        self.go_on(recorded, &machines).await
+    }
+
+    /// True where this server's etcd trusts what it should. It reads that at its start: once the old authority is out,
+    /// it is started again, when the others can do without it.
+    async fn etcd_follows(&self, phase: Phase, machines: &[Machine]) -> Result<bool> {
+        let Some(etcd) = self.etcd.as_ref().filter(|_| phase == Phase::Finish) else { return Ok(true) };
+        if etcd.is_current()? {
+            return Ok(etcd.answers().await);
+        }
+        if is_turn_of(&self.name, machines) {
+            let (others, answering) = etcd.others_that_answer().await?;
+            if may_be_away(others, answering.len()) {
+                info!("etcd starts again, to trust the new authority alone");
+                etcd.start_again(&answering).await?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// On this server's lease.
+    async fn tell(&self, trust: &str) -> Result<()> {
+        let (gvr, key) = (presence::leases(), presence::lease_of(&self.name));
+        let lease: Tree = self.client.get(&gvr, &key).await.context("read this server's lease")?;
+        if lease["metadata"]["annotations"][TRUST] == trust {
+            return Ok(());
+        }
+        let body = json!({"metadata": {"annotations": {TRUST: trust}}});
+        let patch = PatchRequest { gvr: &gvr, key: &key, subresource: None, patch: PatchType::Merge, body: &body };
+        self.client.patch(&patch).await.map(drop).context("say what this server trusts")
+    }
+
+    /// Whoever sees first that a phase is over begins the next one.
+    async fn go_on(&self, recorded: &Recorded, machines: &[Machine]) -> Result<()> {
+        let rotation = &recorded.rotation;
+        let Verdict::Advance(phase) = judge(rotation.succession.phase, rotation.paused, machines) else {
+            return Ok(());
+        };
+        match rotation.clone().advanced(phase, SystemClock.now()).write(&self.client, Some(recorded)).await {
+            Err(error) if !error.is_conflict() => Err(error).context("record the next phase"),
+            _ => Ok(()),
+        }
+    }
+}

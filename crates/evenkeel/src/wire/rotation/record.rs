@@ -1,0 +1,118 @@
+//! How far a rotation is: one Secret of `kube-system`, changed only by who has read its last version.
+
+use anyhow::{Context, Result};
+use api::{Key, Object};
+use base::Clock;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use store::{ListQuery, Store};
+use tracing::{error, info};
+use view::{Client, ClientError, ListOptions, Watched};
+
+use crate::pki::{Phase, ServerPki, Succession};
+use crate::wire::SystemClock;
+use crate::wire::join::records::{LABEL, NAMESPACE, RecordError, decode, secret, secrets};
+
+const NAME: &str = "evenkeel-authorities";
+const RECORD: &str = "authorities";
+
+/// What is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    pub succession: Succession,
+    pub started: Timestamp,
+    /// When this phase began.
+    pub since: Timestamp,
+    /// When the new authorities began to sign.
+    #[serde(default)]
+    pub issued: Option<Timestamp>,
+    pub paused: bool,
+}
+
+/// With the version that was read.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub rotation: Rotation,
+    version: String,
+}
+
+// === impl Rotation ===
+
+impl Rotation {
+    pub fn new(succession: Succession, now: Timestamp) -> Rotation {
+        Rotation { succession, started: now, since: now, issued: None, paused: false }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.succession.phase != Phase::Done
+    }
+
+    /// The same in its next phase. What is over keeps no key.
+    #[must_use]
+    pub fn advanced(mut self, phase: Phase, now: Timestamp) -> Rotation {
+        self.succession.phase = phase;
+        self.since = now;
+        if phase == Phase::Issue {
+            self.issued = Some(now);
+        }
+        if phase == Phase::Done {
+            self.succession = self.succession.without_keys();
+        }
+        self
+    }
+
+    /// Writes it, unless somebody else did since it was read, which is a conflict.
+    pub async fn write(&self, client: &Client, before: Option<&Recorded>) -> Result<(), ClientError> {
+        let mut secret = secret(NAME, RECORD, self);
+        match before {
+            None => client.create(&secrets(), NAMESPACE, &secret).await?,
+            Some(before) => {
+                secret["metadata"]["resourceVersion"] = json!(before.version);
+                client.update(&secrets(), &Key::new(NAMESPACE, NAME), None, &secret).await?
+            }
+        };
+        Ok(())
+    }
+}
+
+// === impl Recorded ===
+
+impl Recorded {
+    pub fn of(object: &Object) -> Result<Recorded, RecordError> {
+        Ok(Recorded { rotation: decode(object)?, version: object.revision.to_string() })
+    }
+
+    pub async fn read(client: &Client) -> Result<Option<Recorded>> {
+        let selector = format!("{LABEL}={RECORD}");
+        let options =
+            ListOptions { namespace: Some(NAMESPACE), label_selector: Some(&selector), ..ListOptions::default() };
+        let page = client.list(&secrets(), &options).await.context("read how far the authorities are")?;
+        Ok(page.items.iter().find(|object| object.key == key()).map(|object| Recorded::of(object)).transpose()?)
+    }
+}
+
+/// For a view.
+pub fn watched() -> Watched {
+    Watched::all(secrets(), &[]).in_namespace(NAMESPACE).with_labels(&format!("{LABEL}={RECORD}"))
+}
+
+/// The record among others of a snapshot or page.
+pub fn key() -> Key {
+    Key::new(NAMESPACE, NAME)
+}
+
+/// Takes part in what happened while this server was off, before anybody can reach it.
+pub fn catch_up(store: &Store, pki: &ServerPki) -> Result<()> {
+    let secrets = store.list("/secrets", &ListQuery::default())?;
+    let Some(object) = secrets.objects.iter().find(|object| object.key == key()) else { return Ok(()) };
+    let recorded = Recorded::of(object)?;
+    match pki.succeed(&recorded.rotation.succession, SystemClock.now()) {
+        Ok(true) => info!(phase = ?recorded.rotation.succession.phase, "the authorities changed meanwhile"),
+        Ok(false) => {}
+        // It is of no use to anybody, but whoever looks at it is told why.
+        Err(failure) => error!(error = %base::Chain(&failure), "the authorities changed meanwhile"),
+    }
+    Ok(())
+}
