@@ -2,6 +2,7 @@
 
 mod agent;
 mod apply;
+mod authorities;
 mod basics;
 mod certificates;
 mod clients;
@@ -35,8 +36,9 @@ const AT_ONCE: usize = 4;
 const PROGRAMS_AT_ONCE: usize = 3;
 
 /// Cases with several machines each, the longest first.
-const RACKS: [Case<()>; 3] = [
+const RACKS: [Case<()>; 4] = [
     Case { name: "rack_loss", run: rack_loss::rack_loss },
+    Case { name: "rack_of_new_authorities", run: authorities::rotation },
     Case { name: "upgrade_story", run: upgrade::story },
     Case { name: "rack_of_three_servers", run: rack::three_servers },
 ];
