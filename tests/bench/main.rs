@@ -8,6 +8,7 @@ mod backup;
 mod machine;
 mod pods;
 mod rack;
+mod upgrade;
 mod wrong;
 
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use serde_json::{Map, Value, json};
 type Measure = fn() -> anyhow::Result<Vec<(&'static str, Value)>>;
 
 /// What has clusters of its own, one after the other.
-const ALONE: [(&str, Measure); 2] = [("backups", backup::measure), ("three servers", rack::measure)];
+const ALONE: [(&str, Measure); 3] =
+    [("backups", backup::measure), ("three servers", rack::measure), ("upgrade", upgrade::measure)];
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();

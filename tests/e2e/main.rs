@@ -21,6 +21,7 @@ mod session;
 mod streams;
 mod uniform;
 mod upgrade;
+mod upgrade_rack;
 mod wrong;
 
 use std::sync::{Arc, Mutex};
@@ -40,6 +41,7 @@ const RACKS: [Case<()>; 4] = [
     Case { name: "rack_loss", run: rack_loss::rack_loss },
     Case { name: "rack_of_new_authorities", run: authorities::rotation },
     Case { name: "upgrade_story", run: upgrade::story },
+    Case { name: "upgrade_of_a_rack", run: upgrade_rack::story },
     Case { name: "rack_of_three_servers", run: rack::three_servers },
 ];
 const RACKS_AT_ONCE: usize = 2;

@@ -12,6 +12,7 @@ mod rack;
 mod run;
 mod samples;
 mod tool;
+mod traffic;
 mod wait;
 
 pub use cgroups::cgroups;
@@ -23,4 +24,5 @@ pub use rack::Rack;
 pub use run::{Case, run_all};
 pub use samples::Samples;
 pub use tool::{Tool, Transcript};
+pub use traffic::{Tally, Traffic};
 pub use wait::{eventually, holds, pause};

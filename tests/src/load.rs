@@ -1,7 +1,7 @@
 //! A load generator: plain HTTP/1.1 over TLS on blocking sockets, so that the client costs little and shares nothing
 //! with the server.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Endpoint {
     config: Arc<ClientConfig>,
 }
 
-/// One keep-alive connection.
+/// One keep-alive connection, until either side says otherwise.
 pub struct Connection {
     stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
     authority: String,
@@ -45,6 +45,8 @@ pub struct Answer {
     /// Media type.
     pub content: String,
     pub body: Vec<u8>,
+    /// The server closes the connection behind it.
+    pub last: bool,
 }
 
 /// For an answer that is part of a load.
@@ -56,6 +58,7 @@ struct Head {
     /// None for a chunked body.
     length: Option<usize>,
     content: String,
+    last: bool,
 }
 
 // === impl Endpoint ===
@@ -94,17 +97,20 @@ impl Endpoint {
         self.connect_within(PATIENCE)
     }
 
-    /// A connection that gives up what takes longer.
+    /// A connection that is there, certificates shown on both sides, and that gives up what takes longer.
     pub fn connect_within(&self, patience: Duration) -> anyhow::Result<Connection> {
         let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
         let name = ServerName::try_from(host.to_owned())?;
         let address = self.authority.parse().with_context(|| format!("{} is no address", self.authority))?;
         let socket = TcpStream::connect_timeout(&address, patience);
-        let socket = socket.with_context(|| format!("connect {}", self.authority))?;
+        let mut socket = socket.with_context(|| format!("connect {}", self.authority))?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(patience))?;
         socket.set_write_timeout(Some(patience))?;
-        let tls = ClientConnection::new(self.config.clone(), name)?;
+        let mut tls = ClientConnection::new(self.config.clone(), name)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).with_context(|| format!("meet {}", self.authority))?;
+        }
         Ok(Connection {
             stream: BufReader::with_capacity(1 << 18, StreamOwned::new(tls, socket)),
             authority: self.authority.clone(),
@@ -128,7 +134,7 @@ impl Connection {
 
     pub fn perform(&mut self, call: &Call) -> anyhow::Result<Answer> {
         self.send(call)?;
-        let Head { code, length, content } = self.head()?;
+        let Head { code, length, content, last } = self.head()?;
         let body = match length {
             Some(length) => {
                 let mut body = vec![0; length];
@@ -143,7 +149,15 @@ impl Connection {
                 body
             }
         };
-        Ok(Answer { code, content, body })
+        Ok(Answer { code, content, body, last })
+    }
+
+    /// Whether the other side is still there, as any client notices that reads while it waits.
+    pub fn is_open(&mut self) -> bool {
+        let _ = self.stream.get_ref().sock.set_nonblocking(true);
+        let quiet = self.stream.fill_buf().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        let _ = self.stream.get_ref().sock.set_nonblocking(false);
+        quiet
     }
 
     /// Starts a watch; events are then read by [`Connection::chunk`].
@@ -178,7 +192,7 @@ impl Connection {
     fn head(&mut self) -> anyhow::Result<Head> {
         let status = self.line()?;
         let code = status.split(' ').nth(1).context("no status code")?.parse().context("the status code")?;
-        let mut head = Head { code, length: Some(0), content: String::new() };
+        let mut head = Head { code, length: Some(0), content: String::new(), last: false };
         loop {
             let line = self.line()?.to_ascii_lowercase();
             match line.split_once(": ") {
@@ -186,6 +200,7 @@ impl Connection {
                 Some(("content-length", text)) => head.length = Some(text.parse().context("the content length")?),
                 Some(("transfer-encoding", _)) => head.length = None,
                 Some(("content-type", text)) => head.content = text.to_owned(),
+                Some(("connection", "close")) => head.last = true,
                 Some(_) => {}
             }
         }

@@ -17,6 +17,7 @@ pub struct Rack {
     pub servers: Vec<Cluster>,
     name: String,
     host: u8,
+    own_program: bool,
 }
 
 // === impl Rack ===
@@ -24,8 +25,17 @@ pub struct Rack {
 impl Rack {
     /// The first server, on the first of the hosts from this number on.
     pub fn start(name: &str, host: u8) -> anyhow::Result<Rack> {
-        let first = Cluster::start(Options::lane(&format!("{name}-0-"), host))?;
-        Ok(Rack { servers: vec![first], name: name.to_owned(), host })
+        Rack::begin(name, host, false)
+    }
+
+    /// As [`Rack::start`], with a program on every server that may be replaced there.
+    pub fn of_own_programs(name: &str, host: u8) -> anyhow::Result<Rack> {
+        Rack::begin(name, host, true)
+    }
+
+    fn begin(name: &str, host: u8, own_program: bool) -> anyhow::Result<Rack> {
+        let first = Cluster::start(Options { own_program, ..Options::lane(&format!("{name}-0-"), host) })?;
+        Ok(Rack { servers: vec![first], name: name.to_owned(), host, own_program })
     }
 
     /// One more server, by one command; answers how long it took until it was ready.
@@ -34,6 +44,7 @@ impl Rack {
         let token = std::fs::read_to_string(first.data.join("server/token")).context("the servers' token")?;
         let number = u8::try_from(self.servers.len())?;
         let mut options = Options::lane(&format!("{}-{number}-", self.name), self.host + number);
+        options.own_program = self.own_program;
         options.arguments =
             vec![format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())];
         let mut joined = Cluster::start(options)?;
