@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 pub mod backup;
+mod copies;
 mod digest;
 pub mod drift;
 mod fence;
@@ -24,6 +25,7 @@ mod plan;
 mod run;
 pub mod wrong;
 
+pub use copies::{Copies, Replica, ReplicaState};
 pub use digest::Digest;
 pub use fence::{Fence, Order, StaleOrder, Token};
 pub use generation::{Generation, NodeName, NodeTarget, ProposeError, Release, Role};

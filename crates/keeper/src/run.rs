@@ -7,6 +7,7 @@
 //!   intention without a result, found after a takeover, is looked at, never repeated blindly.
 //! - A pause takes hold where no node is half done.
 //! - A step that fails takes the way back for its own node, once, and then waits for a person.
+//! - Where another node is in the way, nothing is taken back: that would be one more node that is touched.
 
 mod progress;
 
@@ -58,6 +59,10 @@ pub enum Outcome {
     /// Checked: not yet, and the deadline has not passed.
     NotYet,
     Bad {
+        why: String,
+    },
+    /// Something else is in the way, and the step is not to blame: nothing is taken back for it, a person is told.
+    Blocked {
         why: String,
     },
 }
@@ -173,6 +178,7 @@ impl Run {
             (At::Probing(_) | At::Undoing(_), Outcome::Bad { why }) if back => {
                 self.append(step, Phase::Stuck { why }, out)
             }
+            (_, Outcome::Blocked { why }) => self.note(Phase::Stuck { why }, out),
             (_, Outcome::Bad { why }) => self.append(step, Phase::Failed { why }, out),
             (_, Outcome::NotYet) => {
                 out.push(Effect::Wait);

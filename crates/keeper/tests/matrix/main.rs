@@ -178,6 +178,26 @@ fn a_node_that_does_not_get_well_goes_back_alone_and_a_person_decides() {
     assert!(world.has_arrived());
 }
 
+/// One sick node is enough: another one is not touched for it.
+#[test]
+fn where_another_node_is_in_the_way_nothing_is_taken_back() {
+    everywhere(|case, cut| {
+        let (mut world, mut first) = begun(case, cut);
+        world.in_the_way = Some(name("c"));
+        first.finish(&mut world);
+        let at = format!("{}, cut at {cut}", case.name);
+        assert!(world.journal.entries().iter().all(|entry| !matches!(entry.phase, Phase::Back { .. })), "{at}");
+        if first.ended {
+            return;
+        }
+        let last = &world.journal.entries().last().unwrap().phase;
+        assert_eq!(*last, Phase::Stuck { why: "another node is not well".into() }, "{at}");
+        world.in_the_way = None;
+        assert!(taken_over(&mut world, 2, Some(Attention::Resume)).ended && world.has_arrived(), "{at}");
+        assert_eq!(world.swaps(), case.swaps(), "{at}");
+    });
+}
+
 /// Whoever resumes is another person than the one who paused, and the coordinator another one.
 #[test]
 fn a_pause_leaves_no_node_half_done() {

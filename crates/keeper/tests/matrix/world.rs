@@ -50,6 +50,8 @@ pub struct World {
     pub kill: Option<(usize, Kill)>,
     /// Orders to nodes so far.
     pub orders: usize,
+    /// Where this node is looked at, somebody else is not well.
+    pub in_the_way: Option<NodeName>,
     /// How often a bake answers that it is not over yet.
     patience: u32,
 }
@@ -73,6 +75,7 @@ impl World {
             silent: None,
             kill: None,
             orders: 0,
+            in_the_way: None,
             patience: 1,
         }
     }
@@ -234,6 +237,9 @@ impl World {
 
     fn check(&mut self, step: &Step) -> Outcome {
         match &step.action {
+            Action::HoldCheck | Action::VerifyPlatform if self.in_the_way.is_some() && self.in_the_way == step.node => {
+                Outcome::Blocked { why: "another node is not well".into() }
+            }
             Action::VerifyPlatform if self.is_bad(step) => Outcome::Bad { why: "the node does not get well".into() },
             Action::Bake { .. } if self.patience > 0 => {
                 self.patience -= 1;
