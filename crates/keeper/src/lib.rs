@@ -20,9 +20,12 @@ mod generation;
 mod goal;
 mod inventory;
 mod journal;
+mod layer;
 mod pace;
 mod plan;
+pub mod preflight;
 mod run;
+mod window;
 pub mod wrong;
 
 pub use copies::{Copies, Replica, ReplicaState};
@@ -32,6 +35,8 @@ pub use generation::{Generation, NodeName, NodeTarget, ProposeError, Release, Ro
 pub use goal::Goal;
 pub use inventory::{Inventory, Observed};
 pub use journal::{Draft, Entry, Journal, JournalError, Phase};
+pub use layer::{CLAIM_LASTS, Claim, Held, Layer};
 pub use pace::{Forecast, Seconds};
 pub use plan::{Action, BAKE_SECONDS_MAX, Pace, Plan, PlanError, Step, StepId};
 pub use run::{Attention, Effect, Input, Outcome, Run, Standing};
+pub use window::{Verdict, Window, WindowError, Windows};

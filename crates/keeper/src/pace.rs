@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::generation::NodeName;
 use crate::journal::{Journal, Phase};
 use crate::plan::{Action, Plan};
 
@@ -26,8 +27,20 @@ pub struct Forecast {
     pub whole: Seconds,
     /// Of that, only watching.
     pub bake_seconds: u64,
+    /// Of each node's own part, with the way back: what must fit into a window before it is begun.
+    #[serde(default)]
+    pub nodes: BTreeMap<NodeName, Seconds>,
     /// Earlier runs that this is taken from; 0 where the figures are not this cluster's own.
     pub runs: usize,
+}
+
+// === impl Seconds ===
+
+impl Seconds {
+    fn add(&mut self, other: Seconds) {
+        self.p50 += other.p50;
+        self.p95 += other.p95;
+    }
 }
 
 // === impl Forecast ===
@@ -39,7 +52,8 @@ impl Forecast {
         for (plan, journal) in history {
             runs += usize::from(collect(plan, journal, &mut taken));
         }
-        let mut forecast = Forecast { whole: Seconds::default(), bake_seconds: 0, runs };
+        let (whole, nodes) = (Seconds::default(), BTreeMap::new());
+        let mut forecast = Forecast { whole, bake_seconds: 0, nodes, runs };
         for step in &plan.steps {
             let seconds = match &step.action {
                 Action::Bake { seconds } => {
@@ -48,8 +62,14 @@ impl Forecast {
                 }
                 action => taken.get(name(action)).map_or_else(|| shipped(action), |samples| quantiles(samples)),
             };
-            forecast.whole.p50 += seconds.p50;
-            forecast.whole.p95 += seconds.p95;
+            forecast.whole.add(seconds);
+            if let (Some(node), false) = (&step.node, matches!(step.action, Action::Stage { .. })) {
+                let own = forecast.nodes.entry(node.clone()).or_default();
+                own.add(seconds);
+                if step.action.has_undo() {
+                    own.add(seconds);
+                }
+            }
         }
         forecast
     }
@@ -137,6 +157,21 @@ mod tests {
             journal.accept(entry).unwrap();
         }
         journal
+    }
+
+    #[test]
+    fn a_nodes_part_has_its_way_back_and_not_what_was_done_before_it() {
+        let node = NodeName("a".into());
+        let release = || crate::generation::Release { version: "0.1.0".into(), program: crate::Digest::none() };
+        let actions =
+            [Action::Stage { release: release() }, Action::HoldCheck, Action::Swap { from: release(), to: release() }];
+        let mut plan = Plan { from: 1, to: 2, steps: Vec::new() };
+        for (id, action) in (0..).zip(actions) {
+            plan.steps.push(Step { id: StepId(id), node: Some(node.clone()), action, deadline_seconds: 60 });
+        }
+        let forecast = Forecast::of(&plan, std::iter::empty());
+        assert_eq!(forecast.nodes[&node], Seconds { p50: 21, p95: 85 });
+        assert_eq!(forecast.whole, Seconds { p50: 16, p95: 65 });
     }
 
     #[test]
