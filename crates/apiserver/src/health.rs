@@ -74,8 +74,7 @@ async fn run(shared: &Arc<Shared>, probe: &str) -> Vec<Outcome> {
     };
     let mut outcomes: Vec<Outcome> = vec![("ping".into(), Ok(()), true), ("store".into(), store, probe == "readyz")];
     if probe == "readyz" {
-        let draining = *shared.draining().borrow();
-        let shutdown = if draining { Err("the server drains".to_owned()) } else { Ok(()) };
+        let shutdown = if shared.is_leaving() { Err("the server drains".to_owned()) } else { Ok(()) };
         outcomes.push(("shutdown".into(), shutdown, true));
     }
     for check in &shared.deps.checks {

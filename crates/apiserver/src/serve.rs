@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use base::SmolStr;
 use futures::FutureExt;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -114,9 +116,11 @@ impl Connection {
                 seen.store(true, Ordering::Relaxed);
                 let (server, peer) = (server.clone(), peer.clone());
                 async move {
+                    let version = request.version();
                     let (request, rest) = unread::lend(request);
                     let mut response = server.answer(peer, request).await;
                     rest.settle(&mut response).await;
+                    last_answer(&server, version, &mut response);
                     Ok::<_, std::convert::Infallible>(response)
                 }
             })
@@ -137,6 +141,14 @@ impl Connection {
             // Its watches and streams end with it.
             () = revoked => debug!("closed: the certificate was revoked"),
         }
+    }
+}
+
+/// Who leaves takes no further request on a connection of HTTP/1.1: it might come in the moment of the end.
+fn last_answer<B>(server: &Server, version: Version, response: &mut http::Response<B>) {
+    let plain = version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    if plain && server.shared.is_leaving() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

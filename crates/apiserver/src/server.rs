@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use base::{Clock, Rng, SmolStr};
@@ -79,6 +80,7 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     pub seats: Seats,
     draining: watch::Sender<bool>,
+    leaving: AtomicBool,
 }
 
 // === impl Server ===
@@ -97,6 +99,7 @@ impl Server {
             metrics: Metrics::new(),
             seats: Seats::new(),
             draining: watch::Sender::new(false),
+            leaving: AtomicBool::new(false),
             deps,
         };
         Server { shared: Arc::new(shared) }
@@ -116,6 +119,13 @@ impl Server {
         &self.shared.deps.keys
     }
 
+    /// Says that it is better to ask another server from now on, and goes on answering: `/readyz` fails, and connections
+    /// of HTTP/1.1, whose clients cannot be told in between, are closed behind the next answer. Those of HTTP/2 are told
+    /// when the drain begins.
+    pub fn leave(&self) {
+        self.shared.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// Watches end, `/readyz` fails.
     pub(crate) fn begin_drain(&self) {
         self.shared.draining.send_replace(true);
@@ -125,6 +135,10 @@ impl Server {
 // === impl Shared ===
 
 impl Shared {
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) || *self.draining.borrow()
+    }
+
     /// Becomes true once, when the server drains.
     pub fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()

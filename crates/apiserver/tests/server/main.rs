@@ -7,6 +7,7 @@ mod identity;
 mod inputs;
 mod kinds;
 mod kit;
+mod leaving;
 mod objects;
 mod refusals;
 mod watches;

@@ -6,6 +6,7 @@
 mod running;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use api::Registry;
 use base::{Chain, Clock, SmolStr};
 use jiff::Timestamp;
 use reconcile::{Health, Leader, LeaderConfig, Recorder};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::error;
@@ -269,14 +270,15 @@ impl Setup {
         recover::finish(&self.layout, &self.name, client, now).await.context("go on alone")
     }
 
-    async fn listen(&self) -> Result<TcpListener> {
+    /// Nobody else can have the port from here on; who connects is refused until there is somebody to answer.
+    fn take_port(&self) -> Result<TcpSocket> {
         let wanted = SocketAddr::new(self.args.bind_address, self.args.https_listen_port);
-        match TcpListener::bind(wanted).await {
-            Ok(listener) => Ok(listener),
+        match bound(wanted) {
+            Ok(socket) => Ok(socket),
             // A machine without IPv6 has no `::`.
             Err(error) if wanted.ip().is_unspecified() && error.raw_os_error() == Some(AFNOSUPPORT) => {
                 let four = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), wanted.port());
-                TcpListener::bind(four).await.with_context(|| format!("listen on {four}"))
+                bound(four).with_context(|| format!("listen on {four}"))
             }
             Err(error) => Err(error).with_context(|| format!("listen on {wanted}")),
         }
@@ -490,6 +492,13 @@ async fn follow_root_ca(pki: Arc<ServerPki>, publish: impl Fn(&str) + Send, drai
 
 /// `EAFNOSUPPORT`.
 const AFNOSUPPORT: i32 = 97;
+
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
 
 /// The address number `n` of a range.
 fn nth_address(range: &str, n: u8) -> Result<IpAddr> {

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base::{Chain, Clock, SmolStr};
+use jiff::SignedDuration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 use view::{Client, Drain};
 
@@ -17,7 +19,7 @@ use crate::wire::apiserver::Tls;
 use crate::wire::etcd::{self, Managed};
 use crate::wire::keeper::Keeping;
 use crate::wire::node::NodeTls;
-use crate::wire::presence::Presence;
+use crate::wire::presence::{Presence, living};
 use crate::wire::restart::Restart;
 use crate::wire::signals::Signals;
 use crate::wire::silence::Silence;
@@ -25,10 +27,23 @@ use crate::wire::{RENEWAL_RETRY, SystemClock, backup, control_plane, join, joini
 
 /// Everything has this long to drain before the process ends anyway.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// From the moment that a server leaves the lists until it takes no connection any more: nodes have read them by then, and
+/// clients that ask at all have asked.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+/// Another server counts while its lease is not older than this by the clocks.
+const OTHERS_FRESH: SignedDuration = SignedDuration::from_secs(15);
+/// Nobody is waited for to know this.
+const OTHERS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 1024;
+
+const _: () = assert!(LEAVE_TIME.as_secs() < DRAIN_TIMEOUT.as_secs());
 
 /// What runs, and how it is ended: what works first, then the API that it works through.
 pub struct Running {
     setup: Arc<Setup>,
+    server: ::apiserver::Server,
+    client: Client,
     signals: Signals,
     /// Machines that were removed: this one may come to be among them.
     removed: watch::Receiver<BTreeSet<SmolStr>>,
@@ -50,20 +65,23 @@ impl Running {
         let (work, mut tasks) = (Drain::new(), JoinSet::new());
         let managed = state.etcd.map(|running| etcd::attend(running, &mut tasks, &work)).transpose()?;
         let opened = setup.open((state.engine, state.kind), managed.as_ref(), &beside).await?;
-        let listener = setup.listen().await?;
+        let port = setup.take_port()?;
         opened.server.bootstrap().await.context("write the bootstrap objects")?;
         setup.register(&opened.client).await?;
         let client = opened.client.clone();
-        let mut presence = Presence::new(client, &setup.name, setup.advertise(), Arc::new(SystemClock));
-        presence.turn().await.context("say where this server is")?;
         let signals = Signals::new().context("receive signals")?;
         let (api, mut serving) = (Drain::new(), JoinSet::new());
+        // Who finds the port closed asks another server at once; only who can be answered is let in, and only then called.
+        let listener = port.listen(BACKLOG).context("listen")?;
         serving.spawn(serve(opened.server.clone(), listener, opened.tls.source(), api.clone()));
+        let mut presence = Presence::new(client.clone(), &setup.name, setup.advertise(), Arc::new(SystemClock));
+        presence.turn().await.context("say where this server is")?;
         setup.write_kubeconfig()?;
         info!(url = %setup.kubeconfig_url(), kubeconfig = %setup.kubeconfig_path().display(), "the API is up");
         tasks.spawn(presence.run(work.clone()));
         let removed = opened.revoked.subscribe();
-        let mut running = Running { setup, signals, removed, work, tasks, api, serving };
+        let server = opened.server.clone();
+        let mut running = Running { setup, server, client, signals, removed, work, tasks, api, serving };
         running.start_work(opened, beside, managed)?;
         Ok(running)
     }
@@ -110,11 +128,26 @@ impl Running {
         None
     }
 
+    /// Whether there are servers that whoever asks here could ask.
+    async fn has_others(&self) -> bool {
+        let living = living(&self.client, SystemClock.now(), OTHERS_FRESH);
+        let found = tokio::time::timeout(OTHERS_TIMEOUT, living).await;
+        found.is_ok_and(|found| found.is_ok_and(|found| found.iter().any(|(name, _)| *name != self.setup.name)))
+    }
+
+    /// What works ends first. Where there are other servers, the API goes on for a while after everybody was told to ask
+    /// those, so that nobody is cut off.
     pub async fn drain(mut self) {
         info!("draining; pods keep running");
         let drained = async {
+            let has_others = self.has_others().await;
+            let begun = Instant::now();
+            self.server.leave();
             self.work.cancel();
             while self.tasks.join_next().await.is_some() {}
+            if has_others {
+                tokio::time::sleep_until(begun + LEAVE_TIME).await;
+            }
             self.api.cancel();
             while self.serving.join_next().await.is_some() {}
         };
