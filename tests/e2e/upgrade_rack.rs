@@ -1,5 +1,6 @@
-//! Three servers are brought to another build and back while people use them; once, whoever coordinates is killed in the
-//! middle. No request fails, no two servers are away at once, and no pod is started again.
+//! Three servers are brought to another build and back while people use them: a signed release, then once with whoever
+//! coordinates killed in the middle, then a build that never gets well. No request fails, no two servers are away at once,
+//! and no pod is started again.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use e2e::{Endpoint, Rack, Tool, Traffic, Transcript, eventually};
-use serde_json::Value;
+use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
+use serde_json::{Value, json};
 
 const HOST: u8 = 12;
 /// Far more than the run needs on a busy machine.
@@ -68,6 +72,21 @@ spec:
           done
 "#;
 
+/// Too short for anything.
+const WINDOW: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: evenkeel-windows, namespace: kube-system}
+data: {short: "Mon 02:00-02:01 UTC"}
+"#;
+const CLAIM: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: evenkeel-layer, namespace: kube-system}
+data:
+  record: '{"layer": "storage", "work": "new pool", "by": "ben", "since": "2026-01-01T00:00:00Z", "until": "2999-01-01T00:00:00Z"}'
+"#;
+
 struct World {
     rack: Rack,
     builds: PathBuf,
@@ -78,13 +97,17 @@ pub fn story((): &()) -> anyhow::Result<()> {
     let first = world.running(0)?;
     let next = world.build("next")?;
     let traffic = world.traffic()?;
+    let (key, source) = world.trusts_a_maker(&next)?;
+    world.refuses_what_nobody_signed(&next, &source)?;
+    world.refuses_outside_of_windows_and_beside_other_work(&key, &source)?;
     let start = Instant::now();
     // It is given to a server that does not coordinate: the one that does fetches it from there.
     let holder = holder_of(&world.rack.servers[0].kubectl())?;
     let other = world.rack.servers.iter().position(|server| server.host.name != holder).context("no other server")?;
-    let plan = world.ok(other, &format!("upgrade --dry-run --bake=2s --to={}", next.display()))?;
-    ensure!(plan.contains("margin 1"), "{plan}");
-    world.ok(other, &format!("upgrade --yes --bake=2s --to={}", next.display()))?;
+    let release = format!("--to=0.1.0 --release-source={}", source.display());
+    let plan = world.ok(other, &format!("upgrade --dry-run --bake=2s {release}"))?;
+    ensure!(plan.contains("margin 1") && plan.contains("signed by maker"), "{plan}");
+    world.ok(other, &format!("upgrade --yes --bake=2s {release}"))?;
     let up = start.elapsed();
     world.nobody_noticed(traffic)?;
     let second = world.running(1)?;
@@ -101,7 +124,9 @@ pub fn story((): &()) -> anyhow::Result<()> {
     );
     world.nobody_noticed(traffic)?;
     ensure!(world.running(0)? == first, "not what ran before: {:?}", world.running(0)?);
-    world.takes_over(&next)
+    world.ok(1, "release distrust maker")?;
+    world.takes_over(&next)?;
+    world.never_gets_well(&next)
 }
 
 // === impl World ===
@@ -136,6 +161,76 @@ impl World {
         fs::write(&path, program)?;
         Tool::new("chmod").ok(&format!("755 {}", path.display()))?;
         Ok(path)
+    }
+
+    /// A key, and a source with one release that is signed with it.
+    fn trusts_a_maker(&self, next: &Path) -> anyhow::Result<(KeyPair, PathBuf)> {
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let file = self.builds.join("maker.pub");
+        fs::write(&file, STANDARD.encode(key.public_key_raw()))?;
+        self.ok(0, &format!("release trust {}", file.display()))?;
+        ensure!(self.ok(1, "release keys")?.contains("maker"), "another server does not know the key");
+        let source = self.builds.join("releases");
+        fs::create_dir_all(source.join("0.1.0"))?;
+        fs::hard_link(next, source.join("0.1.0/evenkeel"))?;
+        sign(&key, &source.join("0.1.0"))?;
+        Ok((key, source))
+    }
+
+    fn refuses_what_nobody_signed(&self, next: &Path, source: &Path) -> anyhow::Result<()> {
+        let said = self.evenkeel(0, &format!("upgrade --yes --to={}", next.display()))?;
+        ensure!(said.code == 3 && said.stderr.contains("comes without a manifest"), "{said:?}");
+        let folder = source.join("0.1.0");
+        sign(&KeyPair::generate_for(&PKCS_ED25519)?, &folder)?;
+        let said = self.evenkeel(0, &format!("upgrade --yes --to=0.1.0 --release-source={}", source.display()))?;
+        ensure!(
+            said.code == 3 && said.stderr.contains("is not signed by anybody this cluster trusts (maker)"),
+            "{said:?}"
+        );
+        Ok(())
+    }
+
+    fn refuses_outside_of_windows_and_beside_other_work(&self, key: &KeyPair, source: &Path) -> anyhow::Result<()> {
+        sign(key, &source.join("0.1.0"))?;
+        let kubectl = self.rack.servers[0].kubectl();
+        let upgrade = format!("upgrade --dry-run --bake=2s --to=0.1.0 --release-source={}", source.display());
+        kubectl.ok_fed("apply -f -", WINDOW)?;
+        let said = self.evenkeel(0, &upgrade)?;
+        ensure!(said.code == 3 && said.stdout.contains("no declared window is long enough"), "{said:?}");
+        self.ok(0, &format!("{upgrade} --now=urgent"))?;
+        kubectl.ok("-n kube-system delete configmap evenkeel-windows")?;
+        kubectl.ok_fed("apply -f -", CLAIM)?;
+        let said = self.evenkeel(0, &upgrade)?;
+        ensure!(said.code == 3 && said.stdout.contains("ben works on the storage"), "{said:?}");
+        self.ok(0, &format!("{upgrade} --waive=LAYER"))?;
+        kubectl.ok("-n kube-system delete configmap evenkeel-layer").map(drop)
+    }
+
+    /// A build that says what it is and then hangs: the first node goes back by itself, the others are not touched, and
+    /// everybody is told.
+    fn never_gets_well(&self, next: &Path) -> anyhow::Result<()> {
+        let before = self.running(0)?;
+        let hangs = self.builds.join("hangs");
+        fs::write(
+            &hangs,
+            format!("#!/bin/sh\n[ \"$1\" = version ] && exec {} \"$@\"\nexec sleep 86400\n", next.display()),
+        )?;
+        Tool::new("chmod").ok(&format!("755 {}", hangs.display()))?;
+        let traffic = self.traffic()?;
+        let start = Instant::now();
+        let said = self.evenkeel(0, &format!("upgrade --yes --bake=1s --to={}", hangs.display()))?;
+        println!("a build that hangs: one node tried and back in {:.0} s", start.elapsed().as_secs_f64());
+        ensure!(said.code == 4 && said.stderr.contains("went back to what ran before"), "{said:?}");
+        self.nobody_noticed(traffic)?;
+        ensure!(self.running(1)? == before, "what ran before does not run");
+        let touched = self.status(1)?["run"]["journal"].as_array().context("no journal")?.clone();
+        let swaps = touched.iter().filter(|entry| entry["phase"] == "failed").count();
+        ensure!(swaps == 1, "{touched:?}");
+        for server in 0..3 {
+            let status = self.evenkeel(server, "status")?;
+            ensure!(status.code == 4 && status.stdout.contains("went back to what ran before"), "{status:?}");
+        }
+        self.ok(1, "back --yes").map(drop)
     }
 
     fn traffic(&self) -> anyhow::Result<Traffic> {
@@ -249,6 +344,15 @@ impl World {
         })?;
         holder_of(&self.rack.servers[through].kubectl())
     }
+}
+
+/// Writes the manifest of the release in this folder.
+fn sign(key: &KeyPair, folder: &Path) -> anyhow::Result<()> {
+    let program = Tool::new("sha256sum").ok(&folder.join("evenkeel").display().to_string())?;
+    let program = program.split(' ').next().context("no digest")?;
+    let signature = key.sign(format!("evenkeel-release\n0.1.0\n{program}\n").as_bytes())?;
+    let manifest = json!({"version": "0.1.0", "program": program, "signature": STANDARD.encode(signature)});
+    fs::write(folder.join("manifest.json"), manifest.to_string()).context("write the manifest")
 }
 
 fn holder_of(kubectl: &Tool) -> anyhow::Result<String> {

@@ -17,7 +17,7 @@ use crate::load::{Connection, Endpoint};
 use crate::wait::pause;
 
 /// Longer than this nobody waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// New connections through a Service, a second; so many clients share them.
 const SERVICE_PER_SECOND: u32 = 50;
 const SERVICE_CLIENTS: u32 = 10;

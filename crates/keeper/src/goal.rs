@@ -8,10 +8,23 @@ use crate::digest::Digest;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "goal")]
 pub enum Goal {
-    /// Every node runs this program.
-    Upgrade { program: Digest },
+    /// Every node runs this program, for which the maker of the manifest vouches.
+    Upgrade {
+        program: Digest,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifest: Option<Manifest>,
+    },
     /// What ran before the newest run.
     Back,
     /// What is stored takes the form of the newest program.
     Finalise,
+}
+
+/// What a release says of its program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    pub version: String,
+    pub program: Digest,
+    pub signature: String,
 }

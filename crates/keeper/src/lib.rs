@@ -32,7 +32,7 @@ pub use copies::{Copies, Replica, ReplicaState};
 pub use digest::Digest;
 pub use fence::{Fence, Order, StaleOrder, Token};
 pub use generation::{Generation, NodeName, NodeTarget, ProposeError, Release, Role};
-pub use goal::Goal;
+pub use goal::{Goal, Manifest};
 pub use inventory::{Inventory, Observed};
 pub use journal::{Draft, Entry, Journal, JournalError, Phase};
 pub use layer::{CLAIM_LASTS, Claim, Held, Layer};

@@ -17,7 +17,7 @@ pub use access::{
 };
 pub use change::{
     AskArgs, ChangeArgs, JournalArgs, KeeperWatchArgs, LeaveArgs, NodeCommand, NodeCommandArgs, PlanArgs, RecoverArgs,
-    RecoverCommand, ReplaceArgs, UpgradeArgs,
+    RecoverCommand, ReleaseArgs, ReleaseCommand, ReplaceArgs, SourceArgs, UpgradeArgs,
 };
 pub use keeping::{
     BackupArgs, BackupCommand, DatastoreCommand, DatastoreCommandArgs, ExtractArgs, KitArgs, ProveArgs, RestoreArgs,
@@ -74,6 +74,8 @@ pub enum Command {
     Datastore(DatastoreCommandArgs),
     /// Bring all nodes to another program, one at a time
     Upgrade(UpgradeArgs),
+    /// Whose programs this cluster runs
+    Release(ReleaseArgs),
     /// Bring all nodes back to what ran before
     Back(ChangeArgs),
     /// Let what is stored take its new form; after that there is no way back but a restore

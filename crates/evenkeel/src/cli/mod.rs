@@ -127,6 +127,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Certificate(args) => return certificate::run(&args).await,
         Command::CheckConfig(args) => return Ok(check::run(&args)),
         Command::Upgrade(args) => return keeper::upgrade(args).await,
+        Command::Release(args) => return keeper::release(args).await,
         Command::Back(args) => return keeper::back(args).await,
         Command::Finalise(args) => return keeper::finalise(args).await,
         Command::Pause(args) => return keeper::pause(args).await,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use api::{Gvr, Key, PatchType};
 use base::Clock;
 use jiff::{SignedDuration, Timestamp};
+use keeper::{Claim, Layer};
 use tokio::time::Instant;
 use view::{Client, ClientError, PatchRequest};
 
@@ -15,6 +16,7 @@ use super::args::ReplaceArgs;
 use super::refused;
 use crate::layout::Layout;
 use crate::pki::{Kubeconfig, Role, TokenText, hash_of_ca};
+use crate::wire::keeper::layers;
 use crate::wire::replace::{self, Card, Kept, Rack, Sighting, Workloads, sightings};
 use crate::wire::{Records, SystemClock, admin};
 
@@ -66,6 +68,7 @@ pub async fn run(args: ReplaceArgs) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
+    replacing.claim().await?;
     replacing.carry_out(kept).await
 }
 
@@ -75,6 +78,20 @@ impl Replacing<'_> {
     /// What is for people does not mix with what is for programs.
     fn say(&self, text: &str) {
         if self.args.json { eprintln!("{text}") } else { println!("{text}") }
+    }
+
+    fn work(&self) -> String {
+        format!("replace {}", self.args.node)
+    }
+
+    /// Nobody begins to change another layer meanwhile. A repair waits for nobody itself: a run that is open touches no
+    /// node while this one is away.
+    async fn claim(&self) -> Result<()> {
+        let claim = Claim::new(Layer::Hardware, &self.work(), "somebody", SystemClock.now());
+        if let Err(held) = layers::claim(&self.client, &claim).await? {
+            self.say(&format!("{held}; this goes on, because it repairs"));
+        }
+        Ok(())
     }
 
     /// Whether it may be done, and what is kept of the node.
@@ -214,6 +231,7 @@ impl Replacing<'_> {
             println!("{}", card.text())
         }
         kept.remove(&self.client).await?;
+        layers::release(&self.client, &self.work()).await?;
         Ok(if after.is_whole() || kept.before.ready <= after.ready { ExitCode::SUCCESS } else { super::attention() })
     }
 

@@ -25,10 +25,15 @@ pub fn client(config: &Kubeconfig) -> Result<Client> {
 }
 
 fn transport(config: &Kubeconfig) -> Result<Https> {
+    among(config, &[])
+}
+
+fn among(config: &Kubeconfig, others: &[Endpoint]) -> Result<Https> {
     let leaf = Leaf::of_pem(&config.user.certificate_pem, &config.user.key_pem)?;
     let tls = client_config(&config.ca_pem, Some(&leaf), true)?;
-    let endpoint = Endpoint::parse(&config.server)?;
-    Ok(Https::new(endpoint, Arc::new(move || tls.clone())))
+    let own = Endpoint::parse(&config.server)?;
+    let all: Vec<Endpoint> = [&own].into_iter().chain(others.iter().filter(|other| **other != own)).cloned().collect();
+    Ok(Https::among(Arc::new(move || all.clone()), Arc::new(move || tls.clone())))
 }
 
 /// One step of a node's way out. A server that cannot go on just now, its etcd choosing a leader, is waited for.
@@ -94,10 +99,15 @@ pub async fn ask(layout: &Layout, method: Method, path: &str) -> Result<Answer> 
     Ok(Answer { status, body })
 }
 
-/// Asks a path of this program's own; answers the code and the body, whatever they are.
-pub async fn exchange(config: &Kubeconfig, request: http::Request<bytes::Bytes>) -> Result<(u16, bytes::Bytes)> {
+/// Asks a path of this program's own, of the kubeconfig's server or, where that takes no connection, of others; answers
+/// the code and the body, whatever they are.
+pub async fn exchange(
+    config: &Kubeconfig,
+    others: &[Endpoint],
+    request: http::Request<bytes::Bytes>,
+) -> Result<(u16, bytes::Bytes)> {
     let exchange = async {
-        let response = transport(config)?.call(request).await?;
+        let response = among(config, others)?.call(request).await?;
         let code = response.status().as_u16();
         Ok::<_, anyhow::Error>((code, view::read_body(response.into_body(), ANSWER_BYTES_MAX).await?))
     };

@@ -11,6 +11,7 @@ pub mod controllers;
 mod door;
 pub mod drift;
 mod endpoints;
+pub mod endpoints;
 pub mod etcd;
 mod extensions;
 pub mod facts;

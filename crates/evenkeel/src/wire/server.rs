@@ -244,14 +244,23 @@ impl Setup {
     }
 
     /// What the keeper reaches the cluster through.
-    fn keeper_parts(&self, server: &::apiserver::Server, keeping: &Keeping, tls: &Tls) -> keeper::coordinator::Parts {
+    fn keeper_parts(
+        &self,
+        server: &::apiserver::Server,
+        keeping: &Keeping,
+        tls: &Tls,
+        etcd: Option<Managed>,
+    ) -> keeper::coordinator::Parts {
         keeper::coordinator::Parts {
             name: self.name.clone(),
             cluster: self.pki.current().cluster[..12].to_owned(),
+            layout: self.layout.clone(),
+            config: self.args.common.config.clone(),
             client: inprocess::administrator(server, "evenkeel-keeper"),
             agents: keeper::Agents { tls: tls.kubelets() },
             node: keeping.node.clone(),
             backup: keeping.bundles(server.store().clone(), &self.name),
+            etcd,
         }
     }
 

@@ -27,7 +27,7 @@ pub fn name(text: &str) -> NodeName {
 
 /// Every case of every goal.
 pub fn all() -> Vec<Case> {
-    let goals = std::iter::successors(Some(Goal::Upgrade { program: release(NEW).program }), next);
+    let goals = std::iter::successors(Some(Goal::Upgrade { program: release(NEW).program, manifest: None }), next);
     goals.flat_map(|goal| cases(&goal)).collect()
 }
 

@@ -38,21 +38,58 @@ pub struct ChangeArgs {
     /// Arm and return: the run goes on by itself
     #[arg(long)]
     pub no_watch: bool,
+    /// Go on in spite of a finding that stands in the way, by its code
+    #[arg(long, value_name = "CODE")]
+    pub waive: Vec<String>,
+    /// Do not wait for a maintenance window, and why
+    #[arg(long, value_name = "REASON")]
+    pub now: Option<String>,
+}
+
+/// Where programs come from.
+#[derive(Clone, Debug, Args)]
+pub struct SourceArgs {
+    /// Folder or https address of releases, each VERSION/manifest.json and VERSION/evenkeel
+    #[arg(long, value_name = "PATH|URL")]
+    pub release_source: Option<String>,
+    /// Signed manifest of a program that is named by its path
+    #[arg(long, value_name = "PATH")]
+    pub manifest: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct UpgradeArgs {
     #[command(flatten)]
     pub change: ChangeArgs,
-    /// The program that all nodes are to run
-    #[arg(long, value_name = "PATH")]
-    pub to: PathBuf,
-    /// The release's signed manifest, which must name this program
-    #[arg(long, value_name = "PATH")]
-    pub manifest: Option<PathBuf>,
-    /// Public key that the manifest must be signed with
-    #[arg(long, default_value = "/etc/evenkeel/release.pub", value_name = "PATH")]
-    pub release_key: PathBuf,
+    /// The program that all nodes are to run: a file, or a version of the release source
+    #[arg(long, value_name = "PATH|VERSION")]
+    pub to: String,
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    #[command(flatten)]
+    pub keeper: AskArgs,
+    #[command(subcommand)]
+    pub command: ReleaseCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReleaseCommand {
+    /// The keys whose owners may make programs for this cluster
+    Keys,
+    /// Have the cluster run only programs that are signed with this key, or with another one it trusts
+    Trust {
+        /// Ed25519 public key, in base64
+        file: PathBuf,
+        /// What the key is called here [default: the file's name]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Trust a key no more
+    Distrust { name: String },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -60,8 +97,10 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub keeper: AskArgs,
     /// Plan the way to this program, instead of showing the newest run
-    #[arg(long, value_name = "PATH")]
-    pub to: Option<PathBuf>,
+    #[arg(long, value_name = "PATH|VERSION")]
+    pub to: Option<String>,
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// How long each changed node is watched before the next, as 10s, 3m, 1h
     #[arg(long, value_name = "SPAN", value_parser = seconds, requires = "to")]
     pub bake: Option<u32>,

@@ -3,9 +3,10 @@
 //!
 //! Exit codes: 0 fine, 1 failed, 2 somebody should look, 3 refused by a guard rail, 4 needs a person's decision.
 
-mod manifest;
+mod releases;
 mod remote;
 mod show;
+mod source;
 mod watching;
 
 use std::io::{BufRead, IsTerminal};
@@ -14,8 +15,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use keeper::{Attention, Goal, Journal, Standing};
 
+pub use self::releases::release;
 use self::remote::{Asked, Remote};
-use super::args::{AskArgs, ChangeArgs, JournalArgs, PlanArgs, UpgradeArgs};
+use super::args::{AskArgs, ChangeArgs, JournalArgs, PlanArgs, SourceArgs, UpgradeArgs};
 use crate::wire::keeper::Journals;
 use crate::wire::keeper::api::{Proposal, Shown};
 use crate::wire::keeper::records::Wish;
@@ -24,16 +26,20 @@ const REFUSED: u8 = 3;
 const UNDECIDED: u8 = 4;
 
 pub async fn upgrade(args: UpgradeArgs) -> Result<ExitCode> {
-    if let Some(manifest) = &args.manifest
-        && let Err(failure) = manifest::check(&args.to, manifest, &args.release_key)
-    {
-        return Ok(refused(&format!("{failure:#}")));
-    }
     let remote = Remote::of(&args.change.keeper)?;
-    match remote.send(&args.to).await? {
-        Asked::Done(program) => change(&remote, &args.change, Goal::Upgrade { program }).await,
+    match sent(&remote, &args.to, &args.source).await? {
+        Asked::Done(goal) => change(&remote, &args.change, goal).await,
         Asked::Refused(why) => Ok(refused(&why)),
     }
+}
+
+/// Has the program lie on a server.
+async fn sent(remote: &Remote, to: &str, source: &SourceArgs) -> Result<Asked<Goal>> {
+    let program = source::program(to, source.manifest.as_deref(), source.release_source.as_deref()).await?;
+    Ok(match remote.send(program.content).await.with_context(|| format!("send {to}"))? {
+        Asked::Done(digest) => Asked::Done(Goal::Upgrade { program: digest, manifest: program.manifest }),
+        Asked::Refused(why) => Asked::Refused(why),
+    })
 }
 
 /// While a run is open it is turned round; else what it did is undone by another one.
@@ -94,11 +100,11 @@ pub async fn watch(args: AskArgs) -> Result<ExitCode> {
 pub async fn plan(args: PlanArgs) -> Result<ExitCode> {
     let remote = Remote::of(&args.keeper)?;
     if let Some(to) = &args.to {
-        let program = match remote.send(to).await? {
-            Asked::Done(program) => program,
+        let goal = match sent(&remote, to, &args.source).await? {
+            Asked::Done(goal) => goal,
             Asked::Refused(why) => return Ok(refused(&why)),
         };
-        return match remote.plan(&proposal(Goal::Upgrade { program }, args.bake)).await? {
+        return match remote.plan(&proposal(goal, args.bake)).await? {
             Asked::Done(shown) => print(&shown, args.keeper.json),
             Asked::Refused(why) => Ok(refused(&why)),
         };
@@ -143,7 +149,8 @@ fn from_disk(args: &JournalArgs) -> Result<String> {
 
 /// Shows the plan, asks, arms, looks on.
 async fn change(remote: &Remote, args: &ChangeArgs, goal: Goal) -> Result<ExitCode> {
-    let mut wanted = proposal(goal, args.bake);
+    let (waived, now) = (args.waive.clone(), args.now.clone());
+    let mut wanted = Proposal { waived, now, ..proposal(goal, args.bake) };
     let shown = match remote.plan(&wanted).await? {
         Asked::Done(shown) => shown,
         Asked::Refused(why) => return Ok(refused(&why)),
@@ -183,7 +190,7 @@ fn print(shown: &Shown, json: bool) -> Result<ExitCode> {
 }
 
 fn proposal(goal: Goal, bake_seconds: Option<u32>) -> Proposal {
-    Proposal { goal, bake_seconds, by: who(), shown: None }
+    Proposal { goal, bake_seconds, by: who(), shown: None, waived: Vec::new(), now: None }
 }
 
 /// Who sits here, for those who ask later.

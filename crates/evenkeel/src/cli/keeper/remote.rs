@@ -1,8 +1,6 @@
 //! The way to the keeper: a server's own paths, under the identity of a kubeconfig.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -10,10 +8,13 @@ use http::{Method, Request};
 use keeper::{Attention, Digest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use view::Endpoint;
 
+use super::source::Content;
 use crate::cli::args::AskArgs;
 use crate::pki::Kubeconfig;
 use crate::wire::admin;
+use crate::wire::endpoints::KnownServers;
 use crate::wire::keeper::api::{Proposal, Shown, Status};
 use crate::wire::keeper::{PATH, PIECE_BYTES, Received};
 
@@ -26,14 +27,21 @@ pub enum Asked<T> {
 
 pub struct Remote {
     config: Kubeconfig,
+    /// Other servers of this machine's cluster, for when the one of the kubeconfig does not answer.
+    others: Vec<Endpoint>,
 }
 
 // === impl Remote ===
 
 impl Remote {
     pub fn of(args: &AskArgs) -> Result<Remote> {
-        let path = args.kubeconfig.clone().unwrap_or_else(|| args.common.layout().kubeconfig());
-        Ok(Remote { config: Kubeconfig::load(&path)? })
+        let layout = args.common.layout();
+        let path = args.kubeconfig.clone().unwrap_or_else(|| layout.kubeconfig());
+        let config = Kubeconfig::load(&path)?;
+        // Somebody else's kubeconfig may be another cluster's.
+        let known = KnownServers::new(&layout, "", None, None);
+        let others = if args.kubeconfig.is_some() { Vec::new() } else { (known.endpoints())() };
+        Ok(Remote { config, others })
     }
 
     pub async fn status(&self) -> Result<Status> {
@@ -56,16 +64,14 @@ impl Remote {
     }
 
     /// Sends a program in pieces, as far as it is not there already.
-    pub async fn send(&self, path: &Path) -> Result<Asked<Digest>> {
-        let opening = || format!("open {}", path.display());
-        let mut file = File::open(path).with_context(opening)?;
-        let size = file.metadata().with_context(opening)?.len();
-        let program = Digest::of_reader(&file).with_context(opening)?;
+    pub async fn send(&self, mut content: Box<dyn Content>) -> Result<Asked<Digest>> {
+        let program = Digest::of_reader(&mut content).context("read the program")?;
+        let size = content.seek(SeekFrom::End(0))?;
         let mut offset = 0;
         loop {
-            file.seek(SeekFrom::Start(offset))?;
+            content.seek(SeekFrom::Start(offset))?;
             let mut piece = Vec::new();
-            (&file).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+            (&mut content).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
             let query = format!("?program={program}&offset={offset}&size={size}");
             match self.call::<Received>(Method::PUT, "release", &query, piece.into()).await? {
                 Asked::Refused(why) => return Ok(Asked::Refused(why)),
@@ -90,7 +96,7 @@ impl Remote {
         body: Bytes,
     ) -> Result<Asked<T>> {
         let request = Request::builder().method(method).uri(format!("{PATH}{verb}{query}")).body(body)?;
-        let (code, body) = admin::exchange(&self.config, request).await.context("ask the server")?;
+        let (code, body) = admin::exchange(&self.config, &self.others, request).await.context("ask the server")?;
         match code {
             200 => Ok(Asked::Done(serde_json::from_slice(&body).context("read the server's answer")?)),
             409 => Ok(Asked::Refused(String::from_utf8_lossy(&body).into_owned())),

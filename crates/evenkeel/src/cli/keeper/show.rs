@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
-use keeper::{Action, Entry, Phase, Plan, Release, Seconds, Standing};
+use keeper::{Action, Entry, Phase, Plan, Release, Seconds, Standing, StepId};
 
 use crate::wire::keeper::api::{Head, Shown, Status};
 
@@ -51,6 +51,9 @@ pub fn plan(shown: &Shown) -> String {
         }
         None => writeln!(out, "way back: `evenkeel back`, at any time; nothing that is stored changes its form"),
     };
+    if let Some(signer) = &shown.signer {
+        let _ = writeln!(out, "signed by {signer}");
+    }
     for finding in &shown.findings {
         let word = if finding.blocks { "BLOCKS" } else { "note" };
         let _ = writeln!(out, "{word:<7}{}: {}", finding.code, finding.sentence);
@@ -83,7 +86,7 @@ pub fn standing(status: &Status) -> String {
     let Some(run) = &status.run else { return "there was no run yet".to_owned() };
     let name = &run.name;
     match &run.standing {
-        Standing::Running { .. } => format!("{name} is on its way; see: evenkeel watch"),
+        Standing::Running { step } => running(status, *step),
         Standing::Paused => format!("{name} is paused, no node is half done; evenkeel resume, or evenkeel back"),
         Standing::Returning { why } => format!("{name} goes back: {why}"),
         Standing::Stuck { why } => format!(
@@ -96,6 +99,20 @@ pub fn standing(status: &Status) -> String {
             Some(why) => format!("{name} is finished; no way back: {why}"),
         },
     }
+}
+
+/// Who is at what.
+fn running(status: &Status, step: Option<StepId>) -> String {
+    let Some(run) = &status.run else { return String::new() };
+    if let Some(waits) = &status.waits {
+        return format!("{} waits: {waits}; nothing is half done", run.name);
+    }
+    let by = status.coordinator.as_ref().map(|name| format!("{name} drives it")).unwrap_or("nobody drives it".into());
+    let at = step.and_then(|step| run.armed.plan.step(step)).map(|step| {
+        let node = step.node.as_ref().map(|node| format!("{}: ", node.0)).unwrap_or_default();
+        format!("; step {} of {}: {node}{}", step.id.0 + 1, run.armed.plan.steps.len(), action(&step.action))
+    });
+    format!("{} is on its way, {by}{}; see: evenkeel watch", run.name, at.unwrap_or_default())
 }
 
 pub fn journal(text: &str) -> Result<String> {

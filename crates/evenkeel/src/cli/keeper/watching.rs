@@ -25,7 +25,7 @@ pub enum Wanted {
 
 /// Prints entries as they come, until the run is over, paused, or needs a person.
 pub async fn until_over(remote: &Remote, json: bool, wanted: Wanted) -> Result<ExitCode> {
-    let (mut printed, mut heard, mut said) = (0, Instant::now(), false);
+    let (mut printed, mut heard, mut said, mut waits) = (0, Instant::now(), false, None);
     loop {
         match remote.status().await {
             Err(failure) if SILENCE_MAX < heard.elapsed() => bail!(
@@ -54,6 +54,10 @@ pub async fn until_over(remote: &Remote, json: bool, wanted: Wanted) -> Result<E
                     }
                 }
                 printed = run.journal.len().max(printed);
+                if waits != status.waits {
+                    waits.clone_from(&status.waits);
+                    eprintln!("{}", show::standing(&status));
+                }
                 // What was asked takes hold in a moment.
                 let moving = !status.asked.is_empty() && !run.standing.is_over();
                 if let Some(code) = ended(&run.standing, wanted).filter(|_| !moving) {

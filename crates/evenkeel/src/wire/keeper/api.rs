@@ -15,17 +15,15 @@ use apiserver::{Body, Extension, full};
 use async_trait::async_trait;
 use base::{Chain, Clock};
 use http::{Method, Request, Response, StatusCode};
-use keeper::{
-    Attention, Digest, Entry, Forecast, Generation, Goal, Journal, NodeTarget, Pace, Plan, ProposeError, Standing,
-};
+use keeper::preflight::Finding;
+use keeper::{Attention, Digest, Entry, Forecast, Generation, Goal, Journal, NodeTarget, Plan, Standing};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::coordinator::Parts;
-use super::preflight::{Finding, Preflight};
+use super::coordinator::{self, Parts};
 use super::program::{About, LEVEL};
 use super::records::{Armed, RecordError, Records, Wish};
-use super::survey::{Survey, Workloads};
+use super::survey::Survey;
 use super::{PATH, PIECE_BYTES, Report, digest, query};
 use crate::wire::SystemClock;
 
@@ -39,6 +37,12 @@ pub struct Proposal {
     pub by: String,
     /// The plan that was shown; only that one is armed.
     pub shown: Option<Digest>,
+    /// Codes of findings that shall not stand in the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waived: Vec<String>,
+    /// Why it does not wait for a window, if it shall not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<String>,
 }
 
 /// What would be done.
@@ -54,6 +58,9 @@ pub struct Shown {
     pub findings: Vec<Finding>,
     /// The program that all nodes come to run, if it is one.
     pub about: Option<About>,
+    /// The trusted key that its manifest is signed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
 }
 
 /// The first line of every answer.
@@ -87,6 +94,12 @@ pub struct Status {
     pub run: Option<Progress>,
     /// What was asked of it and has not taken hold.
     pub asked: Vec<Wish>,
+    /// Whose turn it is to drive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinator: Option<String>,
+    /// What the run waits for before the next node, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// Why `back` is not possible, if so.
     pub no_way_back: Option<String>,
     pub nodes: BTreeMap<String, NodeStatus>,
@@ -101,7 +114,7 @@ pub struct NodeStatus {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     /// A guard rail: the sentence says which.
     #[error("{0}")]
     Guard(String),
@@ -115,8 +128,8 @@ enum Refusal {
 
 /// The server's side.
 pub struct Keeper {
-    parts: Parts,
-    records: Records,
+    pub(super) parts: Parts,
+    pub(super) records: Records,
 }
 
 // === impl Keeper ===
@@ -127,17 +140,17 @@ impl Keeper {
         Arc::new(Keeper { parts, records })
     }
 
-    async fn survey(&self) -> Result<Survey> {
+    pub(super) async fn survey(&self) -> Result<Survey> {
         Survey::take(&self.parts.client, &self.parts.agents).await.context("look at the nodes")
     }
 
-    fn head(&self, survey: &Survey) -> Head {
+    pub(super) fn head(&self, survey: &Survey) -> Head {
         let inventory = survey.inventory(SystemClock.now());
         let (margin, servers) = (inventory.margin(), inventory.servers());
         Head { cluster: self.parts.cluster.clone(), margin, servers, nodes: survey.nodes.len() }
     }
 
-    async fn newest(&self) -> Result<Option<(Armed, Journal)>> {
+    pub(super) async fn newest(&self) -> Result<Option<(Armed, Journal)>> {
         let Some(armed) = self.records.runs().await?.pop() else { return Ok(None) };
         let journal = self.records.journal(&armed).await?;
         Ok(Some((armed, journal)))
@@ -151,6 +164,10 @@ impl Keeper {
         if let Some((armed, _)) = &newest {
             asked.extend(self.records.wishes(&armed.run()).await?.into_values());
         }
+        let waits = match &newest {
+            Some((armed, journal)) => self.waits(armed, journal).await?,
+            None => None,
+        };
         let run = newest.map(|(armed, journal)| Progress {
             name: armed.run(),
             standing: Standing::of(&armed.plan, &journal),
@@ -167,90 +184,21 @@ impl Keeper {
             level,
             run,
             asked,
+            coordinator: coordinator::holder(&self.parts.client).await?,
+            waits,
             no_way_back,
             nodes: survey.nodes.iter().map(node).collect(),
         })
     }
 
     /// Two people at once are told of each other here, or at the latest by the generation that only one can create.
-    async fn no_other(&self) -> Result<(), Refusal> {
+    pub(super) async fn no_other(&self) -> Result<(), Refusal> {
         match self.newest().await? {
             Some((armed, journal)) if !Standing::of(&armed.plan, &journal).is_over() => {
                 Err(Refusal::Guard(another(&armed, &journal)))
             }
             _ => Ok(()),
         }
-    }
-
-    async fn plan(&self, proposal: &Proposal) -> Result<Shown, Refusal> {
-        self.no_other().await?;
-        let (survey, generations) = (self.survey().await?, self.records.generations().await?);
-        let level = self.records.level().await?;
-        let current = generations.last().cloned();
-        let current = current.context("the keeper has not looked at this cluster yet; try again in a moment")?;
-        let inventory = survey.inventory(SystemClock.now());
-        let (to, about) = match &proposal.goal {
-            Goal::Upgrade { program } => {
-                let (release, path) =
-                    self.parts.node.releases.find(program).context("the program has not arrived whole")?;
-                let target = |target: &NodeTarget| NodeTarget { role: target.role, release: release.clone() };
-                let nodes = current.nodes.iter().map(|(name, node)| (name.clone(), target(node))).collect();
-                (Generation { nodes, ..child(&current) }, Some((About::of(&path).await?, program)))
-            }
-            Goal::Back => {
-                let newest = self.newest().await?;
-                let earlier = earlier(&generations, newest.as_ref(), level)?;
-                (Generation { nodes: earlier.nodes.clone(), ..child(&current) }, None)
-            }
-            Goal::Finalise => (finalised(&current, level)?, None),
-        };
-        let pace = proposal.bake_seconds.map_or_else(Pace::default, Pace::even);
-        let plan = Plan::new(&current, &to, &inventory, pace).map_err(|error| Refusal::Guard(error.to_string()))?;
-        let forecast = self.forecast(&plan).await?;
-        let mut findings = Vec::new();
-        if let Some((about, program)) = &about {
-            let program_bytes = self.parts.node.releases.size(program)?;
-            let (survey, current) = (&survey, &current);
-            let preflight =
-                Preflight { survey, inventory: &inventory, current, plan: &plan, about, level, program_bytes };
-            findings = preflight.findings();
-        }
-        let (head, name, about) = (self.head(&survey), plan.digest(), about.map(|(about, _)| about));
-        Ok(Shown { head, from: current, to, plan, name, forecast, findings, about })
-    }
-
-    async fn forecast(&self, plan: &Plan) -> Result<Forecast> {
-        let mut history = Vec::new();
-        for armed in self.records.runs().await? {
-            let journal = self.records.journal(&armed).await?;
-            history.push((armed.plan, journal));
-        }
-        Ok(Forecast::of(plan, history.iter().map(|(plan, journal)| (plan, journal))))
-    }
-
-    async fn arm(&self, proposal: &Proposal, user: &User) -> Result<Shown, Refusal> {
-        let shown = self.plan(proposal).await?;
-        if proposal.shown.as_ref().is_some_and(|name| *name != shown.name) {
-            let why = "the cluster is not what it was when the plan was shown; look at the plan again";
-            return Err(Refusal::Guard(why.to_owned()));
-        }
-        if let Some(finding) = shown.findings.iter().find(|finding| finding.blocks) {
-            return Err(Refusal::Guard(format!("{}: {}", finding.code, finding.sentence)));
-        }
-        if shown.plan.steps.is_empty() {
-            return Ok(shown);
-        }
-        shown.to.follows(Some(&shown.from)).map_err(|error: ProposeError| Refusal::Guard(error.to_string()))?;
-        let before = Workloads::take(&self.parts.client).await.context("look at the workloads")?;
-        if !self.records.propose(&shown.to).await.context("make it the target")? {
-            self.no_other().await?;
-            let error = ProposeError::Overtaken { proposed: shown.to.number, current: shown.to.number };
-            return Err(Refusal::Guard(error.to_string()));
-        }
-        let by = format!("{} ({})", proposal.by, user.name);
-        let armed = Armed { plan: shown.plan.clone(), by, at: SystemClock.now(), before };
-        self.records.arm(&armed).await.context("arm the run")?;
-        Ok(shown)
     }
 
     async fn ask(&self, wish: &Wish, user: &User) -> Result<(), Refusal> {
@@ -361,7 +309,7 @@ const NO_RETURN: &str = "what is stored has taken its new form, which the progra
                          to restore a backup: evenkeel restore";
 
 /// What the cluster was before the newest run, if it can be that again.
-fn earlier<'a>(
+pub(super) fn earlier<'a>(
     generations: &'a [Generation],
     newest: Option<&(Armed, Journal)>,
     level: u32,
@@ -379,7 +327,7 @@ fn earlier<'a>(
 }
 
 /// The form of what is stored that this program writes; all nodes run it or a newer one.
-fn finalised(current: &Generation, level: u32) -> Result<Generation, Refusal> {
+pub(super) fn finalised(current: &Generation, level: u32) -> Result<Generation, Refusal> {
     if LEVEL <= level {
         let why = "there is nothing to finalise: what is stored has the newest form already, and `evenkeel back` stays \
                    possible as long as the nodes keep the program before";

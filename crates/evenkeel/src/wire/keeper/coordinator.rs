@@ -4,18 +4,20 @@
 //! All that matters is in the journal. A coordinator that ends anywhere is replaced by the next, which begins by looking.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use api::{Gvr, Key};
-use base::Chain;
-use jiff::Timestamp;
-use keeper::{Action, Effect, Generation, Input, Phase, Run, Standing, Step, Token};
+use base::{Chain, Clock};
+use jiff::{SignedDuration, Timestamp};
+use keeper::{Action, Effect, Forecast, Generation, Input, Phase, Run, Standing, Step, Token};
 use reconcile::{Leader, LeaderConfig};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 use view::{Client, Drain, View, Watched};
 
@@ -23,10 +25,16 @@ use super::agents::Agents;
 use super::perform::Performer;
 use super::records::{Armed, LABEL, NAMESPACE, Records, Wish, config_maps};
 use super::survey::Survey;
-use super::{api as server, node};
+use super::{api as server, layers, node, propose};
+use crate::layout::Layout;
 use crate::wire::SystemClock;
+use crate::wire::etcd::Managed;
 
 const LEASE: &str = "evenkeel-keeper";
+/// The claim on the layer is renewed well before it ends.
+const CLAIM_AGAIN: Duration = Duration::from_secs(300);
+/// A claim without its run is one whose run is about to be armed, unless it is older.
+const CLAIM_ALONE_MAX: SignedDuration = SignedDuration::from_secs(60);
 const TOKEN: &str = "evenkeel.dev/token";
 /// Somebody else renews the lease between reading and writing it; not for ever.
 const TOKEN_TRIES_MAX: u32 = 5;
@@ -47,11 +55,16 @@ pub struct Parts {
     pub name: String,
     /// Which cluster this is: the hash of its authority.
     pub cluster: String,
+    pub layout: Layout,
+    /// This machine's configuration file.
+    pub config: PathBuf,
     pub client: Client,
     pub agents: Agents,
     /// What lies on this machine.
     pub node: Arc<node::Node>,
     pub backup: Arc<dyn super::perform::Backup>,
+    /// This server's member of the store, where it has one.
+    pub etcd: Option<Managed>,
 }
 
 pub struct Coordinator {
@@ -63,6 +76,22 @@ pub struct Coordinator {
     term: Drain,
     /// The token under which this server gave the lease away last: where nobody took it, it goes on itself.
     handed: AtomicU64,
+}
+
+/// Who drives, if anybody does.
+pub async fn holder(client: &Client) -> Result<Option<String>> {
+    match client.get(&leases(), &Key::new(NAMESPACE, LEASE)).await {
+        Ok(lease) => {
+            let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
+            Ok(holder.map(str::to_owned))
+        }
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error).context("look who coordinates"),
+    }
+}
+
+fn leases() -> Gvr {
+    Gvr::new("coordination.k8s.io", "v1", "leases")
 }
 
 // === impl Coordinator ===
@@ -133,7 +162,7 @@ impl Coordinator {
 
     /// A number that grows with every coordinator, kept beside the lease: only its holder can raise it.
     async fn token(&self) -> Result<Token> {
-        let leases = Gvr::new("coordination.k8s.io", "v1", "leases");
+        let leases = leases();
         let key = Key::new(NAMESPACE, LEASE);
         for _ in 0..TOKEN_TRIES_MAX {
             let mut lease = self.parts.client.get(&leases, &key).await?;
@@ -175,6 +204,7 @@ impl Coordinator {
             self.records.propose(&next).await?;
             return Ok(false);
         }
+        self.free_the_layer().await?;
         let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
         if let Some(next) = server::observed(&self.parts.cluster, generations.last(), &survey) {
             info!(generation = next.number, nodes = next.nodes.len(), "the cluster's nodes as they are");
@@ -184,16 +214,42 @@ impl Coordinator {
         Ok(known.is_some_and(|known| survey.nodes.keys().eq(known)))
     }
 
+    /// No run is open: what one holds, it left behind.
+    async fn free_the_layer(&self) -> Result<()> {
+        let held = layers::held(&self.parts.client).await?.filter(|held| held.work.starts_with(propose::RUN));
+        match held.filter(|held| CLAIM_ALONE_MAX < SystemClock.now().duration_since(held.since)) {
+            Some(held) => layers::release(&self.parts.client, &held.work).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Others are told of this run as long as it is open. Who works elsewhere all the same is named, and the run's own
+    /// gates see what he does.
+    async fn claim_the_layer(&self, armed: &Armed, forecast: &Forecast) -> Result<()> {
+        let claim = propose::claim(&armed.run(), &armed.by, SystemClock.now(), forecast);
+        if let Err(held) = layers::claim(&self.parts.client, &claim).await? {
+            warn!(%held, "two layers are changed at once");
+        }
+        Ok(())
+    }
+
     /// Until the run is over or somebody else's.
     async fn drive(&self, armed: &Armed, token: Token) -> Result<()> {
         let journal = self.records.journal(armed).await?;
         info!(run = armed.run(), entries = journal.entries().len(), "driving");
-        let mut performer = Performer::new(&self.parts, &self.records, armed, token);
+        let forecast = propose::forecast(&self.records, &armed.plan).await?;
+        self.claim_the_layer(armed, &forecast).await?;
+        let mut claimed = Instant::now();
+        let mut performer = Performer::new(&self.parts, &self.records, armed, token, &forecast);
         let mut run = Run::new(armed.plan.clone(), journal, token);
         let mut inputs = VecDeque::from([Input::Look]);
         let mut asked: VecDeque<(String, Wish)> = VecDeque::new();
         let (mut news, mut leading) = (self.news.subscribe(), self.leading.clone());
         while *leading.borrow_and_update() {
+            if CLAIM_AGAIN <= claimed.elapsed() {
+                self.claim_the_layer(armed, &forecast).await?;
+                claimed = Instant::now();
+            }
             self.wishes(armed, &mut asked, &mut inputs).await?;
             let Some(input) = inputs.pop_front() else { bail!("the run says nothing") };
             let mut effects = Vec::new();
@@ -232,6 +288,7 @@ impl Coordinator {
                         for (name, _) in asked {
                             self.records.forget(&name).await?;
                         }
+                        layers::release(&self.parts.client, &armed.run()).await?;
                         info!(run = armed.run(), "over");
                         return Ok(());
                     }

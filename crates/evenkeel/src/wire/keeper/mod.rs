@@ -12,19 +12,24 @@ mod backup;
 pub mod boot;
 mod confirm;
 pub mod coordinator;
+mod copies;
 mod gates;
 pub mod home;
 mod journals;
 mod keeping;
+pub mod layers;
 pub mod node;
 mod perform;
 mod preflight;
 mod program;
+mod propose;
 pub mod records;
 mod releases;
 mod survey;
 mod trial;
+pub mod trust;
 pub mod watch;
+mod windows;
 
 use std::collections::BTreeMap;
 

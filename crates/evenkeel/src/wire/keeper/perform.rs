@@ -11,16 +11,19 @@ use async_trait::async_trait;
 use base::{Chain, Clock};
 use futures::future::join_all;
 use keeper::{
-    Action, Digest, Draft, Effect, Input, Journal, NodeName, Order, Outcome, Phase, Release, Standing, Step, Token,
+    Action, Digest, Draft, Effect, Forecast, Input, Journal, NodeName, Order, Outcome, Phase, Release, Standing, Step,
+    Token, Verdict,
 };
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::agents::{Address, AgentError, Agents};
 use super::coordinator::Parts;
 use super::gates::{Gates, outcome, told};
+use super::propose::takes;
 use super::records::{Armed, Records, Saved};
 use super::survey::Survey;
-use super::{Lines, PIECE_BYTES, Report, SwapRequest};
+use super::{Lines, PIECE_BYTES, Report, SwapRequest, windows};
 use crate::wire::SystemClock;
 
 /// Between looks at a node that is becoming another program.
@@ -43,6 +46,9 @@ pub struct Performer<'a> {
     records: &'a Records,
     armed: &'a Armed,
     token: Token,
+    forecast: &'a Forecast,
+    /// No window was open at the last look: since when one is.
+    opened: Option<Instant>,
     addresses: BTreeMap<NodeName, Address>,
     /// Lines of the journal that each node is known to have.
     copied: BTreeMap<NodeName, usize>,
@@ -69,9 +75,15 @@ impl From<AgentError> for Answer {
 // === impl Performer ===
 
 impl<'a> Performer<'a> {
-    pub fn new(parts: &'a Parts, records: &'a Records, armed: &'a Armed, token: Token) -> Performer<'a> {
+    pub fn new(
+        parts: &'a Parts,
+        records: &'a Records,
+        armed: &'a Armed,
+        token: Token,
+        forecast: &'a Forecast,
+    ) -> Performer<'a> {
         let (addresses, copied) = (BTreeMap::new(), BTreeMap::new());
-        Performer { parts, records, armed, token, addresses, copied }
+        Performer { parts, records, armed, token, forecast, opened: None, addresses, copied }
     }
 
     /// Gives a draft its place in the journal: first in the store, then on every disk that can be reached.
@@ -161,7 +173,10 @@ impl<'a> Performer<'a> {
     async fn apply(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
         Ok(match &step.action {
             Action::Stage { release } => self.stage(order, step, release).await?,
-            Action::Swap { to, .. } => self.swap(journal, order, step, to).await?,
+            Action::Swap { to, .. } => match self.held(journal, step).await {
+                Outcome::Good => self.swap(journal, order, step, to).await?,
+                judged => Answer::Is(judged),
+            },
             Action::Backup => match self.parts.backup.save(&self.armed.run()).await {
                 Ok(saved) => {
                     self.records.note_saved(&self.armed.run(), &saved).await?;
@@ -180,13 +195,27 @@ impl<'a> Performer<'a> {
     }
 
     async fn check(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
-        let gates = Gates { client: &self.parts.client, agents: &self.parts.agents, before: &self.armed.before };
         let (node, is_late) = (step.node.clone(), late(journal, step));
         let judged = match (&step.action, &node) {
-            (Action::HoldCheck, Some(node)) => outcome(gates.hold(node).await, is_late),
-            (Action::VerifyPlatform, Some(node)) => outcome(gates.platform(node, &self.target(node)).await, is_late),
-            (Action::VerifyWorkload, Some(_)) => outcome(gates.workload().await, is_late),
+            (Action::HoldCheck, Some(node)) => match self.window(node).await? {
+                Verdict::Open => {
+                    // The time in which none was open is not the step's.
+                    let opened = self.opened.map_or(u64::MAX, |at| at.elapsed().as_secs());
+                    let gates = self.gates();
+                    outcome(gates.hold(node).await, is_late && u64::from(step.deadline_seconds) < opened)
+                }
+                Verdict::Later(_) => {
+                    self.opened = Some(Instant::now());
+                    Outcome::NotYet
+                }
+                verdict @ Verdict::Never => Outcome::Blocked { why: format!("{verdict} for node {}", node.0) },
+            },
+            (Action::VerifyPlatform, Some(node)) => {
+                outcome(self.gates().platform(node, &self.target(node)).await, is_late)
+            }
+            (Action::VerifyWorkload, Some(_)) => outcome(self.gates().workload().await, is_late),
             (Action::Bake { seconds }, Some(node)) => {
+                let gates = self.gates();
                 let gate = match gates.platform(node, &self.target(node)).await {
                     Ok(()) => gates.workload().await,
                     red => red,
@@ -207,8 +236,36 @@ impl<'a> Performer<'a> {
         Ok(Answer::Is(judged))
     }
 
+    /// Whether the node may be begun now, by the windows that were declared.
+    async fn window(&self, node: &NodeName) -> Result<Verdict> {
+        if self.armed.now.is_some() {
+            return Ok(Verdict::Open);
+        }
+        let windows = windows::declared(&self.parts.client).await?;
+        Ok(windows.allow(SystemClock.now(), takes(self.forecast, node)))
+    }
+
+    fn gates(&self) -> Gates<'_> {
+        let Parts { client, agents, etcd, .. } = self.parts;
+        Gates { client, agents, etcd: etcd.as_ref(), before: &self.armed.before }
+    }
+
+    /// Looks once more, in the last moment: since the step that looked, the lease may have changed hands because a server
+    /// was lost.
+    async fn held(&self, journal: &Journal, step: &Step) -> Outcome {
+        match &step.node {
+            Some(node) => outcome(self.gates().hold(node).await, late(journal, step)),
+            None => Outcome::Good,
+        }
+    }
+
     async fn undo(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
         let Action::Swap { from, .. } = &step.action else { return Ok(Answer::Is(Outcome::Good)) };
+        if let Some(node) = &step.node
+            && let Err(red) = self.gates().spare(node).await
+        {
+            return Ok(Answer::Is(outcome(Err(red), late(journal, step))));
+        }
         self.swap(journal, order, step, from).await
     }
 
@@ -246,10 +303,10 @@ impl<'a> Performer<'a> {
 
     /// The node's report once no trial is open, and what was wished for runs or fell; the last one when time is over.
     async fn settled(&mut self, order: Order, step: &Step, wanted: Option<&Release>) -> Result<Result<Report, Answer>> {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(u64::from(step.deadline_seconds));
+        let deadline = Instant::now() + Duration::from_secs(u64::from(step.deadline_seconds));
         loop {
             let report = self.report(order, step).await?;
-            let over = deadline <= tokio::time::Instant::now();
+            let over = deadline <= Instant::now();
             match report {
                 Ok(report) if report.trial.is_none() => return Ok(Ok(report)),
                 Ok(_) if over => {
@@ -300,15 +357,19 @@ impl<'a> Performer<'a> {
         let has = |report: &Report| report.staged.iter().any(|release| release.program == *program);
         let source = survey.nodes.values().find(|seen| seen.report.as_ref().is_ok_and(has));
         let address = &source.ok_or_else(|| anyhow::anyhow!("it lies on no node that answers"))?.address;
-        let mut whole = Vec::new();
+        let mut offset = 0;
         loop {
-            let piece = self.parts.agents.piece(address, program, whole.len() as u64).await?;
-            whole.extend_from_slice(&piece);
-            if piece.len() < PIECE_BYTES {
-                break;
+            let piece = self.parts.agents.piece(address, program, offset).await?;
+            let end = offset + piece.len() as u64;
+            // Its size is known with the last piece, which is a short one.
+            let size = if piece.len() < PIECE_BYTES { end } else { end + 1 };
+            let received = self.parts.node.releases.receive(program, offset, size, &piece).await?;
+            if received.about.is_some() {
+                return Ok(());
             }
+            anyhow::ensure!(offset < received.bytes, "it is not whole on node {}", address.node);
+            offset = received.bytes;
         }
-        self.parts.node.releases.receive(program, 0, whole.len() as u64, &whole).await.map(drop)
     }
 
     async fn report(&mut self, order: Order, step: &Step) -> Result<Result<Report, Answer>> {

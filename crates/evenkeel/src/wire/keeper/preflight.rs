@@ -1,23 +1,25 @@
-//! What is looked at before a run may be armed. Each finding has a code, says what is the case, and blocks or not.
+//! What is looked at before a run may be armed: what is asked of whom. What is made of it is decided in
+//! [`keeper::preflight`].
 
 use std::collections::BTreeSet;
 
+use anyhow::{Context, Result};
+use api::{Gvr, Tree};
+use base::{Chain, Clock};
+use keeper::preflight::{self, Budget, Finding};
 use keeper::{Generation, Inventory, Plan};
-use serde::{Deserialize, Serialize};
+use view::{Client, ListOptions};
 
+use super::coordinator::Parts;
+use super::copies;
 use super::gates::told;
 use super::program::{About, LEVEL};
 use super::releases::RESERVE_BYTES;
 use super::survey::Survey;
-
-/// Something that was found, with what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Finding {
-    pub code: String,
-    pub blocks: bool,
-    pub sentence: String,
-}
+use crate::KUBERNETES_VERSION;
+use crate::pki::Kubeconfig;
+use crate::wire::SystemClock;
+use crate::wire::facts::Look;
 
 /// What is judged.
 pub struct Preflight<'a> {
@@ -36,19 +38,23 @@ pub struct Preflight<'a> {
 impl Preflight<'_> {
     pub fn findings(&self) -> Vec<Finding> {
         let mut found = Vec::new();
-        found.extend(self.survey.unwell(None).into_iter().map(|why| blocks("NODE_NOT_WELL", why)));
+        found.extend(self.survey.unwell(None).into_iter().map(|why| Finding::blocks("NODE_NOT_WELL", why)));
         found.extend(self.drift());
         found.extend(self.disks());
         found.extend(self.levels());
+        found.extend(preflight::of_kubernetes(KUBERNETES_VERSION, &self.about.kubernetes));
         let changed = self.plan.steps.iter().filter_map(|step| step.node.as_ref());
         let delicate = changed.filter(|node| self.inventory.nodes.get(node).is_some_and(|seen| seen.delicate));
         let delicate: BTreeSet<&str> = delicate.map(|node| node.0.as_str()).collect();
         found.extend(delicate.into_iter().map(|node| {
-            notes("LOCAL_DATA", format!("pods on {node} keep data there; they go on while its program is replaced"))
+            Finding::notes(
+                "LOCAL_DATA",
+                format!("pods on {node} keep data there; they go on while its program is replaced"),
+            )
         }));
         if self.inventory.servers() == 1 {
             let sentence = "there is one server: while it starts again the API does not answer, pods go on";
-            found.push(notes("ONE_SERVER", sentence.to_owned()));
+            found.push(Finding::notes("ONE_SERVER", sentence.to_owned()));
         }
         found
     }
@@ -60,7 +66,7 @@ impl Preflight<'_> {
             (target.release != seen.release).then(|| {
                 let (runs, shall) = (told(&seen.release), told(&target.release));
                 let what = format!("node {} runs {runs}, and generation {} says {shall}", name.0, self.current.number);
-                notes("DRIFT_PROGRAM", format!("{what}: it was changed by hand, or a run was left half done"))
+                Finding::notes("DRIFT_PROGRAM", format!("{what}: it was changed by hand, or a run was left half done"))
             })
         });
         differs.collect()
@@ -73,10 +79,13 @@ impl Preflight<'_> {
             let Ok(report) = &seen.report else { continue };
             if report.free_bytes < wanted {
                 let (free, wanted) = (report.free_bytes >> 20, wanted >> 20);
-                found.push(blocks("DISK_FULL", format!("node {} has {free} MiB free; {wanted} are needed", name.0)));
+                found.push(Finding::blocks(
+                    "DISK_FULL",
+                    format!("node {} has {free} MiB free; {wanted} are needed", name.0),
+                ));
             }
             if let Some(why) = &report.fixed {
-                found.push(blocks("PROGRAM_FIXED", format!("node {}: {why}", name.0)));
+                found.push(Finding::blocks("PROGRAM_FIXED", format!("node {}: {why}", name.0)));
             }
         }
         found
@@ -89,20 +98,43 @@ impl Preflight<'_> {
                 "what is stored has format {}, and {version} reads {level_min} to {level}: take a release between",
                 self.level
             );
-            return vec![blocks("FORMAT", sentence)];
+            return vec![Finding::blocks("FORMAT", sentence)];
         }
         if LEVEL < *level {
             let sentence = format!("{version} can store in format {level}; that begins with `evenkeel finalise`");
-            return vec![notes("FORMAT_LATER", sentence)];
+            return vec![Finding::notes("FORMAT_LATER", sentence)];
         }
         Vec::new()
     }
 }
 
-fn blocks(code: &str, sentence: String) -> Finding {
-    Finding { code: code.to_owned(), blocks: true, sentence }
+/// What the whole cluster says: its machines, the copies of its state, its budgets.
+pub async fn of_cluster(parts: &Parts) -> Result<Vec<Finding>> {
+    let look = Look { layout: parts.layout.clone(), config: parts.config.clone(), access: access(parts) };
+    let (facts, copies, budgets) =
+        tokio::join!(look.whole(), copies::look(parts.etcd.as_ref()), budgets(&parts.client));
+    let mut found = preflight::of_facts(&facts.context("look at the cluster")?, SystemClock.now());
+    match copies {
+        Ok(copies) => found.extend(preflight::of_copies(&copies)),
+        Err(failure) => found.push(Finding::blocks("QUORUM_AT_RISK", Chain(failure.as_ref()).to_string())),
+    }
+    found.extend(preflight::of_budgets(&budgets?));
+    Ok(found)
 }
 
-fn notes(code: &str, sentence: String) -> Finding {
-    Finding { code: code.to_owned(), blocks: false, sentence }
+/// As this machine's own commands look.
+fn access(parts: &Parts) -> Option<Kubeconfig> {
+    Kubeconfig::load(&parts.layout.kubeconfig()).ok()
+}
+
+async fn budgets(client: &Client) -> Result<Vec<Budget>> {
+    let budgets = Gvr::new("policy", "v1", "poddisruptionbudgets");
+    let page = client.list(&budgets, &ListOptions::default()).await.context("list the disruption budgets")?;
+    let budget = |object: &Tree| {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let count = |field: &str| object["status"][field].as_u64().unwrap_or_default();
+        let name = format!("{}/{}", text("namespace"), text("name"));
+        Budget { name, pods: count("expectedPods"), needed: count("desiredHealthy") }
+    };
+    Ok(page.items.iter().map(|item| budget(&item.tree())).collect())
 }

@@ -37,6 +37,12 @@ pub struct Armed {
     pub at: Timestamp,
     /// What was ready then and must be ready again.
     pub before: Workloads,
+    /// Codes of what stood in the way and was waived.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waived: Vec<String>,
+    /// Why it does not wait for a window, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<String>,
 }
 
 /// What somebody asked of a run.

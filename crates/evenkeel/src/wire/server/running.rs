@@ -100,7 +100,7 @@ impl Running {
         beside.backups.start(&server, setup.me(), leading, tasks, work);
         setup.start_virtual_address(&server, tasks, work)?;
         let identity = setup.start_node(&beside.keeping, tasks, work)?;
-        let parts = setup.keeper_parts(&server, &beside.keeping, &tls);
+        let parts = setup.keeper_parts(&server, &beside.keeping, &tls, managed.clone());
         beside.keeping.start(parts, identity.is_some(), tasks, work);
         if identity.is_some() {
             tasks.spawn(control_plane::label(client.clone(), setup.name.clone(), work.clone()));

@@ -1,0 +1,202 @@
+//! From what somebody wishes to a plan with all that stands in its way, and from the plan that was shown to an armed run.
+
+use admit::User;
+use anyhow::{Context, Result};
+use base::Clock;
+use jiff::{SignedDuration, Timestamp};
+use keeper::preflight::{self, Finding};
+use keeper::{
+    Action, Claim, Forecast, Generation, Goal, Journal, Layer, NodeName, NodeTarget, Pace, Plan, ProposeError, Seconds,
+    Standing, Verdict,
+};
+
+use super::api::{Keeper, Proposal, Refusal, Shown, child, earlier, finalised};
+use super::preflight::{Preflight, of_cluster};
+use super::program::About;
+use super::records::{Armed, Records};
+use super::survey::Workloads;
+use super::trust::Keys;
+use super::{layers, windows};
+use crate::wire::SystemClock;
+
+/// A run's claim on its layer, by the name of the run.
+pub const RUN: &str = "run-";
+
+/// The generation that is wished for, and the program that it brings, if it is one.
+struct Target {
+    to: Generation,
+    program: Option<Program>,
+}
+
+struct Program {
+    about: About,
+    bytes: u64,
+    signer: Option<String>,
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    pub(super) async fn plan(&self, proposal: &Proposal) -> Result<Shown, Refusal> {
+        self.no_other().await?;
+        let (survey, generations) = (self.survey().await?, self.records.generations().await?);
+        let level = self.records.level().await?;
+        let current = generations.last().cloned();
+        let current = current.context("the keeper has not looked at this cluster yet; try again in a moment")?;
+        let inventory = survey.inventory(SystemClock.now());
+        let Target { to, program } = self.target(&proposal.goal, &current, &generations, level).await?;
+        let pace = proposal.bake_seconds.map_or_else(Pace::default, Pace::even);
+        let plan = Plan::new(&current, &to, &inventory, pace).map_err(|error| Refusal::Guard(error.to_string()))?;
+        let forecast = forecast(&self.records, &plan).await?;
+        let mut findings = Vec::new();
+        if let Some(Program { about, bytes, signer }) = &program {
+            let (survey, current) = (&survey, &current);
+            let program_bytes = *bytes;
+            let preflight =
+                Preflight { survey, inventory: &inventory, current, plan: &plan, about, level, program_bytes };
+            findings.extend(preflight.findings());
+            findings.extend(of_cluster(&self.parts).await?);
+            if signer.is_none() {
+                let sentence =
+                    "nobody vouches for this program, because no release key is trusted: evenkeel release trust";
+                findings.push(Finding::notes("UNSIGNED", sentence));
+            }
+        }
+        findings.extend(self.layer().await?);
+        findings.extend(self.window(proposal, &plan, &forecast).await?);
+        preflight::waive(&mut findings, &proposal.waived);
+        let (head, name) = (self.head(&survey), plan.digest());
+        let (about, signer) = program.map_or((None, None), |program| (Some(program.about), program.signer));
+        Ok(Shown { head, from: current, to, plan, name, forecast, findings, about, signer })
+    }
+
+    async fn target(
+        &self,
+        goal: &Goal,
+        current: &Generation,
+        generations: &[Generation],
+        level: u32,
+    ) -> Result<Target, Refusal> {
+        match goal {
+            Goal::Upgrade { program, manifest } => {
+                let releases = &self.parts.node.releases;
+                let (release, path) = releases.find(program).context("the program has not arrived whole")?;
+                let about = About::of(&path).await?;
+                let keys = Keys::read(&self.parts.client).await?;
+                let checked = keys.check(manifest.as_ref(), program, &about.version);
+                let signer = checked.map_err(|error| Refusal::Guard(error.to_string()))?;
+                let target = |target: &NodeTarget| NodeTarget { role: target.role, release: release.clone() };
+                let nodes = current.nodes.iter().map(|(name, node)| (name.clone(), target(node))).collect();
+                let program = Program { about, bytes: releases.size(program)?, signer };
+                Ok(Target { to: Generation { nodes, ..child(current) }, program: Some(program) })
+            }
+            Goal::Back => {
+                let newest = self.newest().await?;
+                let earlier = earlier(generations, newest.as_ref(), level)?;
+                Ok(Target { to: Generation { nodes: earlier.nodes.clone(), ..child(current) }, program: None })
+            }
+            Goal::Finalise => Ok(Target { to: finalised(current, level)?, program: None }),
+        }
+    }
+
+    /// Whoever is at another layer comes first. What a run left that is over is nobody's.
+    async fn layer(&self) -> Result<Option<Finding>> {
+        let held = layers::held(&self.parts.client).await?.filter(|held| !held.work.starts_with(RUN));
+        Ok(held.map(|held| Finding::blocks("LAYER", keeper::Held { held }.to_string())))
+    }
+
+    /// When the first node could be begun.
+    async fn window(&self, proposal: &Proposal, plan: &Plan, forecast: &Forecast) -> Result<Option<Finding>> {
+        let windows = windows::declared(&self.parts.client).await?;
+        let first = plan.steps.iter().find(|step| step.action == Action::HoldCheck);
+        let Some(node) = first.and_then(|step| step.node.as_ref()) else { return Ok(None) };
+        let verdict = windows.allow(SystemClock.now(), takes(forecast, node));
+        Ok(match (&verdict, &proposal.now) {
+            (Verdict::Open, _) => None,
+            (_, Some(why)) => Some(Finding::notes("WINDOW", format!("it begins at once ({why}), though {verdict}"))),
+            (Verdict::Later(_), None) => {
+                let sentence = format!("no node is begun before {verdict}; --now REASON begins at once");
+                Some(Finding::notes("WINDOW", sentence))
+            }
+            (Verdict::Never, None) => {
+                Some(Finding::blocks("WINDOW", format!("{verdict} for node {}; --now REASON begins at once", node.0)))
+            }
+        })
+    }
+
+    /// What an armed run waits for that no person is asked about.
+    pub(super) async fn waits(&self, armed: &Armed, journal: &Journal) -> Result<Option<String>> {
+        let Standing::Running { step: Some(step) } = Standing::of(&armed.plan, journal) else { return Ok(None) };
+        let step = armed.plan.step(step).filter(|step| step.action == Action::HoldCheck);
+        let Some(node) = step.and_then(|step| step.node.as_ref()) else { return Ok(None) };
+        if armed.now.is_some() {
+            return Ok(None);
+        }
+        let forecast = forecast(&self.records, &armed.plan).await?;
+        let verdict = windows::declared(&self.parts.client).await?.allow(SystemClock.now(), takes(&forecast, node));
+        Ok((verdict != Verdict::Open).then(|| format!("node {} is not begun yet: {verdict}", node.0)))
+    }
+
+    pub(super) async fn arm(&self, proposal: &Proposal, user: &User) -> Result<Shown, Refusal> {
+        let shown = self.plan(proposal).await?;
+        if proposal.shown.as_ref().is_some_and(|name| *name != shown.name) {
+            let why = "the cluster is not what it was when the plan was shown; look at the plan again";
+            return Err(Refusal::Guard(why.to_owned()));
+        }
+        if let Some(finding) = shown.findings.iter().find(|finding| finding.blocks) {
+            return Err(Refusal::Guard(format!("{}: {}", finding.code, finding.sentence)));
+        }
+        if shown.plan.steps.is_empty() {
+            return Ok(shown);
+        }
+        shown.to.follows(Some(&shown.from)).map_err(|error: ProposeError| Refusal::Guard(error.to_string()))?;
+        let before = Workloads::take(&self.parts.client).await.context("look at the workloads")?;
+        let by = format!("{} ({})", proposal.by, user.name);
+        self.claim(&shown, &by).await?;
+        if !self.records.propose(&shown.to).await.context("make it the target")? {
+            self.no_other().await?;
+            let error = ProposeError::Overtaken { proposed: shown.to.number, current: shown.to.number };
+            return Err(Refusal::Guard(error.to_string()));
+        }
+        let (waived, now) = (proposal.waived.clone(), proposal.now.clone());
+        let armed = Armed { plan: shown.plan.clone(), by, at: SystemClock.now(), before, waived, now };
+        self.records.arm(&armed).await.context("arm the run")?;
+        Ok(shown)
+    }
+
+    /// One layer at a time: from here on others are told of this run.
+    async fn claim(&self, shown: &Shown, by: &str) -> Result<(), Refusal> {
+        let (client, now) = (&self.parts.client, SystemClock.now());
+        if let Some(held) = layers::held(client).await?.filter(|held| held.work.starts_with(RUN)) {
+            layers::release(client, &held.work).await?;
+        }
+        let claim = claim(&format!("{RUN}{}", shown.to.number), by, now, &shown.forecast);
+        layers::claim(client, &claim).await?.map_err(|held| Refusal::Guard(held.to_string()))
+    }
+}
+
+/// A run's claim: what it changes is the control plane.
+pub fn claim(run: &str, by: &str, now: Timestamp, forecast: &Forecast) -> Claim {
+    let expected = now.checked_add(span(forecast.whole.p95)).ok();
+    Claim { expected, ..Claim::new(Layer::ControlPlane, run, by, now) }
+}
+
+/// How long a plan takes, by what the same steps took here.
+pub async fn forecast(records: &Records, plan: &Plan) -> Result<Forecast> {
+    let mut history = Vec::new();
+    for armed in records.runs().await? {
+        let journal = records.journal(&armed).await?;
+        history.push((armed.plan, journal));
+    }
+    Ok(Forecast::of(plan, history.iter().map(|(plan, journal)| (plan, journal))))
+}
+
+/// What a node's own part takes at worst, with the way back.
+pub fn takes(forecast: &Forecast, node: &NodeName) -> SignedDuration {
+    let Seconds { p95, .. } = forecast.nodes.get(node).copied().unwrap_or_default();
+    span(p95)
+}
+
+fn span(seconds: u64) -> SignedDuration {
+    SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
