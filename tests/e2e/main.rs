@@ -37,7 +37,7 @@ const AT_ONCE: usize = 4;
 const PROGRAMS_AT_ONCE: usize = 3;
 
 /// Cases with several machines each, the longest first.
-const RACKS: [Case<()>; 4] = [
+const RACKS: [Case<()>; 5] = [
     Case { name: "rack_loss", run: rack_loss::rack_loss },
     Case { name: "rack_of_new_authorities", run: authorities::rotation },
     Case { name: "upgrade_story", run: upgrade::story },

@@ -28,3 +28,12 @@ pub struct Manifest {
     pub program: Digest,
     pub signature: String,
 }
+
+// === impl Manifest ===
+
+impl Manifest {
+    /// The text that is signed.
+    pub fn signed(&self) -> String {
+        format!("evenkeel-release\n{}\n{}\n", self.version, self.program)
+    }
+}

@@ -59,7 +59,7 @@ pub async fn run(args: AskArgs) -> Result<ExitCode> {
 async fn status(args: &AskArgs) -> Result<Status> {
     let path = args.kubeconfig.clone().unwrap_or_else(|| args.common.layout().kubeconfig());
     let request = Request::get(format!("{PATH}status")).body(Bytes::new())?;
-    let (code, body) = admin::exchange(&Kubeconfig::load(&path)?, request).await.context("ask the server")?;
+    let (code, body) = admin::exchange(&Kubeconfig::load(&path)?, &[], request).await.context("ask the server")?;
     ensure!(code == 200, "the server answered {code}: {}", String::from_utf8_lossy(&body));
     serde_json::from_slice(&body).context("read the server's answer")
 }

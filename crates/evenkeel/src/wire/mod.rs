@@ -10,7 +10,6 @@ mod control_plane;
 pub mod controllers;
 mod door;
 pub mod drift;
-mod endpoints;
 pub mod endpoints;
 pub mod etcd;
 mod extensions;

@@ -40,9 +40,7 @@ use super::node::{self, NodeTls};
 use super::replace::FencePath;
 use super::restart::Restart;
 use super::rotation::{self, AuthoritiesPath, Rotating};
-use super::{
-    SystemClock, backup, controllers, host, inprocess, keyring, manifests, pid, recover, schedule, signer, vip,
-};
+use super::{SystemClock, backup, controllers, host, inprocess, keyring, pid, recover, schedule, signer, vip};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{

@@ -13,11 +13,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::{Request, StatusCode};
+use keeper::Manifest;
 use url::Url;
 use view::{Endpoint, Https, Transport};
 
 use crate::pki::client_config;
-use crate::wire::keeper::Manifest;
 
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_BYTES_MAX: usize = 64 << 10;
@@ -165,7 +165,7 @@ mod tests {
         let authorities = ServerPki::load_or_make(&Layout::new(folder.path()), pki::leaf::LEAF_LIFE, now).unwrap();
         let names = ServerNames { addresses: BTreeSet::from([IpAddr::from([127, 0, 0, 1])]), ..ServerNames::default() };
         let (leaf, _) = authorities.serving(&names, now).unwrap();
-        let clients = pki::certificates(&authorities.client.pem).unwrap();
+        let clients = pki::certificates(&authorities.current().client.pem).unwrap();
         let tls = TlsAcceptor::from(apiserver::tls::server_config(leaf.chain.clone(), leaf.key(), &clients).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("https://{}/evenkeel/", listener.local_addr().unwrap());
@@ -175,7 +175,7 @@ mod tests {
             ("/evenkeel/0.2.0/evenkeel".to_owned(), b"program".to_vec()),
         ];
         tokio::spawn(serve(listener, tls, files));
-        let source = Source::trusting(&address, &authorities.server.pem).unwrap();
+        let source = Source::trusting(&address, &authorities.current().server.pem).unwrap();
         let found = source.release("0.2.0").await.unwrap();
         assert_eq!((text(found.content), found.manifest.unwrap().version.as_str()), ("program".to_owned(), "0.2.0"));
         let Err(error) = source.release("0.3.0").await else { panic!("there is no such release") };

@@ -16,7 +16,6 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keeper::{Digest, Manifest};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use view::{Client, PatchRequest};
 
@@ -49,19 +48,11 @@ pub enum TrustError {
     OtherVersion { named: String, version: String },
 }
 
-// === impl Manifest ===
-
-impl Manifest {
-    fn signed(&self) -> String {
-        format!("evenkeel-release\n{}\n{}\n", self.version, self.program)
-    }
-
-    fn is_signed_by(&self, key: &str) -> bool {
-        let decoded = STANDARD.decode(key).and_then(|key| Ok((key, STANDARD.decode(&self.signature)?)));
-        decoded.is_ok_and(|(key, signature)| {
-            UnparsedPublicKey::new(&ED25519, key).verify(self.signed().as_bytes(), &signature).is_ok()
-        })
-    }
+fn is_signed_by(manifest: &Manifest, key: &str) -> bool {
+    let decoded = STANDARD.decode(key).and_then(|key| Ok((key, STANDARD.decode(&manifest.signature)?)));
+    decoded.is_ok_and(|(key, signature)| {
+        UnparsedPublicKey::new(&ED25519, key).verify(manifest.signed().as_bytes(), &signature).is_ok()
+    })
 }
 
 // === impl Keys ===
@@ -93,7 +84,7 @@ impl Keys {
         if self.0.is_empty() {
             return Err(TrustError::NoKey { version: named });
         }
-        let signer = self.0.iter().find(|(_, key)| manifest.is_signed_by(key)).map(|(name, _)| name.clone());
+        let signer = self.0.iter().find(|(_, key)| is_signed_by(manifest, key)).map(|(name, _)| name.clone());
         let signer = signer.ok_or_else(|| TrustError::Stranger { version: named.clone(), trusted })?;
         if manifest.program != *program {
             return Err(TrustError::OtherProgram { version: named, found: program.short().to_owned() });
