@@ -89,7 +89,7 @@ impl Ears {
 }
 
 /// An echo request that makes an IP packet of `size` bytes.
-fn request(v4: bool, id: u16, sequence: u16, size: u32) -> Vec<u8> {
+pub fn request(v4: bool, id: u16, sequence: u16, size: u32) -> Vec<u8> {
     let header = if v4 { 20 } else { 40 };
     let size = usize::try_from(size).expect("a packet fits memory").saturating_sub(header).max(ICMP_BYTES);
     let mut bytes = vec![0; size];
@@ -105,7 +105,7 @@ fn request(v4: bool, id: u16, sequence: u16, size: u32) -> Vec<u8> {
 }
 
 /// Whether a received packet is the echo of ours. IPv4 comes with its header.
-fn answers(v4: bool, packet: &[u8], id: u16, sequence: u16) -> bool {
+pub fn answers(v4: bool, packet: &[u8], id: u16, sequence: u16) -> bool {
     let header = if v4 { packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4) } else { 0 };
     let Some(bytes) = packet.get(header..).filter(|bytes| ICMP_BYTES <= bytes.len()) else { return false };
     let reply = if v4 { 0 } else { 129 };

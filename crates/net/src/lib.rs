@@ -25,4 +25,5 @@ pub use cleanup::{CleanupError, cleanup};
 pub use config::{Config, DnsConfig, PodNetwork};
 pub use kept::Kept;
 pub use peers::{NarrowPath, PathReport, Underlay};
+pub use peers::{Echoes, NarrowPath, PathReport, Underlay, burst};
 pub use vip::{Vip, VipStatus, VirtualAddress};

@@ -22,6 +22,7 @@ pub use control::{Serving, exchange};
 pub use forward::Forwarder;
 pub use serve::{run, serve};
 pub use socket::{bind, put_addresses};
+pub use upstream::Upstreams;
 pub use zone::{ADDRESSES, Answer, SERVICE, Zone};
 
 use k8s_openapi::api::core::v1::Service;

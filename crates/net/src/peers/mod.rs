@@ -3,6 +3,7 @@
 //! What should be follows from the Node objects, the kernel's routing and the probes ([`plan`]); the driver here makes
 //! it so, again whenever one of them changes, and now and then, since others write into the same tables.
 
+mod burst;
 mod plan;
 mod search;
 mod sonar;
@@ -27,6 +28,7 @@ use crate::agent::{AgentError, NetStatus};
 use crate::config::Config;
 use crate::link::{self, Netlink, Route, Tunnel};
 
+pub use burst::{Echoes, burst};
 pub use plan::{Hardware, Underlay};
 use plan::{Peer, Plan, Way, hardware, plan};
 use sonar::{Paths, Sonar};
