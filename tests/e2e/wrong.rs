@@ -65,7 +65,9 @@ const UNPULLABLE: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"
     "terminationGracePeriodSeconds":0,"nodeName":"HERE","containers":[{"name":"c","image":"127.0.0.1:9/none:1"}]}}"#;
 
 fn faults(_: &()) -> anyhow::Result<()> {
-    let options = Options { store_megabytes: Some(STORE_MEGABYTES), ..Options::lane("wrong", 9) };
+    // A build machine's resolvers are not reached from here, which `wrong` would rightly tell.
+    let arguments = vec!["--resolv-conf=/dev/null".to_owned()];
+    let options = Options { store_megabytes: Some(STORE_MEGABYTES), arguments, ..Options::lane("wrong", 9) };
     let mut lab = Lab { cluster: Cluster::start(options)? };
     let agent = Agent::join(&lab.cluster, 20 + lab.cluster.number())?;
     let kubectl = lab.cluster.kubectl();
@@ -77,6 +79,7 @@ fn faults(_: &()) -> anyhow::Result<()> {
     lab.is_well()?;
     lab.is_quick()?;
 
+    lab.config()?;
     lab.webhook(&kubectl)?;
     lab.full_disk()?;
     lab.names()?;
@@ -157,6 +160,25 @@ impl Lab {
             ("EVENKEEL_DATA_DIR".into(), self.cluster.data.clone().into()),
         ];
         shell.ok_with(&["-c", command]).with_context(|| command.to_owned())
+    }
+
+    /// A file that the program would not start with, and that it has read before.
+    fn config(&self) -> anyhow::Result<()> {
+        let config = self.cluster.data.join("config.yaml");
+        let ask = || {
+            let (data, config) = (self.cluster.data.display(), config.display());
+            let words = format!("wrong --json --data-dir={data} --config={config}");
+            let said = self.cluster.evenkeel()?.call(&words.split(' ').collect::<Vec<_>>(), "")?;
+            Ok::<_, anyhow::Error>(serde_json::from_str::<Value>(&said.stdout)?)
+        };
+        ensure!(ask()?["cause"].is_null());
+        fs::write(&config, "no-such-key: 1\n")?;
+        let said = ask()?;
+        ensure!(
+            said["cause"]["code"] == "CONFIG_BAD" && said["cause"]["command"] == "evenkeel check-config",
+            "{said:#}"
+        );
+        fs::remove_file(config).map_err(Into::into)
     }
 
     fn webhook(&self, kubectl: &Tool) -> anyhow::Result<()> {
@@ -264,9 +286,12 @@ impl Lab {
     }
 
     fn without_power(&self, agent: Agent) -> anyhow::Result<()> {
+        let name = agent.host.name.clone();
         drop(agent);
         let command = self.says("NODE_DOWN", NOTICED)?;
-        self.follow(&command).map(drop)
+        // It waits for a machine to put in the place: the lane `wrong` has one.
+        ensure!(command == format!("evenkeel replace {name}"), "{command}");
+        Ok(())
     }
 
     fn stopped(&mut self) -> anyhow::Result<()> {

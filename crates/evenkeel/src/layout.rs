@@ -55,6 +55,16 @@ impl Layout {
         self.data.join("server/db/convert-to-etcd")
     }
 
+    /// The virtual address, and whether this server has it.
+    pub fn virtual_address(&self) -> PathBuf {
+        self.data.join("server/virtual-address.json")
+    }
+
+    /// What this state was restored from, if it was.
+    pub fn restored(&self) -> PathBuf {
+        self.data.join("server/restored.json")
+    }
+
     /// A join of this server to others, under way.
     pub fn joining(&self) -> PathBuf {
         self.data.join("server/joining.json")

@@ -115,6 +115,9 @@ pub enum Command {
     /// Restore a bundle into a scratch control plane and report: started for a proof
     #[command(hide = true)]
     Scratch(ScratchArgs),
+    /// Try a few small writes in a folder and say how they went: started by `wrong`
+    #[command(hide = true)]
+    DiskProbe { folder: PathBuf },
     /// Run the kubectl of this machine against this cluster
     #[command(disable_help_flag = true)]
     Kubectl(KubectlArgs),

@@ -27,6 +27,7 @@ mod token;
 mod wrong;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -41,7 +42,7 @@ use crate::layout::Layout;
 use crate::wire;
 
 /// Commands that take their words as they are: neither environment nor files add to them.
-const OWN_WORDS: [&str; 4] = ["kubectl", "names", "scratch", "keeper-watch"];
+const OWN_WORDS: [&str; 5] = ["kubectl", "names", "scratch", "keeper-watch", wire::facts::PROBE_COMMAND];
 
 /// Parses the command line, together with the environment and the files where the command runs the program.
 pub fn parse() -> Result<(Cli, Vec<String>)> {
@@ -74,6 +75,12 @@ fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<
         flags.own.remove("server");
     }
     Ok(config::merge(&words[..2], user, environment, &files, &flags)?)
+}
+
+/// Whether a server or an agent would start with this file.
+pub fn check_file(role: &str, path: &Path) -> Result<()> {
+    let words = ["evenkeel".to_owned(), role.to_owned(), format!("--config={}", path.display())];
+    merged(words.to_vec(), &BTreeMap::new()).map(drop)
 }
 
 /// The long flags of a command with their aliases, and whether each takes a value.
@@ -144,6 +151,10 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Agent(args) => wire::agent::run(args).await,
         Command::Backup(args) => backup::run(args).await,
         Command::Scratch(args) => backup::scratch(args).await,
+        Command::DiskProbe { folder } => {
+            wire::facts::tell_disk(&folder);
+            Ok(())
+        }
         Command::Restore(args) => restore::run(args).await,
         Command::Datastore(args) => datastore::run(args).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use base::Clock;
-use keeper::wrong::{Answer, Facts, State, What, answer};
+use keeper::wrong::{Answer, Answers, Fact, Facts, State, What, answer};
 use serde_json::{Value, json};
 
 use super::args::AskArgs;
@@ -31,6 +31,8 @@ struct Report {
     apps: (usize, usize),
     /// Containers that run on this machine; they do so with the program down as well.
     containers: Option<u32>,
+    /// Ways from here that are not as they should be.
+    paths: Vec<String>,
     answer: Answer,
 }
 
@@ -68,6 +70,7 @@ impl Report {
             nodes: facts.facts.iter().filter_map(|fact| node(&fact.about, &fact.what)).collect(),
             apps: (apps.iter().filter(|well| **well).count(), apps.len()),
             containers: containers.last(),
+            paths: facts.facts.iter().filter(|fact| fact.by == facts.from).filter_map(path).collect(),
             answer: answer(facts, SystemClock.now()),
         }
     }
@@ -91,6 +94,9 @@ impl Report {
         }
         let running = self.containers.map_or("no runtime answers".to_owned(), |count| format!("{count} run here"));
         let _ = writeln!(out, "containers {running}");
+        for path in &self.paths {
+            let _ = writeln!(out, "paths      {path}");
+        }
         if !self.nodes.is_empty() {
             let _ = write!(out, "\n{}", table(&["NODE", "STATE", "VERSION"], &self.nodes));
         }
@@ -107,7 +113,8 @@ impl Report {
         json!({
             "cluster": self.answer.cluster, "margin": self.answer.margin, "process": self.process,
             "names": self.names.flatten(), "api": self.api, "authorities": self.authorities, "nodes": self.nodes,
-            "apps": {"well": self.apps.0, "all": self.apps.1}, "containers": self.containers, "wrong": self.answer,
+            "apps": {"well": self.apps.0, "all": self.apps.1}, "containers": self.containers, "paths": self.paths,
+            "wrong": self.answer,
         })
     }
 }
@@ -123,6 +130,21 @@ fn api(facts: &Facts) -> String {
         Some((false, why)) if why.starts_with(NO_ANSWER) => why,
         Some((false, why)) => format!("answers, not ready: {why}"),
         None => "on a server: ask there".to_owned(),
+    }
+}
+
+fn path(fact: &Fact) -> Option<String> {
+    let silent = |door: &Option<Answers>| door.is_none_or(|answers| answers == Answers::Silent);
+    match &fact.what {
+        What::Reach { api, agent } if silent(api) && silent(agent) => Some(format!("no way to {}", fact.about)),
+        What::Network { unrouted, .. } if !unrouted.is_empty() => {
+            Some(format!("no way to the pods of {}", unrouted.join(", ")))
+        }
+        What::PathMtu { wanted, works } if works < wanted => {
+            Some(format!("of {wanted} bytes {works} reach {}; larger packets vanish", fact.about))
+        }
+        What::Loss { sent, lost } if 0 < *lost => Some(format!("{lost} of {sent} echoes of {} are lost", fact.about)),
+        _ => None,
     }
 }
 
@@ -142,7 +164,7 @@ mod tests {
     use super::Report;
     use crate::layout::Layout;
     use jiff::Timestamp;
-    use keeper::wrong::{API, Fact, Facts, Role, State, What};
+    use keeper::wrong::{API, Answers, Fact, Facts, Role, State, What};
 
     #[test]
     fn a_node_that_does_not_report_is_on_the_screen_with_what_to_do() {
@@ -156,9 +178,17 @@ mod tests {
             pressures: Vec::new(),
         };
         let fact = Fact { by: API.into(), about: "a".into(), at: Timestamp::UNIX_EPOCH, what };
-        let facts = Facts { cluster: "c".into(), from: "b".into(), facts: vec![fact], ..Facts::default() };
+        let reach = What::Reach { api: None, agent: Some(Answers::Silent) };
+        let reach = Fact { by: "b".into(), about: "a".into(), at: Timestamp::UNIX_EPOCH, what: reach };
+        let facts = Facts { cluster: "c".into(), from: "b".into(), facts: vec![fact, reach], ..Facts::default() };
         let text = Report::new(&Layout::new("/nowhere"), &facts).text();
-        for part in ["Cluster c, seen from b.", "Silent,SchedulingDisabled", "a takes no new pods", "Do now"] {
+        for part in [
+            "Cluster c, seen from b.",
+            "Silent,SchedulingDisabled",
+            "no way to a",
+            "a does not answer at all",
+            "Do now",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -38,7 +38,8 @@ pub async fn look(layout: &Layout, config: &Path, kubeconfig: Option<&Path>) -> 
          with --kubeconfig",
         path.display()
     );
-    Look { layout: layout.clone(), config: config.to_owned(), access }.whole().await
+    let prober = std::env::current_exe().ok();
+    Look { layout: layout.clone(), config: config.to_owned(), access, prober }.whole().await
 }
 
 /// 0 fine, 2 attention, 4 a person must choose.
@@ -64,7 +65,7 @@ mod tests {
             let quoted = code.otherwise.split('`').skip(1).step_by(2);
             let own = std::iter::once(code.command).chain(quoted).filter(|text| text.starts_with("evenkeel "));
             for command in own {
-                let first = command.split('|').next().unwrap();
+                let first = command.split(['|', '&']).next().unwrap();
                 // A placeholder stands for one word, without spaces.
                 let words: Vec<String> = first.split_whitespace().map(|word| word.replace(['{', '}'], "")).collect();
                 if OF_THE_DRIVER.contains(&words[1].as_str()) && Cli::command().find_subcommand(&words[1]).is_none() {

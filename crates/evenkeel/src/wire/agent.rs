@@ -73,6 +73,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         addresses: member.addresses.clone(),
         cluster,
         known: member.known.clone(),
+        config: args.common.config.clone(),
         disable: Vec::new(),
         extension: Some(keeper::node::Node::new(&member.layout, ::keeper::Role::Agent, restart.clone())),
         edited: None,

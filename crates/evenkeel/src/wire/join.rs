@@ -35,6 +35,7 @@ use view::Client;
 
 pub use own::{own_token, retarget, revocations};
 
+use super::facts::refused;
 use crate::pki::{MachineId, PkiError, Profile, ProofError, Role, ServerPki};
 use judge::Refusal;
 use messages::{
@@ -128,7 +129,7 @@ impl Join {
         let machine = self.sender(&signed, JOIN_SERVER_PATH, now)?;
         let addresses = &wanted.addresses[..wanted.addresses.len().min(ADDRESSES_MAX)];
         let who = Applicant { node: &wanted.node_name, machine: &machine, role: Role::Server, addresses };
-        self.registrar()?.admit(who, secret.as_deref(), now).await?;
+        self.heard(&wanted.node_name, self.registrar()?.admit(who, secret.as_deref(), now).await)?;
         Ok(self.inside()?.side.give().await?)
     }
 
@@ -154,8 +155,24 @@ impl Join {
         let registrar = self.registrar()?;
         let addresses = &wanted.addresses[..wanted.addresses.len().min(ADDRESSES_MAX)];
         let applicant = Applicant { node: &wanted.node_name, machine: &machine, role: Role::Agent, addresses };
-        registrar.admit(applicant, secret, now).await?;
+        self.heard(&wanted.node_name, registrar.admit(applicant, secret, now).await)?;
         Ok(machine)
+    }
+
+    /// Who is refused for what it is, people are to hear of; who was let in, no longer.
+    fn heard(&self, node: &str, outcome: Result<(), RegisterError>) -> Result<(), JoinError> {
+        let (layout, now) = (&self.inside()?.side.settings.layout, self.clock.now());
+        match &outcome {
+            Ok(()) => refused::forget(layout, node, now),
+            Err(RegisterError::Refused(Refusal::Removed { node, .. })) => {
+                refused::note(layout, node, keeper::wrong::Refusal::OtherCluster, now);
+            }
+            Err(RegisterError::Refused(Refusal::Impostor { node })) => {
+                refused::note(layout, node, keeper::wrong::Refusal::Impostor, now);
+            }
+            Err(_) => {}
+        }
+        Ok(outcome?)
     }
 
     /// The name of a machine that belongs to the cluster and asks on its own behalf.
@@ -166,6 +183,14 @@ impl Join {
         let who = Applicant { node: &asked.node_name, machine: &machine, role: Role::Agent, addresses: &[] };
         self.registrar()?.knows(who, now).await?;
         Ok(asked.node_name)
+    }
+
+    /// A machine asks whether it still belongs here.
+    async fn checks_in(&self, request: Request<Body>) -> Result<String, JoinError> {
+        match self.member(request, MACHINE_PATH).await {
+            Err(JoinError::Register(error)) => self.heard("", Err(error)).map(|()| String::new()),
+            other => other,
+        }
     }
 
     async fn leave(&self, request: Request<Body>) -> Result<Leaving, JoinError> {
@@ -223,7 +248,7 @@ impl Extension for Join {
             ("GET", SNAPSHOT_PATH) if user.is_some() => Ok(self.snapshot().await),
             ("POST", JOIN_PATH) => self.join(request).await.map(|answer| json(&answer)),
             ("POST", JOIN_SERVER_PATH) => self.join_server(request).await.map(|answer| json(&answer)),
-            ("POST", MACHINE_PATH) => self.member(request, MACHINE_PATH).await.map(|node| json(&node)),
+            ("POST", MACHINE_PATH) => self.checks_in(request).await.map(|node| json(&node)),
             ("POST", LEAVE_PATH) => self.leave(request).await.map(|leaving| json(&leaving)),
             ("POST", REMOVE_PATH) => match &user {
                 Some(user) => self.remove(user, request.uri().query()).await.map(|leaving| json(&leaving)),

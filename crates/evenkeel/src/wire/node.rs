@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use base::Chain;
+use bytes::Bytes;
 use container::Cri;
 use container::archive::Expected;
 use container::child::Supervised;
 use container::containerd::Containerd;
+use http::{Request, Response};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -42,6 +45,8 @@ pub struct Parts {
     pub cluster: ClusterSettings,
     /// Where it looks for the API.
     pub known: KnownServers,
+    /// The file that the program was started with.
+    pub config: PathBuf,
     /// Components to leave out.
     pub disable: Vec<String>,
     /// What else this node's port serves.
@@ -100,7 +105,9 @@ pub async fn run(parts: Parts, tls: NodeTls, drain: Drain) -> Result<()> {
     tasks.spawn(agent.run(drain.clone()));
     tasks.spawn(facts::notice::run(parts.layout.clone(), drain.clone()));
     let config = node_config(&parts)?;
-    tasks.spawn(keep(config, client, runtime, (tls, parts.extension), drain.clone()));
+    let facts = facts::NodeFacts { layout: parts.layout.clone(), config: parts.config };
+    let extension = Arc::new(NodePaths { keeper: parts.extension, facts });
+    tasks.spawn(keep(config, client, runtime, (tls, extension), drain.clone()));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             error!(%error, "a task of the node ended badly");
@@ -123,12 +130,32 @@ fn watcher(parts: &Parts, client: &Client, agent: &net::Agent, files: RuntimeFil
     })
 }
 
+/// What a node's port serves beside the kubelet's API.
+struct NodePaths {
+    keeper: Option<Arc<dyn node::Extension>>,
+    facts: facts::NodeFacts,
+}
+
+#[async_trait]
+impl node::Extension for NodePaths {
+    fn subresource(&self, path: &str) -> Option<&'static str> {
+        self.facts.subresource(path).or_else(|| self.keeper.as_ref()?.subresource(path))
+    }
+
+    async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
+        match &self.keeper {
+            Some(keeper) if self.facts.subresource(request.uri().path()).is_none() => keeper.answer(request).await,
+            _ => self.facts.answer(request).await,
+        }
+    }
+}
+
 /// Runs the node agent, again when it ends without being asked to.
 async fn keep(
     config: node::Config,
     client: Client,
     runtime: CriRuntime,
-    (tls, extension): (NodeTls, Option<Arc<dyn node::Extension>>),
+    (tls, extension): (NodeTls, Arc<dyn node::Extension>),
     drain: Drain,
 ) {
     while !drain.is_cancelled() {
@@ -137,7 +164,7 @@ async fn keep(
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng),
             tls: Arc::new(move || serving.load_full()),
-            extension: extension.clone(),
+            extension: Some(extension.clone()),
         };
         let agent = node::Agent::new(config.clone(), client.clone(), Arc::new(runtime.clone()), ports);
         // Its own token: an agent that gives up must not take the server with it.

@@ -372,7 +372,7 @@ impl Setup {
         let Some(address) = self.args.virtual_address else { return Ok(()) };
         let client = inprocess::administrator(server, "evenkeel-virtual-address");
         let own = Endpoint::new(&self.own_address().to_string(), self.args.https_listen_port);
-        vip::start(address, &self.name, client, own, self.pki.clone(), tasks, drain)
+        vip::start(address, &self.name, client, own, (self.pki.clone(), &self.layout), tasks, drain)
     }
 
     /// Where this machine reaches its own server.
@@ -414,6 +414,7 @@ impl Setup {
             addresses: self.addresses.clone(),
             cluster: self.cluster.clone(),
             known: KnownServers::new(&self.layout, &self.name, Some(&own), None),
+            config: self.args.common.config.clone(),
             disable: self.args.disable.clone(),
             extension: Some(keeping.node.clone()),
             edited: Some(self.edited.subscribe()),

@@ -1,19 +1,23 @@
 //! The virtual address of the API: `--virtual-address`, held through a lease by a server whose own API serves.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use api::Key;
+use base::Chain;
 use ipnet::IpNet;
-use net::{Vip, VirtualAddress};
+use net::{Vip, VipStatus, VirtualAddress};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 use view::{Client, Drain, Endpoint, Https, TlsConfig};
 
 use super::SystemClock;
-use crate::pki::{ServerPki, client_config};
+use crate::layout::Layout;
+use crate::pki::{self, Access, ServerPki, client_config};
 
 /// The lease that decides; its holder is where the address is.
 const LEASE: &str = "evenkeel-virtual-address";
@@ -29,7 +33,7 @@ pub fn start(
     name: &str,
     client: Client,
     own: Endpoint,
-    pki: Arc<ServerPki>,
+    (pki, layout): (Arc<ServerPki>, &Layout),
     tasks: &mut JoinSet<()>,
     drain: &Drain,
 ) -> Result<()> {
@@ -38,9 +42,34 @@ pub fn start(
     let (serves, ready) = watch::channel(false);
     let tls: TlsConfig = Arc::new(move || trusting().unwrap_or_else(|_| first.clone()));
     tasks.spawn(look(own, tls, serves, drain.clone()));
+    let noted = layout.virtual_address();
     let config = VirtualAddress { address, lease: Key::new("kube-system", LEASE), identity: name.to_owned() };
-    tasks.spawn(Vip::new(config, &client, Arc::new(SystemClock), ready).run(drain.clone()));
+    let vip = Vip::new(config, &client, Arc::new(SystemClock), ready);
+    tasks.spawn(note(noted, address, vip.status(), drain.clone()));
+    tasks.spawn(vip.run(drain.clone()));
     Ok(())
+}
+
+/// For whoever looks from outside of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    pub address: IpNet,
+    /// This server has the lease and the address.
+    pub here: bool,
+}
+
+async fn note(path: PathBuf, address: IpNet, mut status: watch::Receiver<VipStatus>, drain: Drain) {
+    loop {
+        let here = matches!(*status.borrow_and_update(), VipStatus::Here { .. });
+        let text = serde_json::to_string(&Noted { address, here }).expect("plain data");
+        if let Err(error) = pki::write(&path, text.as_bytes(), Access::Public) {
+            warn!(error = %Chain(&error), "where the virtual address is is not noted");
+        }
+        match drain.run_until_cancelled(status.changed()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => return,
+        }
+    }
 }
 
 /// Asks the own API as people do: over a connection that is new each time.

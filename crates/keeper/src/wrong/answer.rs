@@ -165,7 +165,7 @@ fn cause(finding: Finding) -> Cause {
         confidence,
         witnesses: finding.witnesses.iter().cloned().collect(),
         command: finding.fill(code.command),
-        on: finding.node.clone().filter(|_| code.place == Place::There),
+        on: finding.run_on.clone().or(finding.node.clone()).filter(|_| code.place == Place::There),
         risk: code.risk.word(),
         time: code.time,
         otherwise: finding.fill(code.otherwise),

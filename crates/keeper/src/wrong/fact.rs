@@ -224,16 +224,14 @@ pub enum What {
     ClockStep {
         seconds: i64,
     },
-    ClockSync {
-        synced: bool,
-    },
     /// How late the program's own timer came.
     Lateness {
         millis: u64,
     },
     Boot {
         booted: Timestamp,
-        clean: bool,
+        /// It belonged to the cluster before that.
+        member: bool,
     },
     Containers {
         running: u32,
@@ -245,8 +243,12 @@ pub enum What {
         link: String,
     },
     VirtualAddress {
+        /// As it is put on the link: `192.0.2.9/24`.
         address: String,
         held: bool,
+        /// The server has its lease.
+        #[serde(default)]
+        leased: bool,
     },
     ConfigFile {
         path: String,
@@ -295,12 +297,9 @@ pub enum What {
         #[serde(default)]
         why: String,
     },
-    BundleRefused {
-        made_by: String,
-        program: String,
-    },
     Restored {
         to: Timestamp,
+        when: Timestamp,
     },
     // === what people run
     Workload {
@@ -375,11 +374,6 @@ pub enum What {
         last: Timestamp,
         #[serde(default)]
         why: String,
-    },
-    Contended {
-        verb: String,
-        who: String,
-        node: Name,
     },
     OtherTarget {
         wanted: String,

@@ -14,6 +14,8 @@ pub struct Finding {
     pub about: Name,
     /// The node where it happens, if at one.
     pub node: Option<Name>,
+    /// Where the command is to be run, if not where it happens.
+    pub run_on: Option<Name>,
     pub since: Option<Timestamp>,
     /// Observations behind it, in words.
     pub seen: Vec<String>,
@@ -32,6 +34,7 @@ impl Finding {
             code,
             about: about.into(),
             node: None,
+            run_on: None,
             since: None,
             seen: Vec::new(),
             witnesses: BTreeSet::new(),
@@ -48,6 +51,12 @@ impl Finding {
     pub fn on(mut self, node: &str) -> Finding {
         self.node = Some(node.into());
         self.with("node", node)
+    }
+
+    /// The command is run elsewhere than where it happens.
+    pub fn run_on(mut self, node: &str) -> Finding {
+        self.run_on = Some(node.into());
+        self
     }
 
     /// Fills a placeholder.

@@ -14,8 +14,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, recvfrom, sendto, socket_with,
 };
 
-use crate::echo::{answers, request};
 use crate::config::fnv;
+use crate::echo::{answers, request};
 
 /// Requests to each address; their spacing; and how long the last answers may take.
 const ROUNDS: u16 = 100;

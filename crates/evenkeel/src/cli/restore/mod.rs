@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use base::Clock;
 
 use super::args::{DatastoreArgs, RestoreArgs};
 use super::backup::passphrase;
@@ -57,6 +58,10 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
     if args.datastore.datastore_endpoint.is_none() {
         wire::recover::note_restored(&layout).context("note that the other servers join anew")?;
     }
+    let restored =
+        wire::facts::Restored { to: bundle.manifest.created.clone(), when: wire::SystemClock.now().to_string() };
+    let text = serde_json::to_string(&restored).expect("plain data");
+    pki::write(&layout.restored(), text.as_bytes(), Access::Secret)?;
     put(&staging, &layout.data).context("put the files in place")?;
     fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
     println!("Restored to {}; changes after that are gone, and every watcher reads anew.", bundle.manifest.created);

@@ -97,7 +97,8 @@ impl Bundle {
             Some(format) if format > u64::from(FORMAT) => {
                 let (by, own) = (tree["program"].as_str().unwrap_or("another"), env!("CARGO_PKG_VERSION"));
                 bail!(
-                    "version {by} made this bundle in format {format}; this program, {own}, reads {FORMAT}: take a newer one"
+                    "version {by} made this bundle in format {format}; this program, {own}, reads {FORMAT}: nothing was \
+                     touched, take a newer one"
                 )
             }
             format => bail!("the bundle has format {}, this program reads {FORMAT}", format.unwrap_or_default()),

@@ -73,6 +73,10 @@ pub fn attend((managed, child): Running, tasks: &mut JoinSet<()>, drain: &Drain)
 
 #[allow(dead_code, reason = "what machines that join call, which are not there yet")]
 impl Managed {
+    pub fn layout(&self) -> &Layout {
+        &self.settings.layout
+    }
+
     /// Whether this server has a member with its state.
     pub fn found(layout: &Layout) -> bool {
         Files::new(layout).founding().exists()

@@ -4,10 +4,13 @@
 //! judges, and nothing here is needed by anything that runs.
 
 mod cluster;
+pub mod course;
 mod local;
 mod members;
 pub mod notice;
+mod paths;
 mod reach;
+pub mod refused;
 mod serve;
 
 use std::path::PathBuf;
@@ -24,11 +27,13 @@ use super::SystemClock;
 use crate::layout::Layout;
 use crate::pki::{self, Kubeconfig, Leaf, Lineage, client_config};
 
-pub use local::node_name;
-pub use serve::FactsPath;
+pub use local::{PROBE_COMMAND, Restored, node_name, tell_disk};
+pub use serve::{FactsPath, NodeFacts};
 
 /// Longest wait for one answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
+/// Longest wait for what another machine says of itself: it looks twice, the second time at what the first one found.
+const PEER_TIMEOUT: Duration = Duration::from_millis(1_800);
 /// How the reason begins where an API said nothing at all.
 pub const NO_ANSWER: &str = "no answer";
 /// The facts of one machine, as another one reads them.
@@ -46,60 +51,71 @@ pub struct Look {
     pub config: PathBuf,
     /// The way in: None on a machine that has none.
     pub access: Option<Kubeconfig>,
+    /// The program that tries the disks, where this process is to end.
+    pub prober: Option<PathBuf>,
 }
 
 impl Look {
     /// Everything that can be known from here.
     pub async fn whole(&self) -> Result<Facts> {
         let access = self.access.as_ref().map(Access::new).transpose()?;
-        let own = async {
-            let facts = local::facts(&self.layout, &self.config).await;
-            (facts, self.foreign_target())
-        };
-        let record = async {
-            match &access {
-                Some(access) => access.record().await,
+        // A machine that only joined asks the servers what they say of themselves, and has no way to the record.
+        let witness = if access.is_none() { Access::of_node(&self.layout) } else { None };
+        let from = node_name(&self.layout);
+        let seen = async {
+            let record = match &access {
+                Some(access) => access.record(&from).await,
                 None => Record::default(),
-            }
+            };
+            let peers = self.peers(&record, &from);
+            let asked = async {
+                match access.as_ref().or(witness.as_ref()) {
+                    Some(access) => access.peers(&from, &peers).await,
+                    None => Vec::new(),
+                }
+            };
+            let (around, asked) = tokio::join!(self.around(&from, &record.targets, &peers), asked);
+            (record, around, asked)
         };
-        let ((own, foreign), record) = tokio::join!(own, record);
-        let mut facts = Facts { cluster: self.cluster(), from: node_name(&self.layout), ..Facts::default() };
-        facts.facts.extend(own.into_iter().chain(foreign));
-        let peers = self.peers(&record, &facts.from);
-        let targets = record.targets;
+        let own = local::facts(&self.layout, &self.config, self.prober.as_deref());
+        let (own, (record, around, asked)) = tokio::join!(own, seen);
+        let mut facts = Facts { cluster: self.cluster(), from, facts: own, ..Facts::default() };
+        facts.facts.extend(self.foreign_target().into_iter().chain(around));
         facts.absorb(record.facts);
-        let asked = async {
-            match &access {
-                Some(access) => access.peers(&facts.from, &peers).await,
-                None => Vec::new(),
-            }
-        };
-        let members = members::facts(&self.layout, &facts.from, &targets);
-        let (reached, members, asked) = tokio::join!(reach::all(&facts.from, &peers), members, asked);
-        facts.facts.extend(reached.into_iter().chain(members));
         for other in asked {
             facts.absorb(other);
         }
-        Ok(facts)
+        Ok(reach::named(facts, &record.targets))
     }
 
     /// What this machine says when another asks: of itself, and whom it reaches.
     pub async fn own(&self) -> Facts {
         let access = self.access.as_ref().and_then(|access| Access::new(access).ok());
-        let nodes = async {
-            match &access {
+        let from = node_name(&self.layout);
+        let seen = async {
+            let record = match &access {
                 Some(access) => access.nodes().await,
                 None => Record::default(),
-            }
+            };
+            let peers = self.peers(&record, &from);
+            (self.around(&from, &record.targets, &peers).await, record.targets)
         };
-        let (own, record) = tokio::join!(local::facts(&self.layout, &self.config), nodes);
-        let mut facts = Facts { cluster: self.cluster(), from: node_name(&self.layout), ..Facts::default() };
-        let peers = self.peers(&record, &facts.from);
-        facts.facts.extend(own);
-        let members = members::facts(&self.layout, &facts.from, &record.targets);
-        let (reached, members) = tokio::join!(reach::all(&facts.from, &peers), members);
-        facts.facts.extend(reached.into_iter().chain(members));
+        let own = local::facts(&self.layout, &self.config, self.prober.as_deref());
+        let (own, (around, targets)) = tokio::join!(own, seen);
+        let mut facts = Facts { cluster: self.cluster(), from, facts: own, ..Facts::default() };
+        let addresses = targets.iter().filter_map(|target| reach::address(&facts.from, target));
+        let addresses: Vec<Fact> = addresses.collect();
+        facts.facts.extend(around.into_iter().chain(addresses));
         facts
+    }
+
+    /// Whom this machine reaches and how well, and what the copies of the state say to it.
+    async fn around(&self, from: &str, targets: &[Target], peers: &[Target]) -> Vec<Fact> {
+        let members = members::facts(&self.layout, from, targets);
+        let (reached, lost) = (reach::all(from, peers), paths::facts(from, peers));
+        let (reached, lost, members) = tokio::join!(reached, lost, members);
+        let unrouted = as_recorded(&self.layout, from, targets);
+        reached.into_iter().chain(lost).chain(members).chain(unrouted).collect()
     }
 
     /// The cluster this machine belongs to, else the one that is asked.
@@ -162,11 +178,24 @@ impl Access {
         Ok(Access { client, endpoint, tls })
     }
 
-    async fn record(&self) -> Record {
-        let (api, lists) = tokio::join!(cluster::api(&self.client), cluster::Lists::read(&self.client));
+    /// As the node that this machine is. None where it is none.
+    fn of_node(layout: &Layout) -> Option<Access> {
+        let folder = layout.agent_tls();
+        let ca = pki::read(&folder.join("server-ca.crt")).ok()??;
+        let leaf = Leaf::load(&folder, "node-client").ok()??;
+        let tls = client_config(&ca, Some(&leaf), true).ok()?;
+        let server = reach::remembered(layout).into_iter().find_map(|target| target.api)?;
+        let endpoint = Endpoint::new(&server.ip().to_string(), server.port());
+        Some(Access { client: client(endpoint.clone(), tls.clone()), endpoint, tls })
+    }
+
+    async fn record(&self, own: &str) -> Record {
+        // An API that is only slow is not one that is down.
+        let patient = self.client.clone().with_timeout(PEER_TIMEOUT);
+        let (api, lists) = tokio::join!(cluster::api(&patient), cluster::Lists::read(&self.client));
         let now = SystemClock.now();
         let mut record = Record { targets: cluster::targets(&lists, self.endpoint.port), ..Record::default() };
-        let asked = cluster::asked(&lists, &self.endpoint.host);
+        let asked = cluster::asked(&lists, &self.endpoint.host, own);
         record.facts.facts.extend(api.map(|what| fact(&asked, &asked, what)));
         record.facts.facts.extend(cluster::facts(&lists, now));
         record.facts.missing = lists.missing();
@@ -179,18 +208,27 @@ impl Access {
         Record { targets: cluster::targets(&lists, self.endpoint.port), ..Record::default() }
     }
 
-    /// The own facts of all other servers.
+    /// The own facts of all other machines: a server's at its own API, an agent's at its port, through the API.
     async fn peers(&self, own: &str, peers: &[Target]) -> Vec<Facts> {
-        let servers = peers.iter().filter_map(|peer| Some((peer, peer.api?)));
-        let ask = servers.map(|(peer, address)| self.peer(own, peer, address));
+        let ask = peers.iter().map(|peer| async move {
+            match peer.api {
+                Some(address) => {
+                    let endpoint = Endpoint::new(&address.ip().to_string(), address.port());
+                    self.peer(own, peer, client(endpoint, self.tls.clone()).with_timeout(PEER_TIMEOUT), FACTS_PATH)
+                        .await
+                }
+                None => {
+                    let path = format!("/api/v1/nodes/{}/proxy{FACTS_PATH}", peer.node);
+                    self.peer(own, peer, self.client.clone().with_timeout(PEER_TIMEOUT), &path).await
+                }
+            }
+        });
         futures::future::join_all(ask).await
     }
 
-    async fn peer(&self, own: &str, peer: &Target, address: std::net::SocketAddr) -> Facts {
-        let endpoint = Endpoint::new(&address.ip().to_string(), address.port());
-        let client = client(endpoint, self.tls.clone());
+    async fn peer(&self, own: &str, peer: &Target, client: Client, path: &str) -> Facts {
         let (asked, clock) = (std::time::Instant::now(), SystemClock.now());
-        let answer = client.raw(FACTS_PATH).await.context("ask");
+        let answer = client.raw(path).await.context("ask");
         let answer = answer.and_then(|body| {
             anyhow::ensure!(body.len() <= FACTS_BYTES_MAX, "the answer is too large");
             Ok(serde_json::from_slice::<Facts>(&body)?)
@@ -218,6 +256,14 @@ fn client(endpoint: Endpoint, tls: Arc<rustls::ClientConfig>) -> Client {
 
 fn short(lineage: &Lineage, ca_pem: &str) -> Name {
     lineage.cluster(ca_pem).chars().take(CLUSTER_DIGITS).collect::<String>().into()
+/// How the routes of this machine are, compared with what the cluster's record says of others.
+fn as_recorded(layout: &Layout, own: &str, targets: &[Target]) -> Option<Fact> {
+    let unrouted = local::unrouted(layout, targets.iter().filter(|target| target.node != own))?;
+    Some(fact(own, own, unrouted))
+}
+
+fn short(ca_pem: &str) -> Name {
+    hash_of_ca(ca_pem).chars().take(CLUSTER_DIGITS).collect::<String>().into()
 }
 
 /// A fact of now.

@@ -73,13 +73,20 @@ pub fn facts(layout: &Layout, now: Timestamp) -> Vec<What> {
     let noticed = read(layout);
     let link = link().map(|(name, carrier, _)| of_link(name, carrier, &noticed, now));
     let rest = noticed.iter().filter_map(|notice| match notice {
-        Notice::Step { at, seconds } if now.duration_since(*at).abs() < STEP_NEWS => {
-            Some(What::ClockStep { seconds: *seconds })
-        }
         Notice::Late { at, millis } if now.duration_since(*at) < LATE_NEWS => Some(What::Lateness { millis: *millis }),
         _ => None,
     });
-    link.into_iter().chain(rest).collect()
+    link.into_iter().chain(rest).chain(step(&noticed, now)).collect()
+}
+
+/// How far the clock went in all: one that was set right again is no news.
+fn step(noticed: &[Notice], now: Timestamp) -> Option<What> {
+    let steps = noticed.iter().filter_map(|notice| match notice {
+        Notice::Step { at, seconds } if now.duration_since(*at).abs() < STEP_NEWS => Some(*seconds),
+        _ => None,
+    });
+    let seconds: i64 = steps.sum();
+    (STEP < SignedDuration::from_secs(seconds).abs()).then_some(What::ClockStep { seconds })
 }
 
 fn of_link(name: String, carrier: bool, noticed: &[Notice], now: Timestamp) -> What {

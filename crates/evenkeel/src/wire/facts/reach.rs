@@ -1,11 +1,13 @@
 //! The doors of other machines: who answers, who only has a kernel that answers, who is silent.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use keeper::wrong::{Answers, Fact, Facts, Name, What};
 use rustls::{ClientConfig, RootCertStore};
@@ -23,6 +25,9 @@ pub struct Target {
     pub node: Name,
     pub api: Option<SocketAddr>,
     pub agent: Option<SocketAddr>,
+    /// Where its pods are; empty while it is new, for others learn of it within a moment.
+    #[serde(default)]
+    pub ranges: Vec<IpNet>,
 }
 
 /// Knocks at all doors at once.
@@ -78,7 +83,32 @@ fn servers(text: &str) -> Vec<Target> {
         let parsed = word.parse::<SocketAddr>().ok();
         parsed.or_else(|| Some(SocketAddr::new(word.parse::<IpAddr>().ok()?, API_PORT)))
     });
-    found.map(|address| Target { node: address.to_string().into(), api: Some(address), agent: None }).collect()
+    found
+        .map(|address| Target { node: address.to_string().into(), api: Some(address), agent: None, ranges: Vec::new() })
+        .collect()
+}
+
+/// Where the record has a machine, for those that cannot ask it.
+pub fn address(own: &str, target: &Target) -> Option<Fact> {
+    let address = target.agent.or(target.api)?.ip().to_string();
+    (target.node != own).then(|| fact(own, &target.node, What::Address { address, present: true, link: String::new() }))
+}
+
+/// One that could not ask the record knows machines by their addresses only: they get the names that others tell.
+pub fn named(mut facts: Facts, targets: &[Target]) -> Facts {
+    let recorded = targets.iter().filter_map(|target| Some((target.agent.or(target.api)?.ip(), target.node.clone())));
+    let told = facts.facts.iter().filter_map(|fact| match &fact.what {
+        What::Address { address, .. } => Some((address.parse().ok()?, fact.about.clone())),
+        _ => None,
+    });
+    let names: BTreeMap<IpAddr, Name> = told.chain(recorded).collect();
+    for fact in &mut facts.facts {
+        let about = fact.about.parse::<SocketAddr>().ok();
+        if let Some(name) = about.and_then(|about| names.get(&about.ip())) {
+            fact.about = name.clone();
+        }
+    }
+    facts
 }
 
 /// How far another's clock is from ours: what the way of the answer cannot explain.
@@ -93,7 +123,7 @@ pub fn clock_offset(facts: &Facts, node: &str, asked: Timestamp, took: Duration)
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, all, clock_offset, servers};
+    use super::{Target, all, clock_offset, named, servers};
     use jiff::{SignedDuration, Timestamp};
     use keeper::wrong::{Answers, Fact, Facts, What};
     use std::time::Duration;
@@ -111,10 +141,26 @@ mod tests {
     async fn a_door_that_is_open_and_says_nothing_is_frozen() {
         let frozen = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let target = Target { node: "b".into(), api: Some(closed), agent: Some(frozen.local_addr().unwrap()) };
+        let target = Target {
+            node: "b".into(),
+            api: Some(closed),
+            agent: Some(frozen.local_addr().unwrap()),
+            ranges: Vec::new(),
+        };
         let found = all("a", &[target]).await;
         let wanted = What::Reach { api: Some(Answers::Refused), agent: Some(Answers::Frozen) };
         assert_eq!(found[0].what, wanted);
+    }
+
+    #[test]
+    fn machines_get_the_names_that_others_tell() {
+        let at = Timestamp::UNIX_EPOCH;
+        let fact = |by: &str, about: &str, what| Fact { by: by.into(), about: about.into(), at, what };
+        let silent = What::Reach { api: Some(Answers::Silent), agent: None };
+        let there = What::Address { address: "10.0.0.2".to_owned(), present: true, link: String::new() };
+        let facts = vec![fact("agent", "10.0.0.2:6443", silent), fact("a", "b", there)];
+        let found = named(Facts { facts, ..Facts::default() }, &[]);
+        assert_eq!(found.facts[0].about, "b");
     }
 
     #[test]

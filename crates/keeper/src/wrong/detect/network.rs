@@ -19,16 +19,21 @@ pub const ALL: [Detector; 8] = [flaps, switch, loss, mtu, names, conntrack, addr
 const FLAPS_MAX: u32 = 5;
 /// Links lost within this span were lost together.
 const TOGETHER: SignedDuration = SignedDuration::from_secs(2);
-/// And for this long it is news.
-const LOST_NEWS: SignedDuration = SignedDuration::from_mins(30);
+/// And for this long it is news where the links are back.
+const LOST_NEWS: SignedDuration = SignedDuration::from_mins(3);
+/// A link that has not changed for this long has come to rest.
+const REST: SignedDuration = SignedDuration::from_secs(60);
 /// Lost packets that are felt, in thousandths, and the fewest probes that can tell.
 const LOSS_PERMILLE_MAX: u32 = 5;
 const PROBES_MIN: u32 = 50;
+/// Fewer are chance.
+const LOSS_MIN: u32 = 3;
 const CONNTRACK_PERCENT_MAX: u64 = 80;
 
-fn flaps(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+fn flaps(facts: &Facts, now: Timestamp) -> Vec<Finding> {
+    let rests = |at: &Option<Timestamp>| at.is_some_and(|at| REST < now.duration_since(at));
     let find = |fact: &Fact| match &fact.what {
-        What::Link { name, changes, .. } if FLAPS_MAX < *changes => {
+        What::Link { name, changes, lost_at, .. } if FLAPS_MAX < *changes && !rests(lost_at) => {
             let words = format!("{}: {name} changed {changes} times in 5 min", fact.by);
             let finding = Finding::of_node(&NIC_FLAP, &fact.about).with("link", name).with("count", changes);
             Some(finding.seen(fact, words))
@@ -41,7 +46,7 @@ fn flaps(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
 /// Several machines that lost their links in one moment.
 fn switch(facts: &Facts, now: Timestamp) -> Vec<Finding> {
     let lost = |fact: &'_ Fact| match fact.what {
-        What::Link { lost_at: Some(at), .. } if now.duration_since(at) < LOST_NEWS => Some(at),
+        What::Link { lost_at: Some(at), carrier, .. } if !carrier || now.duration_since(at) < LOST_NEWS => Some(at),
         _ => None,
     };
     let all: Vec<(&Fact, Timestamp)> = facts.own().filter_map(|fact| Some((fact, lost(fact)?))).collect();
@@ -65,7 +70,9 @@ fn switch(facts: &Facts, now: Timestamp) -> Vec<Finding> {
 
 fn loss(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
     let find = |fact: &Fact| match fact.what {
-        What::Loss { sent, lost } if PROBES_MIN <= sent && LOSS_PERMILLE_MAX < lost.saturating_mul(1000) / sent => {
+        What::Loss { sent, lost }
+            if PROBES_MIN <= sent && LOSS_MIN <= lost && LOSS_PERMILLE_MAX < lost.saturating_mul(1000) / sent =>
+        {
             let permille = lost.saturating_mul(1000) / sent;
             let share = format!("{}.{} %", permille / 10, permille % 10);
             let finding = Finding::of_node(&PACKET_LOSS, &fact.about).with("from", &fact.by).with("share", share);
@@ -130,17 +137,19 @@ fn conntrack(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
     facts.own().filter_map(find).collect()
 }
 
-/// Two holders of the one virtual address.
+/// Two holders of the one virtual address: the one that does not hold its lease is to give it up.
 fn addresses(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
     let holds = |fact: &&Fact| matches!(fact.what, What::VirtualAddress { held: true, .. });
     let mut holders: Vec<&Fact> = facts.own().filter(holds).collect();
-    holders.sort_by(|a, b| a.about.cmp(&b.about));
+    let leases = |fact: &Fact| matches!(fact.what, What::VirtualAddress { leased: true, .. });
+    holders.sort_by(|a, b| (!leases(a), &a.about).cmp(&(!leases(b), &b.about)));
     let (Some(first), Some(last)) = (holders.first(), holders.last()) else { return Vec::new() };
     let What::VirtualAddress { address, .. } = &first.what else { return Vec::new() };
     if holders.len() < 2 {
         return Vec::new();
     }
-    let names: Vec<&str> = holders.iter().map(|fact| fact.about.as_str()).collect();
+    let mut names: Vec<&str> = holders.iter().map(|fact| fact.about.as_str()).collect();
+    names.sort_unstable();
     let link = facts.own().find_map(|fact| match &fact.what {
         What::Link { name, .. } if fact.about == last.about => Some(name.clone()),
         _ => None,

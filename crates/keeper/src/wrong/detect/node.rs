@@ -18,6 +18,8 @@ const LATE_MILLIS_MAX: u64 = 2_000;
 /// Machines that booted within this span lost power together; and for this long it is news.
 const TOGETHER: SignedDuration = SignedDuration::from_mins(5);
 const BOOT_NEWS: SignedDuration = SignedDuration::from_mins(30);
+/// Where everything is back, for this long.
+const BACK_NEWS: SignedDuration = SignedDuration::from_mins(3);
 
 fn stopped(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
     let find = |fact: &Fact| match &fact.what {
@@ -103,7 +105,7 @@ fn address(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
 /// All machines, and more than one, booted within minutes.
 fn restarted(facts: &Facts, now: Timestamp) -> Vec<Finding> {
     let boot = |fact: &'_ Fact| match fact.what {
-        What::Boot { booted, .. } => Some(booted),
+        What::Boot { booted, member: true } => Some(booted),
         _ => None,
     };
     let boots: Vec<(&Fact, Timestamp)> = facts.own().filter_map(|fact| Some((fact, boot(fact)?))).collect();
@@ -112,13 +114,15 @@ fn restarted(facts: &Facts, now: Timestamp) -> Vec<Finding> {
     else {
         return Vec::new();
     };
-    let together = last.duration_since(first) <= TOGETHER && now.duration_since(last) < BOOT_NEWS;
+    let starting = facts.others().filter(|fact| matches!(fact.what, What::PodWaits { .. })).count();
+    let news = if starting == 0 { BACK_NEWS } else { BOOT_NEWS };
+    let together = last.duration_since(first) <= TOGETHER && now.duration_since(last) < news;
     if boots.len() < 2 || boots.len() < nodes || !together {
         return Vec::new();
     }
-    let starting = facts.others().filter(|fact| matches!(fact.what, What::PodWaits { .. })).count();
     let effect = match starting {
         0 => "everything is back.".to_owned(),
+        1 => "one pod still starts.".to_owned(),
         count => format!("{count} pods still start."),
     };
     let finding = Finding::new(&ALL_RESTARTED, CLUSTER).with("when", first.strftime("%H:%M")).with("effect", effect);

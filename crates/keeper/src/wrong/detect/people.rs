@@ -8,7 +8,7 @@ use super::Detector;
 use crate::wrong::fact::{API, CLUSTER, Fact, Facts, Name, RunState, What};
 use crate::wrong::finding::Finding;
 use crate::wrong::table::people::{
-    CONFIG_BAD, ONE_ADMINISTRATOR, TWO_OPERATORS, UPGRADE_HALF_DONE, UPGRADE_STUCK, VERSION_SKEW, WRONG_CLUSTER,
+    CONFIG_BAD, ONE_ADMINISTRATOR, UPGRADE_HALF_DONE, UPGRADE_STUCK, VERSION_SKEW, WRONG_CLUSTER,
 };
 use crate::wrong::words::ago;
 
@@ -35,10 +35,6 @@ fn runs(facts: &Facts, now: Timestamp) -> Vec<Finding> {
                 }
                 RunState::Running => None,
             }
-        }
-        What::Contended { verb, who, node } => {
-            let finding = Finding::new(&TWO_OPERATORS, CLUSTER).with("by", who).with("node", node);
-            Some(finding.seen(fact, format!("a second {verb} was refused")))
         }
         _ => None,
     };

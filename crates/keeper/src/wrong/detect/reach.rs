@@ -8,11 +8,11 @@ use super::Detector;
 use crate::wrong::code::Code;
 use crate::wrong::fact::{API, Answers, Fact, Facts, Name, State, What};
 use crate::wrong::finding::Finding;
-use crate::wrong::table::network::{NODE_PARTITIONED, ONE_WAY_PARTITION};
+use crate::wrong::table::network::{NODE_PARTITIONED, ONE_WAY_PARTITION, PATH_CUT};
 use crate::wrong::table::node::{AGENT_DEAD, AGENT_HUNG, NODE_DOWN};
 use crate::wrong::words::{ago, list};
 
-pub const ALL: [Detector; 3] = [silent, one_way, cut_off];
+pub const ALL: [Detector; 4] = [silent, one_way, path_cut, cut_off];
 
 /// The first router of a machine, as a subject.
 const GATEWAY: &str = "gateway";
@@ -23,6 +23,11 @@ fn touch(what: &What) -> Option<Answers> {
     let doors: Vec<Answers> = api.iter().chain(agent).copied().collect();
     let order = [Answers::Yes, Answers::Frozen, Answers::Refused, Answers::Silent];
     order.into_iter().find(|answer| doors.contains(answer))
+}
+
+/// A machine whose kernel, at least, somebody hears.
+pub fn is_alive(facts: &Facts, node: &str) -> bool {
+    touches(facts, node).iter().any(|(_, answer)| *answer != Answers::Silent)
 }
 
 /// What others found of each node.
@@ -101,11 +106,31 @@ fn one_way(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
         if *answer != Answers::Silent || back.1 != Answers::Yes {
             return None;
         }
-        let finding = Finding::of_node(&ONE_WAY_PARTITION, &fact.by).with("from", &fact.by).with("to", &fact.about);
+        // Who does not let others in has the rule more often than who does not send.
+        let finding = Finding::of_node(&ONE_WAY_PARTITION, &fact.about).with("from", &fact.by).with("to", &fact.about);
         let words = format!("{} {}", fact.by, said(*answer, &fact.about));
         Some(finding.seen(fact, words).seen(back.0, format!("{} reaches {}", back.0.by, back.0.about)))
     };
     reach.iter().filter_map(find).collect()
+}
+
+/// Neither of two reaches the other, and somebody reaches both.
+fn path_cut(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
+    let reach = facts.others().filter_map(|fact| Some((fact, touch(&fact.what)?)));
+    let reach: Vec<(&Fact, Answers)> = reach.filter(|(fact, _)| fact.by != API && fact.about != GATEWAY).collect();
+    let silent = |(_, answer): &&(&Fact, Answers)| *answer == Answers::Silent;
+    let reaches = |by: &str, about: &str| {
+        reach.iter().any(|(fact, answer)| fact.by == by && fact.about == about && *answer == Answers::Yes)
+    };
+    let find = |(fact, _): &(&Fact, Answers)| {
+        let (one, other) = (&fact.by, &fact.about);
+        let back = reach.iter().filter(silent).find(|(back, _)| back.by == *other && back.about == *one)?;
+        let third = reach.iter().map(|(fact, _)| &fact.by).find(|by| reaches(by, one) && reaches(by, other))?;
+        let finding = Finding::of_node(&PATH_CUT, one).with("from", one).with("to", other).with("others", third);
+        let finding = finding.seen(fact, format!("{one} {}", said(Answers::Silent, other)));
+        (one < other).then(|| finding.seen(back.0, format!("{other} {}", said(Answers::Silent, one))))
+    };
+    reach.iter().filter(silent).filter_map(find).collect()
 }
 
 /// The machine that asks reaches nobody, and its own link or router says that it is this one.

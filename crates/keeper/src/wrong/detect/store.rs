@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Detector;
+use super::reach::is_alive;
 use crate::wrong::fact::{Alarm, CLUSTER, Fact, Facts, Name, Refusal, What};
 use crate::wrong::finding::Finding;
 use crate::wrong::table::store::{
-    BACKUP_FAILED, BACKUP_UNRESTORABLE, BUNDLE_TOO_NEW, DEFRAG_STALL, LEADER_FLAPPING, OLD_MEMBER, QUORUM_AT_RISK,
-    QUORUM_LOST, RESTORED, STORE_CORRUPT, STORE_FULL,
+    BACKUP_FAILED, BACKUP_UNRESTORABLE, DEFRAG_STALL, LEADER_FLAPPING, OLD_MEMBER, QUORUM_AT_RISK, QUORUM_LOST,
+    RESTORED, SERVERS_STOPPED, STORE_CORRUPT, STORE_FULL,
 };
 use crate::wrong::words::{ago, bytes, day, list, span};
 
-pub const ALL: [Detector; 6] = [quorum, alarms, leaders, refused, backups, bundles];
+pub const ALL: [Detector; 6] = [quorum, alarms, leaders, refused, backups, restores];
 
 /// Fill of a member's database at which it is called full before it is: in percent.
 const FILL_PERCENT_MAX: u64 = 90;
@@ -49,9 +50,13 @@ fn quorum(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
         voters.iter().filter(|(_, (well, _))| !well).map(|(name, (_, seen))| (*name, seen)).collect();
     let Some((first, _)) = down.first() else { return Vec::new() };
     let lost = (voters.len() - down.len()) * 2 <= voters.len();
-    let code = if lost { &QUORUM_LOST } else { &QUORUM_AT_RISK };
+    let alive = down.iter().map(|(name, _)| *name).find(|name| is_alive(facts, name));
     let names: Vec<&str> = down.iter().map(|(name, _)| name.as_str()).collect();
-    let mut finding = if lost { Finding::new(code, CLUSTER).on(first) } else { Finding::of_node(code, first) };
+    let mut finding = match (lost, alive) {
+        (false, _) => Finding::of_node(&QUORUM_AT_RISK, first),
+        (true, Some(alive)) => Finding::new(&SERVERS_STOPPED, CLUSTER).on(alive),
+        (true, None) => Finding::new(&QUORUM_LOST, CLUSTER).on(first).run_on(survivor(facts, &voters)),
+    };
     finding = finding.with("down", down.len()).with("voters", voters.len()).with("members", list(&names));
     for (name, seen) in &down {
         for fact in seen.iter() {
@@ -59,6 +64,12 @@ fn quorum(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
         }
     }
     vec![finding]
+}
+
+/// A server whose copy answers: the one that was asked from, if it is one.
+fn survivor<'a>(facts: &'a Facts, voters: &BTreeMap<&'a Name, (bool, Vec<&Fact>)>) -> &'a str {
+    let mut well = voters.iter().filter(|(_, (well, _))| *well).map(|(name, _)| name.as_str());
+    if voters.contains_key(&facts.from) { &facts.from } else { well.next().unwrap_or(&facts.from) }
 }
 
 fn alarms(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
@@ -110,14 +121,19 @@ fn refused(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
 }
 
 fn backups(facts: &Facts, now: Timestamp) -> Vec<Finding> {
-    let command = |finding: Finding| finding.with("file", "evenkeel.bundle").with("passphrase", "passphrase");
     let find = |fact: &Fact| match &fact.what {
-        What::Backup { last_good: Some(at), overdue: Some(overdue), target, error } if *overdue < now => {
+        What::Backup { last_good: Some(at), overdue, target, error }
+            if !error.is_empty() || overdue.is_some_and(|overdue| overdue < now) =>
+        {
             let age = now.duration_since(*at);
-            let why = if error.is_empty() { String::new() } else { format!(": {target} answers: {error}") };
+            let why = match (target.is_empty(), error.is_empty()) {
+                (_, true) => String::new(),
+                (true, false) => format!(": {error}"),
+                (false, false) => format!(": {target} answers: {error}"),
+            };
             let finding = Finding::new(&BACKUP_FAILED, CLUSTER).with("age", span(age)).with("why", why);
             let words = format!("{}: the newest good one is of {}", fact.by, ago(*at, now));
-            Some(command(finding).with("target", target).since(Some(*at)).seen(fact, words))
+            Some(finding.with("target", target).since(Some(*at)).seen(fact, words))
         }
         What::RestoreProof { ok: false, of, why } => {
             let older = facts.facts.iter().filter_map(|other| match &other.what {
@@ -126,26 +142,18 @@ fn backups(facts: &Facts, now: Timestamp) -> Vec<Finding> {
             });
             let older = older.max().map_or(String::new(), |at| format!(" The last proven one is of {}.", day(at)));
             let finding = Finding::new(&BACKUP_UNRESTORABLE, CLUSTER).with("day", day(*of)).with("why", why);
-            Some(command(finding).with("older", older).seen(fact, format!("{}: the trial failed: {why}", fact.by)))
+            Some(finding.with("older", older).seen(fact, format!("{}: the trial failed: {why}", fact.by)))
         }
         _ => None,
     };
     facts.facts.iter().filter_map(find).collect()
 }
 
-fn bundles(facts: &Facts, now: Timestamp) -> Vec<Finding> {
+fn restores(facts: &Facts, now: Timestamp) -> Vec<Finding> {
     let find = |fact: &Fact| match &fact.what {
-        What::BundleRefused { made_by, program } => {
-            let finding = Finding::new(&BUNDLE_TOO_NEW, CLUSTER).with("made", made_by).with("program", program);
-            Some(
-                finding
-                    .with("file", &fact.about)
-                    .seen(fact, format!("{}: refused before anything was touched", fact.by)),
-            )
-        }
-        What::Restored { to } if now.duration_since(fact.at) < RESTORE_NEWS => {
+        What::Restored { to, when } if now.duration_since(*when) < RESTORE_NEWS => {
             let finding = Finding::new(&RESTORED, CLUSTER).with("to", to.strftime("%Y-%m-%d %H:%M"));
-            Some(finding.seen(fact, format!("{}: restored {}", fact.by, ago(fact.at, now))))
+            Some(finding.since(Some(*when)).seen(fact, format!("{}: restored {}", fact.by, ago(*when, now))))
         }
         _ => None,
     };

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Detector;
 use crate::wrong::fact::{Fact, Facts, What};
 use crate::wrong::finding::Finding;
-use crate::wrong::table::time::{CA_EXPIRING, CERT_EXPIRED, CERT_EXPIRING, CLOCK_JUMP, CLOCK_SKEW, CLOCK_UNSYNCED};
+use crate::wrong::table::time::{CA_EXPIRING, CERT_EXPIRED, CERT_EXPIRING, CLOCK_JUMP, CLOCK_SKEW};
 use crate::wrong::words::{day, span};
 
 pub const ALL: [Detector; 3] = [offsets, steps, certificates];
@@ -39,10 +39,6 @@ fn steps(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
             let step = format!("{} {direction}", span(SignedDuration::from_secs(seconds.abs())));
             let words = format!("{}: its wall clock moved {step} against the time since boot", fact.by);
             Some(Finding::of_node(&CLOCK_JUMP, &fact.about).with("step", step).seen(fact, words))
-        }
-        What::ClockSync { synced: false } => {
-            let words = format!("{}: the kernel's clock is not disciplined", fact.by);
-            Some(Finding::of_node(&CLOCK_UNSYNCED, &fact.about).seen(fact, words))
         }
         _ => None,
     };

@@ -39,7 +39,7 @@ pub static DISK_FAILING: Code = Code {
     place: Place::Anywhere,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "make a backup at once (`evenkeel backup --file FILE --passphrase-file FILE`), then replace the disk",
+    otherwise: "make a backup at once (`evenkeel backup`), then replace the disk",
     decision: false,
     page: "I/O errors come from the disk, its cable or its controller and do not heal. Nothing new should be placed there; a backup comes before everything else.",
 };

@@ -16,6 +16,7 @@ use super::code::Code;
 pub static ALL: &[&Code] = &[
     &people::WRONG_CLUSTER,
     &people::CONFIG_BAD,
+    &store::SERVERS_STOPPED,
     &store::QUORUM_LOST,
     &network::SWITCH_DOWN,
     &network::NODE_PARTITIONED,
@@ -36,6 +37,7 @@ pub static ALL: &[&Code] = &[
     &node::ADDRESS_CHANGED,
     &node::RUNTIME_DOWN,
     &network::ONE_WAY_PARTITION,
+    &network::PATH_CUT,
     &network::VIP_DUPLICATE,
     &network::NAMES_DOWN,
     &network::UPSTREAM_NAMES_DOWN,
@@ -76,10 +78,8 @@ pub static ALL: &[&Code] = &[
     &workload::POD_NOT_READY,
     &store::DEFRAG_STALL,
     &time::CA_EXPIRING,
-    &store::BUNDLE_TOO_NEW,
     &store::RESTORED,
     &people::TWO_OPERATORS,
     &drift::DRIFT_MANIFEST,
     &people::ONE_ADMINISTRATOR,
-    &time::CLOCK_UNSYNCED,
 ];

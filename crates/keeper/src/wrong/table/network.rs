@@ -21,7 +21,7 @@ pub static SWITCH_DOWN: Code = Code {
     faults: &[12],
     class: Class::Page,
     sentence: "{nodes} lost the network in the same moment: the switch, not the servers. Nothing is to be done on them.",
-    command: "evenkeel kubectl get nodes -w",
+    command: "evenkeel kubectl get nodes -o wide",
     place: Place::Anywhere,
     risk: Risk::Safe,
     time: "2 min",
@@ -53,9 +53,23 @@ pub static ONE_WAY_PARTITION: Code = Code {
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "look for a rule on the switch between the two",
+    otherwise: "the same on {from}; then look for a rule on the switch between the two",
     decision: false,
     page: "Connections that open in one direction only are a rule, not a cable.",
+};
+
+pub static PATH_CUT: Code = Code {
+    name: "PATH_CUT",
+    faults: &[13, 14],
+    class: Class::Page,
+    sentence: "{from} and {to} do not reach each other, though {others} reaches both: looks like a firewall or switch rule between the two.",
+    command: "nft list ruleset | grep -n drop",
+    place: Place::There,
+    risk: Risk::Safe,
+    time: "1 min",
+    otherwise: "the same on {to}; then look for a rule on the switch between the two",
+    decision: false,
+    page: "Two machines that a third one reaches are both alive. Packets that are lost in one direction close connections in both.",
 };
 
 pub static PACKET_LOSS: Code = Code {
@@ -133,7 +147,7 @@ pub static VIP_DUPLICATE: Code = Code {
     faults: &[20],
     class: Class::Page,
     sentence: "{nodes} claim the API address {address}; clients reach one of them by chance.",
-    command: "ip address del {address}/32 dev {link}",
+    command: "ip address del {address} dev {link}",
     place: Place::There,
     risk: Risk::Disruptive,
     time: "1 min",

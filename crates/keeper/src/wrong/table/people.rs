@@ -30,20 +30,6 @@ pub static UPGRADE_STUCK: Code = Code {
     page: "A step failed and its own way back was taken once. The run does nothing more until somebody chooses.",
 };
 
-pub static TWO_OPERATORS: Code = Code {
-    name: "TWO_OPERATORS",
-    faults: &[63],
-    class: Class::Info,
-    sentence: "{by} started the same change before and is at {node}; the second one was refused.",
-    command: "evenkeel journal",
-    place: Place::Anywhere,
-    risk: Risk::Safe,
-    time: "1 min",
-    otherwise: "talk to {by}",
-    decision: false,
-    page: "Of two plans made from the same state one wins, and the other is told.",
-};
-
 pub static VERSION_SKEW: Code = Code {
     name: "VERSION_SKEW",
     faults: &[64],

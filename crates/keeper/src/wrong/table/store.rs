@@ -11,23 +11,37 @@ pub static QUORUM_AT_RISK: Code = Code {
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "if the machine is gone for good: `evenkeel node remove {node}`, then join another with a token",
+    otherwise: "if the machine is gone for good: `evenkeel replace {node}`",
     decision: false,
     page: "The state lives on an odd number of servers and needs more than half of them. Put off everything optional until all are back.",
+};
+
+pub static SERVERS_STOPPED: Code = Code {
+    name: "SERVERS_STOPPED",
+    faults: &[31],
+    class: Class::Page,
+    sentence: "{down} of {voters} copies of the state do not answer ({members}), though {node} itself is alive: running apps go on, nothing can be changed.",
+    command: "systemctl restart evenkeel",
+    place: Place::There,
+    risk: Risk::Safe,
+    time: "1 min",
+    otherwise: "its log says why: journalctl -u evenkeel there; the same for the others that are alive",
+    decision: false,
+    page: "Without more than half of the servers nobody may write. A machine that answers needs only its program again, and nothing is lost by it.",
 };
 
 pub static QUORUM_LOST: Code = Code {
     name: "QUORUM_LOST",
     faults: &[31],
     class: Class::Page,
-    sentence: "{down} of {voters} servers are unreachable ({members}): running apps go on, nothing can be changed.",
-    command: "systemctl start evenkeel",
+    sentence: "{down} of {voters} servers are unreachable ({members}): running apps go on, nothing can be changed. Power on or reconnect one of them. Only if they are gone for good:",
+    command: "evenkeel recover quorum",
     place: Place::There,
-    risk: Risk::Safe,
+    risk: Risk::DataRisk,
     time: "5 min",
-    otherwise: "power the machines on; only if they are gone for good, recover on a survivor",
+    otherwise: "it changes nothing by itself: it says how old the data is and prints the line that goes on with one server",
     decision: true,
-    page: "Without more than half of the servers nobody may write. Bringing one back is always better than going on with what one survivor knows.",
+    page: "Without more than half of the servers nobody may write. Bringing one back is always better than going on with what one survivor knows, and loses nothing.",
 };
 
 pub static STORE_FULL: Code = Code {
@@ -53,7 +67,7 @@ pub static STORE_CORRUPT: Code = Code {
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "check memory and disk of {node}, take it out with `evenkeel node remove {node}`, and join it again",
+    otherwise: "check memory and disk of {node}, then make its copy anew: `evenkeel replace {node}`",
     decision: false,
     page: "A copy that differs was damaged by memory or disk. It is taken out and made anew from the others, never the other way round.",
 };
@@ -105,7 +119,7 @@ pub static BACKUP_FAILED: Code = Code {
     faults: &[36],
     class: Class::Notify,
     sentence: "The last good backup is {age} old{why}.",
-    command: "evenkeel backup --file {file} --passphrase-file {passphrase}",
+    command: "evenkeel backup",
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
@@ -119,27 +133,13 @@ pub static BACKUP_UNRESTORABLE: Code = Code {
     faults: &[37],
     class: Class::Page,
     sentence: "The backup of {day} could not be restored on trial: {why}.{older}",
-    command: "evenkeel backup --file {file} --passphrase-file {passphrase}",
+    command: "evenkeel backup && evenkeel backup prove",
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
     otherwise: "keep the older good one, and look why the trial failed",
     decision: false,
     page: "A backup counts once it was restored on trial. Make a new one and keep the last that was proven.",
-};
-
-pub static BUNDLE_TOO_NEW: Code = Code {
-    name: "BUNDLE_TOO_NEW",
-    faults: &[38],
-    class: Class::Info,
-    sentence: "A backup made by version {made} was not restored: this program is {program}. Nothing was touched.",
-    command: "evenkeel restore --show --file {file}",
-    place: Place::There,
-    risk: Risk::Safe,
-    time: "1 min",
-    otherwise: "install version {made} and restore with it",
-    decision: false,
-    page: "An older program does not understand what a newer one wrote, and refuses before it touches anything.",
 };
 
 pub static RESTORED: Code = Code {

@@ -21,27 +21,13 @@ pub static CLOCK_JUMP: Code = Code {
     faults: &[25],
     class: Class::Page,
     sentence: "{node}'s clock jumped by {step}; certificates may be called expired or not yet valid.",
-    command: "timedatectl",
+    command: "chronyc makestep",
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
     otherwise: "set the clock from another server; if it jumps at each boot, the battery of its clock is empty",
     decision: false,
     page: "Wall time moved against the time since boot. Running pods do not care; certificates and schedules do.",
-};
-
-pub static CLOCK_UNSYNCED: Code = Code {
-    name: "CLOCK_UNSYNCED",
-    faults: &[24],
-    class: Class::Info,
-    sentence: "{node}'s clock follows no time source.",
-    command: "timedatectl set-ntp true",
-    place: Place::There,
-    risk: Risk::Safe,
-    time: "1 min",
-    otherwise: "install a time service: chrony, or systemd-timesyncd",
-    decision: false,
-    page: "The kernel says that nobody disciplines its clock. It will drift, by seconds a week.",
 };
 
 pub static CERT_EXPIRING: Code = Code {

@@ -4,12 +4,12 @@
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use apiserver::HealthCheck;
 use async_trait::async_trait;
-use base::Chain;
+use base::{Chain, Clock};
 use store::etcd::{Alarm, AlarmKind, Member, MemberStatus, Members};
 use tokio::sync::watch::Receiver;
 use tracing::{info, warn};
@@ -19,6 +19,8 @@ pub use plan::NEAR_QUOTA_PERCENT;
 use plan::{File, Observed, Step, Voter, fill_percent, next};
 
 use super::managed::Managed;
+use crate::wire::SystemClock;
+use crate::wire::facts::course::{self, Note};
 
 /// A look costs a few small requests.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
@@ -48,6 +50,8 @@ pub struct Care {
     compacted: bool,
     /// Members that were defragmented since.
     rewritten: BTreeSet<u64>,
+    /// etcd's count of elections at the last look.
+    term: Option<u64>,
 }
 
 /// One look at the cluster.
@@ -64,7 +68,7 @@ struct Look {
 impl Care {
     pub fn new(managed: Managed) -> Result<Care> {
         let members = managed.members()?;
-        Ok(Care { managed, members, settled: None, compacted: false, rewritten: BTreeSet::new() })
+        Ok(Care { managed, members, settled: None, compacted: false, rewritten: BTreeSet::new(), term: None })
     }
 
     pub async fn run(mut self, drain: Drain) {
@@ -88,6 +92,7 @@ impl Care {
     /// One look and at most one step. True where the next look should be soon.
     async fn round(&mut self) -> Result<bool> {
         let look = self.look().await?;
+        self.count_elections(look.own.raft_term);
         self.managed.note_others(look.members.iter().flat_map(|member| member.client_urls.clone()).collect())?;
         let observed = look.observed(self.managed.quota());
         let observed = Observed { compacted: self.compacted, rewritten: self.rewritten.clone(), ..observed };
@@ -103,6 +108,14 @@ impl Care {
         let Some(step) = next(&observed) else { return Ok(full) };
         self.act(step, &look).await?;
         Ok(true)
+    }
+
+    /// Each election has a number of its own.
+    fn count_elections(&mut self, term: u64) {
+        let more = self.term.replace(term).map_or(0, |before| term.saturating_sub(before));
+        if let Ok(count @ 1..) = u32::try_from(more) {
+            course::note(self.managed.layout(), Note::Elections { at: SystemClock.now(), count });
+        }
     }
 
     async fn look(&self) -> Result<Look> {
@@ -127,7 +140,10 @@ impl Care {
             Step::Defragment(id) => {
                 let Some((name, url)) = look.address(id) else { return Ok(()) };
                 info!(member = name, "giving free pages of etcd back");
+                let start = Instant::now();
                 self.members.defragment(url).await?;
+                let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+                course::note(self.managed.layout(), Note::CleanUp { at: SystemClock.now(), millis });
                 self.rewritten.insert(id);
             }
             Step::MoveLeader { to } => {

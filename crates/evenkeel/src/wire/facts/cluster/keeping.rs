@@ -1,5 +1,7 @@
 //! The cluster's own records, as ConfigMaps of `kube-system`: how its backups are, which run is open, who decides.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use keeper::wrong::{CLUSTER, Name, RunState, What};
 use serde_json::Value;
@@ -15,7 +17,7 @@ const RECORD: &str = "record";
 const KIND: &str = "/metadata/labels/evenkeel.dev~1keeper";
 
 pub fn facts(lists: &Lists) -> Vec<(Name, What)> {
-    let whats = decider(lists).into_iter().chain(backups(lists)).chain(run(lists));
+    let whats = decider(lists).into_iter().chain(backups(lists)).chain(run(lists)).chain(administrators(lists));
     whats.map(|what| (CLUSTER.into(), what)).collect()
 }
 
@@ -33,6 +35,19 @@ fn decider(lists: &Lists) -> Option<What> {
     (!name.is_empty()).then_some(What::Decider { name, stand_in })
 }
 
+/// People and groups of people who may do everything, the one of the kubeconfig of the servers included. Nothing where
+/// that could not be asked.
+fn administrators(lists: &Lists) -> Option<What> {
+    let all = lists.bindings.items.iter().filter(|one| text(one, "/roleRef/name") == "cluster-admin");
+    let subjects = all.flat_map(|one| one["subjects"].as_array().into_iter().flatten());
+    let people: BTreeSet<(&str, &str)> = subjects
+        .filter(|one| ["User", "Group"].contains(&text(one, "/kind")))
+        .map(|one| (text(one, "/kind"), text(one, "/name")))
+        .collect();
+    (!lists.bindings.items.is_empty())
+        .then(|| What::Administrators { people: u32::try_from(people.len()).unwrap_or(u32::MAX) })
+}
+
 fn time(tree: &Value, pointer: &str) -> Option<Timestamp> {
     text(tree, pointer).parse().ok()
 }
@@ -46,7 +61,8 @@ fn backups(lists: &Lists) -> Vec<What> {
     let backup = What::Backup {
         last_good: time(&status, "/lastBundle/at"),
         overdue: time(&status, "/overdueAfter"),
-        target,
+        // Of a backup that was not made no target is to blame.
+        target: if of_target.is_some() { target } else { String::new() },
         error: of_target.unwrap_or_else(|| text(&status, "/failure").to_owned()),
     };
     let proof = |pointer: &str, ok: bool, why: String| {
@@ -124,6 +140,24 @@ mod tests {
         let open = found(vec![entry(10, "stuck"), entry(9, "failed")]);
         assert!(matches!(&open[..], [What::Run { state: RunState::Stuck, why, .. }] if why == "red"), "{open:?}");
         assert!(found(vec![entry(10, "stuck"), entry(11, "finished")]).is_empty());
+    }
+
+    #[test]
+    fn administrators_are_counted_once_each() {
+        let binding = |name: &str, subject: Value| json!({"metadata": {"name": name}, "roleRef": {"name": "cluster-admin"}, "subjects": [subject]});
+        let own = binding("cluster-admin", json!({"kind": "Group", "name": "system:masters"}));
+        let anna = |name| binding(name, json!({"kind": "User", "name": "anna"}));
+        let robot = binding("robot", json!({"kind": "ServiceAccount", "name": "r", "namespace": "x"}));
+        let count = |items: Vec<Value>| {
+            let lists = Lists { bindings: List { items, ..List::default() }, ..Lists::default() };
+            facts(&lists).into_iter().find_map(|(_, what)| match what {
+                What::Administrators { people } => Some(people),
+                _ => None,
+            })
+        };
+        assert_eq!(count(vec![own.clone(), robot]), Some(1));
+        assert_eq!(count(vec![own, anna("a"), anna("b")]), Some(2));
+        assert_eq!(count(Vec::new()), None);
     }
 
     #[test]

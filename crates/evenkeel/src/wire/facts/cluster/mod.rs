@@ -8,10 +8,10 @@ mod objects;
 mod pods;
 mod workloads;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use api::{Gvr, Tree};
-use base::Chain;
+use base::{Chain, Clock};
 use jiff::Timestamp;
 use keeper::wrong::{API, Fact, Missing, Name, What};
 use serde_json::Value;
@@ -19,6 +19,7 @@ use view::{Client, ClientError, ListOptions};
 
 use super::NO_ANSWER;
 use super::reach::Target;
+use crate::wire::SystemClock;
 
 /// Lists of one look. One that was refused or late is a reason.
 #[derive(Default)]
@@ -37,6 +38,8 @@ pub struct Lists {
     pub validating: List,
     pub mutating: List,
     pub slices: List,
+    /// Who may do everything.
+    pub bindings: List,
     /// ConfigMaps of `kube-system`: of backups, of runs, of people.
     pub records: List,
 }
@@ -80,13 +83,14 @@ impl Lists {
                     list(hooks("validatingwebhookconfigurations"), "webhooks"),
                     list(hooks("mutatingwebhookconfigurations"), "webhooks"),
                     list(Gvr::new("discovery.k8s.io", "v1", "endpointslices"), "endpoints"),
+                    list(Gvr::new("rbac.authorization.k8s.io", "v1", "clusterrolebindings"), "administrators"),
                     self::list(client, core("configmaps"), "the records of backups and runs", records),
                 )
             },
         );
         let (deployments, replica_sets, stateful_sets, daemon_sets) = workloads;
         let (nodes, pods, namespaces, claims, volumes) = rest;
-        let (leases, budgets, validating, mutating, slices, records) = more;
+        let (leases, budgets, validating, mutating, slices, bindings, records) = more;
         Lists {
             nodes,
             leases,
@@ -102,6 +106,7 @@ impl Lists {
             validating,
             mutating,
             slices,
+            bindings,
             records,
         }
     }
@@ -111,7 +116,7 @@ impl Lists {
         Lists { nodes, ..Lists::default() }
     }
 
-    fn all(&self) -> [&List; 15] {
+    fn all(&self) -> [&List; 16] {
         [
             &self.nodes,
             &self.leases,
@@ -127,6 +132,7 @@ impl Lists {
             &self.validating,
             &self.mutating,
             &self.slices,
+            &self.bindings,
             &self.records,
         ]
     }
@@ -184,11 +190,12 @@ pub async fn api(client: &Client) -> Option<What> {
 
 /// Where every machine of the record is; a server's API is at the port of the one that was asked.
 pub fn targets(lists: &Lists, port: u16) -> Vec<Target> {
-    lists.nodes.items.iter().filter_map(|node| nodes::target(node, port)).collect()
+    let now = SystemClock.now();
+    lists.nodes.items.iter().filter_map(|node| nodes::target(node, port, now)).collect()
 }
 
-/// The name of the server that was asked: by its address, or the only one.
-pub fn asked(lists: &Lists, host: &str) -> Name {
+/// The name of the server that was asked: by its address, which may be this machine's, or the only one.
+pub fn asked(lists: &Lists, host: &str, own: &str) -> Name {
     let is_it = |target: &&Target| {
         let address: Option<IpAddr> = host.parse().ok();
         target.api.map(|api| api.ip()) == address
@@ -196,7 +203,8 @@ pub fn asked(lists: &Lists, host: &str) -> Name {
     let targets = targets(lists, 0);
     let servers: Vec<&Target> = targets.iter().filter(|target| target.api.is_some()).collect();
     let found = targets.iter().find(is_it).or_else(|| if let [one] = servers[..] { Some(one) } else { None });
-    found.map_or_else(|| host.into(), |target| target.node.clone())
+    let is_here = || host.parse::<IpAddr>().is_ok_and(|address| UdpSocket::bind((address, 0)).is_ok());
+    found.map_or_else(|| if is_here() { own.into() } else { host.into() }, |target| target.node.clone())
 }
 
 /// Everything that the lists say.

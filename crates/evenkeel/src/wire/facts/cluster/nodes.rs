@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use keeper::wrong::{Name, Role, State, What};
 use serde_json::Value;
@@ -11,6 +12,8 @@ use super::{Lists, condition, list_at, number, socket, text, time};
 
 /// A lease is renewed every ten seconds; after two that did not come, a node is silent.
 const LEASE_AGE_MAX: SignedDuration = SignedDuration::from_secs(22);
+/// Routes to a node that is ready are there after this.
+const SETTLED: SignedDuration = SignedDuration::from_secs(60);
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 const KUBELET_PORT: u32 = 10_250;
 
@@ -52,7 +55,7 @@ fn role(node: &Value) -> Role {
 }
 
 /// Where a node's doors are.
-pub fn target(node: &Value, api_port: u16) -> Option<Target> {
+pub fn target(node: &Value, api_port: u16, now: Timestamp) -> Option<Target> {
     let addresses = list_at(node, "/status/addresses").filter(|one| one["type"] == "InternalIP");
     let address: IpAddr = addresses.filter_map(|one| text(one, "/address").parse().ok()).next()?;
     let port = number(node, "/status/daemonEndpoints/kubeletEndpoint/Port").filter(|port| *port != 0);
@@ -61,12 +64,23 @@ pub fn target(node: &Value, api_port: u16) -> Option<Target> {
         node: text(node, "/metadata/name").into(),
         api: (role(node) == Role::Server).then(|| socket(address, api_port)),
         agent: Some(socket(address, port)),
+        ranges: if is_settled(node, now) { ranges(node) } else { Vec::new() },
     })
+}
+
+/// Ready for so long that everybody has heard of it.
+fn is_settled(node: &Value, now: Timestamp) -> bool {
+    let ready = condition(node, "Ready").filter(|ready| ready["status"] == "True");
+    ready.and_then(|ready| time(ready, "/lastTransitionTime")).is_some_and(|at| SETTLED < now.duration_since(at))
+}
+
+fn ranges(node: &Value) -> Vec<IpNet> {
+    list_at(node, "/spec/podCIDRs").filter_map(|range| range.as_str()?.parse().ok()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{fact, target};
+    use super::{SETTLED, fact, target};
     use crate::wire::facts::cluster::{List, Lists};
     use jiff::Timestamp;
     use keeper::wrong::{State, What};
@@ -103,8 +117,13 @@ mod tests {
 
     #[test]
     fn a_server_has_two_doors() {
-        let found = target(&node("True"), 6443).unwrap();
+        let now: Timestamp = "2026-01-01T00:00:30Z".parse().unwrap();
+        let mut node = node("True");
+        node["spec"] = json!({"podCIDRs": ["10.42.1.0/24"]});
+        let found = target(&node, 6443, now).unwrap();
         assert_eq!(found.api.unwrap().to_string(), "10.0.0.1:6443");
-        assert_eq!(found.agent.unwrap().port(), 10_250);
+        assert_eq!((found.agent.unwrap().port(), found.ranges.len()), (10_250, 0));
+        let later = target(&node, 6443, now + SETTLED).unwrap();
+        assert_eq!(later.ranges, ["10.42.1.0/24".parse().unwrap()]);
     }
 }

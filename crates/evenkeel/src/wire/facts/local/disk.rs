@@ -1,36 +1,51 @@
 //! The disks below the data folder: room, inodes, and what becomes of a small write that is flushed.
+//!
+//! A write that does not come back cannot be taken back either: it holds its thread, and a process with such a thread
+//! does not end. So a program that is to end has the writes tried by a process of its own, and one that stays tries one
+//! at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use keeper::wrong::{What, Write};
 use rustix::fs::statvfs;
 use rustix::io::Errno;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::mpsc;
 
 use super::super::ANSWER_TIMEOUT;
 use crate::layout::Layout;
 
 /// Writes that are tried: the quickest counts, for others write as well.
 const WRITES: usize = 3;
+/// The command of this program that tries a folder.
+pub const PROBE_COMMAND: &str = "disk-probe";
 const PROBE: &str = ".write-probe";
 
-pub async fn facts(layout: &Layout) -> Vec<What> {
+/// Folders in which a write of this process has not come back yet.
+static WAITING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// With a `prober` the writes are tried by that program.
+pub async fn facts(layout: &Layout, prober: Option<&Path>) -> Vec<What> {
     let look = folders(layout).into_iter().map(|folder| async move {
-        let blocking = tokio::task::spawn_blocking({
-            let folder = folder.clone();
-            move || (room(&folder), write(&folder))
-        });
-        let path = folder.display().to_string();
-        match tokio::time::timeout(ANSWER_TIMEOUT, blocking).await {
-            Ok(Ok((room, write))) => room.into_iter().chain([What::DiskWrite { path, write }]).collect(),
-            Ok(Err(_)) => Vec::new(),
-            Err(_) => vec![What::DiskWrite { path, write: Write::Hangs }],
-        }
+        let mut found = Vec::new();
+        let all = async {
+            match prober {
+                Some(program) => apart(program, &folder, &mut found).await,
+                None => within(&folder, &mut found).await,
+            }
+        };
+        // What was told until then counts.
+        let _ = tokio::time::timeout(ANSWER_TIMEOUT, all).await;
+        judged(&folder, found)
     });
     futures::future::join_all(look).await.into_iter().flatten().collect()
 }
@@ -46,6 +61,68 @@ fn folders(layout: &Layout) -> Vec<PathBuf> {
     devices.into_values().collect()
 }
 
+/// Tried in a thread of this process, unless one waits there already.
+async fn within(folder: &Path, found: &mut Vec<What>) {
+    let Some(turn) = Turn::take(folder) else { return };
+    let (tell, mut told) = mpsc::unbounded_channel();
+    tokio::task::spawn_blocking(move || {
+        // Who asked may have gone.
+        probe(&turn.0, |what| drop(tell.send(what)));
+        drop(turn);
+    });
+    while let Some(what) = told.recv().await {
+        found.push(what);
+    }
+}
+
+/// Tried by a process that is left alone where it hangs.
+async fn apart(program: &Path, folder: &Path, found: &mut Vec<What>) {
+    let mut command = Command::new(program);
+    command.arg(PROBE_COMMAND).arg(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let Ok(mut child) = command.spawn() else { return };
+    let Some(stdout) = child.stdout.take() else { return };
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        found.extend(serde_json::from_str::<What>(&line));
+    }
+}
+
+/// What `evenkeel disk-probe` does: each thing as soon as it is known, in a line.
+pub fn tell(folder: &Path) {
+    probe(folder, |what| {
+        let line = serde_json::to_string(&what).expect("facts are plain data");
+        // Nobody listens any more: nothing is lost.
+        let _ = writeln!(io::stdout(), "{line}");
+    });
+}
+
+fn probe(folder: &Path, mut tell: impl FnMut(What)) {
+    room(folder).into_iter().for_each(&mut tell);
+    for _ in 0..WRITES {
+        let write =
+            timed_write(folder).map_or_else(|error| refused(&error), |took| Write::Took { millis: millis(took) });
+        tell(What::DiskWrite { path: folder.display().to_string(), write });
+    }
+}
+
+/// Room as it is, and one word on the writes: what was refused, else the quickest, else that none came back.
+fn judged(folder: &Path, found: Vec<What>) -> Vec<What> {
+    let (mut facts, mut quickest, mut bad) = (Vec::new(), None, None);
+    for what in found {
+        match what {
+            What::DiskWrite { write: Write::Took { millis }, .. } => {
+                quickest = Some(quickest.map_or(millis, |known: u64| known.min(millis)));
+            }
+            What::DiskWrite { write, .. } => bad = Some(write),
+            other => facts.push(other),
+        }
+    }
+    let took = quickest.map(|millis| Write::Took { millis });
+    let write = bad.or(took).unwrap_or(Write::Hangs);
+    facts.push(What::DiskWrite { path: folder.display().to_string(), write });
+    facts
+}
+
 fn room(folder: &Path) -> Option<What> {
     let stat = statvfs(folder).ok()?;
     Some(What::Disk {
@@ -55,18 +132,6 @@ fn room(folder: &Path) -> Option<What> {
         inodes: stat.f_files,
         inodes_free: stat.f_favail,
     })
-}
-
-fn write(folder: &Path) -> Write {
-    let mut best = None;
-    for _ in 0..WRITES {
-        match timed_write(folder) {
-            Ok(took) => best = Some(best.map_or(took, |best: Duration| best.min(took))),
-            Err(error) => return refused(&error),
-        }
-    }
-    let millis = best.unwrap_or_default().as_millis().try_into().unwrap_or(u64::MAX);
-    Write::Took { millis }
 }
 
 fn timed_write(folder: &Path) -> io::Result<Duration> {
@@ -83,6 +148,10 @@ fn timed_write(folder: &Path) -> io::Result<Duration> {
     outcome.map(|()| took)
 }
 
+fn millis(span: Duration) -> u64 {
+    span.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
 fn refused(error: &io::Error) -> Write {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => Write::Full,
@@ -91,9 +160,27 @@ fn refused(error: &io::Error) -> Write {
     }
 }
 
+/// The one writer of a folder.
+struct Turn(PathBuf);
+
+// === impl Turn ===
+
+impl Turn {
+    fn take(folder: &Path) -> Option<Turn> {
+        let taken = WAITING.lock().expect("no holder of this lock panics").insert(folder.to_path_buf());
+        taken.then(|| Turn(folder.to_path_buf()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        WAITING.lock().expect("no holder of this lock panics").remove(&self.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{facts, refused};
+    use super::{Turn, facts, refused};
     use crate::layout::Layout;
     use keeper::wrong::{What, Write};
     use std::io;
@@ -101,13 +188,23 @@ mod tests {
     #[tokio::test]
     async fn a_folder_that_takes_writes_says_how_quickly_and_keeps_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let found = facts(&Layout::new(folder.path())).await;
+        let found = facts(&Layout::new(folder.path()), None).await;
         assert!(
             found.iter().any(|what| matches!(what, What::DiskWrite { write: Write::Took { .. }, .. })),
             "{found:?}"
         );
         assert!(found.iter().any(|what| matches!(what, What::Disk { total, .. } if 0 < *total)));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn where_a_write_waits_no_second_one_is_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let waits = Turn::take(folder.path()).unwrap();
+        let found = facts(&Layout::new(folder.path()), None).await;
+        assert!(matches!(&found[..], [What::DiskWrite { write: Write::Hangs, .. }]), "{found:?}");
+        drop(waits);
+        assert_eq!(facts(&Layout::new(folder.path()), None).await.len(), 2);
     }
 
     #[test]

@@ -9,11 +9,15 @@ use super::super::ANSWER_TIMEOUT;
 use crate::layout::Layout;
 use crate::wire::host;
 
+/// Of the words behind the name; see proc_pid_stat(5).
+const STARTED_AT: usize = 19;
+/// What the kernel counts in for programs, on every architecture there is.
+const TICKS_PER_SECOND: i64 = 100;
 const CONNTRACK: &str = "/proc/sys/net/netfilter";
 
 /// What is read from files and takes no time.
-pub fn facts() -> Vec<What> {
-    conntrack().into_iter().chain(boot()).collect()
+pub fn facts(layout: &Layout) -> Vec<What> {
+    conntrack().into_iter().chain(boot(layout)).collect()
 }
 
 /// Whether the table of this node is in the kernel; nothing where no network of ours was ever made.
@@ -31,10 +35,22 @@ fn conntrack() -> Option<What> {
     Some(What::Conntrack { count: number("nf_conntrack_count")?, max: number("nf_conntrack_max")? })
 }
 
-fn boot() -> Option<What> {
+/// When this machine's first process started: where machines share a kernel, that is their boot.
+fn boot(layout: &Layout) -> Option<What> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
-    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Some(What::Boot { booted: Timestamp::from_second(seconds).ok()?, clean: true })
+    let kernel: i64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let first = started(&fs::read_to_string("/proc/1/stat").ok()?)?;
+    let booted = Timestamp::from_second(kernel.checked_add(first)?).ok()?;
+    let drawn = fs::metadata(layout.machine_key()).and_then(|key| key.modified()).ok()?;
+    Some(What::Boot { booted, member: Timestamp::try_from(drawn).ok()? < booted })
+}
+
+/// Seconds after the kernel's start, in a process's line.
+fn started(stat: &str) -> Option<i64> {
+    // The name in brackets may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: i64 = rest.split_whitespace().nth(STARTED_AT)?.parse().ok()?;
+    Some(ticks / TICKS_PER_SECOND)
 }
 
 /// The name of the link in the line whose destination and mask are zero.
@@ -48,7 +64,14 @@ pub fn default_link(routes: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::default_link;
+    use super::{default_link, started};
+
+    #[test]
+    fn the_start_of_a_process_is_behind_its_name() {
+        let stat = "1 (a) b) S 0 1 1 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 4200 1000 10 18446744073709551615";
+        assert_eq!(started(stat), Some(42));
+        assert_eq!(started("1 (a"), None);
+    }
 
     #[test]
     fn the_default_route_names_its_link() {
