@@ -21,7 +21,7 @@ const PROOF_AGE_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
 const IN_THE_WAY: [&str; 5] =
     ["CLOCK_SKEW", "CERT_EXPIRING", "BACKUP_FAILED", "BACKUP_UNRESTORABLE", "LEADER_FLAPPING"];
 /// Of a change that was begun: a change is how they end.
-const OF_A_CHANGE: [&str; 4] = ["UPGRADE_STUCK", "UPGRADE_HALF_DONE", "TWO_OPERATORS", "VERSION_SKEW"];
+const OF_A_CHANGE: [&str; 3] = ["UPGRADE_STUCK", "UPGRADE_HALF_DONE", "VERSION_SKEW"];
 
 /// Something that was found, with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,5 +25,4 @@ pub use cleanup::{CleanupError, cleanup};
 pub use config::{Config, DnsConfig, PodNetwork};
 pub use kept::Kept;
 pub use peers::{Echoes, NarrowPath, PathReport, Underlay, burst};
-pub use peers::{NarrowPath, PathReport, Underlay};
 pub use vip::{Vip, VipStatus, VirtualAddress};

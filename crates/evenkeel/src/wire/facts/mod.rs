@@ -256,14 +256,12 @@ fn client(endpoint: Endpoint, tls: Arc<rustls::ClientConfig>) -> Client {
 
 fn short(lineage: &Lineage, ca_pem: &str) -> Name {
     lineage.cluster(ca_pem).chars().take(CLUSTER_DIGITS).collect::<String>().into()
+}
+
 /// How the routes of this machine are, compared with what the cluster's record says of others.
 fn as_recorded(layout: &Layout, own: &str, targets: &[Target]) -> Option<Fact> {
     let unrouted = local::unrouted(layout, targets.iter().filter(|target| target.node != own))?;
     Some(fact(own, own, unrouted))
-}
-
-fn short(ca_pem: &str) -> Name {
-    hash_of_ca(ca_pem).chars().take(CLUSTER_DIGITS).collect::<String>().into()
 }
 
 /// A fact of now.

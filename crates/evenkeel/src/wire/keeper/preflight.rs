@@ -110,7 +110,8 @@ impl Preflight<'_> {
 
 /// What the whole cluster says: its machines, the copies of its state, its budgets.
 pub async fn of_cluster(parts: &Parts) -> Result<Vec<Finding>> {
-    let look = Look { layout: parts.layout.clone(), config: parts.config.clone(), access: access(parts) };
+    let (layout, config) = (parts.layout.clone(), parts.config.clone());
+    let look = Look { layout, config, access: access(parts), prober: None };
     let (facts, copies, budgets) =
         tokio::join!(look.whole(), copies::look(parts.etcd.as_ref()), budgets(&parts.client));
     let mut found = preflight::of_facts(&facts.context("look at the cluster")?, SystemClock.now());

@@ -79,7 +79,6 @@ pub static ALL: &[&Code] = &[
     &store::DEFRAG_STALL,
     &time::CA_EXPIRING,
     &store::RESTORED,
-    &people::TWO_OPERATORS,
     &drift::DRIFT_MANIFEST,
     &people::ONE_ADMINISTRATOR,
 ];

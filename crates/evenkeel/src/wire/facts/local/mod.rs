@@ -41,9 +41,8 @@ pub async fn facts(layout: &Layout, config: &Path, prober: Option<&Path>) -> Vec
         tokio::join!(disk::facts(layout, prober), process::facts(layout), names::fact(layout), kernel::rules(layout));
     let whats = disks.into_iter().chain(processes).chain(names).chain(rules).chain(kernel::facts(layout));
     let whats = whats.chain(notice::facts(layout, SystemClock.now()));
-    let whats = whats.chain(own_certificates(layout)).chain(config_file(config)).chain(drift::facts(layout));
     let whats = whats.chain(own_certificates(layout)).chain(config_file(layout, config)).chain(virtual_address(layout));
-    let whats = whats.chain(address(layout));
+    let whats = whats.chain(address(layout)).chain(drift::facts(layout));
     let own = whats.map(|what| fact(&node, &node, what));
     let narrow = net::PathReport::load(&layout.net()).narrow_paths.into_iter();
     let narrow =
