@@ -7,21 +7,26 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Response, Status};
 
 use super::{Answer, Etcd, Op, read_error, wire, write_error};
 use crate::engine::{EngineError, WriteError};
 
-/// A write that takes longer is perhaps lost. Early costs one small write; late costs every client this time.
+/// A write that takes longer is perhaps lost. Late costs its client this time; early costs all that are under way another
+/// try, so that a queue that moves is waited in.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The fence is raised again where that is not answered: it may be lost on the same way. Members that look for a leader
-/// keep what they are asked, so that the last of these tries is on its way as soon as there is one.
+/// Writes that are sent at nearly the same time overtake each other; one that was sent so much earlier is lost.
+const OVERTAKING: Duration = Duration::from_millis(200);
+/// Where that is not answered the fence is raised once more beside it: it may be lost on the same way. Members that look
+/// for a leader keep what they are asked, so that the last of these tries is on its way as soon as there is one.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Between tries that are refused at once.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -33,8 +38,33 @@ const RAISE_TIMEOUT: Duration = Duration::from_secs(6);
 pub(super) struct Fence {
     /// etcd's revision of the key; 0 where nobody raised it yet, or where it was not seen yet.
     seen: AtomicI64,
-    /// One try at a time decides for all who wait.
+    /// One at a time decides for all who wait.
     raising: Mutex<()>,
+    pace: std::sync::Mutex<Pace>,
+}
+
+/// How transactions are answered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// When one was answered last.
+    answered: Option<Instant>,
+    /// When the newest of those that are answered was sent.
+    newest: Option<Instant>,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    fn answer(&mut self, sent: Instant, now: Instant) {
+        self.answered = Some(now);
+        self.newest = self.newest.max(Some(sent));
+    }
+
+    /// Whether one that was sent then only waits: others are answered, and none that was sent well after it.
+    fn is_queue(&self, sent: Instant, now: Instant) -> bool {
+        let moves = self.answered.is_some_and(|at| now.duration_since(at) < PATIENCE);
+        moves && self.newest.is_some_and(|newest| newest < sent + OVERTAKING)
+    }
 }
 
 // === impl Fence ===
@@ -47,6 +77,10 @@ impl Fence {
     /// Revisions only grow: an answer that comes late tells nothing new.
     fn learn(&self, revision: i64) {
         self.seen.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a transaction failed because the fence is elsewhere; where that is, is known then.
@@ -78,19 +112,25 @@ impl Etcd {
         token: i64,
         call: impl Future<Output = Result<Response<wire::TxnResponse>, Status>>,
     ) -> Result<wire::TxnResponse, WriteError> {
-        let mut call = pin!(call);
-        let answer = match timeout(PATIENCE, &mut call).await {
-            Ok(answer) => answer,
-            Err(_) => tokio::select! { biased;
-                answer = &mut call => answer,
-                raised = self.raise(token) => return Err(match raised {
-                    Ok(()) => WriteError::Settled("etcd did not answer in time".into()),
-                    Err(error) => WriteError::Unknown(error.into()),
-                }),
-            },
+        let (mut call, sent) = (pin!(call), Instant::now());
+        let answer = loop {
+            match timeout(PATIENCE, &mut call).await {
+                Ok(answer) => break answer,
+                Err(_) if self.fence.pace().is_queue(sent, Instant::now()) => {}
+                Err(_) => tokio::select! { biased;
+                    answer = &mut call => break answer,
+                    raised = self.raise(token) => return Err(match raised {
+                        Ok(()) => WriteError::Settled("etcd did not answer in time".into()),
+                        Err(error) => WriteError::Unknown(error.into()),
+                    }),
+                },
+            }
         };
         match answer.map_err(write_error) {
-            Ok(answer) => Ok(answer.into_inner()),
+            Ok(answer) => {
+                self.fence.pace().answer(sent, Instant::now());
+                Ok(answer.into_inner())
+            }
             Err(WriteError::Unknown(source)) => match self.raise(token).await {
                 Ok(()) => Err(WriteError::Settled(source)),
                 Err(_) => Err(WriteError::Unknown(source)),
@@ -104,18 +144,20 @@ impl Etcd {
         let until = Instant::now() + RAISE_TIMEOUT;
         let late = || EngineError::Unavailable("etcd takes no writes".into());
         let _one = timeout_at(until, self.fence.raising.lock()).await.map_err(|_| late())?;
-        let mut failure = late();
+        let (mut failure, mut tries) = (late(), JoinSet::new());
         while self.fence.seen() <= token {
             if until <= Instant::now() {
                 return Err(failure);
             }
-            match timeout(AGAIN, self.kv().txn(self.raising(token))).await {
-                Ok(Ok(answer)) => self.raised(token, &answer.into_inner()),
-                Ok(Err(status)) => {
+            let (mut kv, request) = (self.kv(), self.raising(token));
+            tries.spawn(async move { kv.txn(request).await });
+            match timeout(AGAIN, tries.join_next()).await {
+                Ok(Some(Ok(Ok(answer)))) => self.raised(token, &answer.into_inner()),
+                Ok(Some(Ok(Err(status)))) => {
                     failure = read_error(status);
                     sleep(PAUSE).await;
                 }
-                Err(_) => {}
+                Ok(Some(Err(_)) | None) | Err(_) => {}
             }
         }
         Ok(())
@@ -134,5 +176,26 @@ impl Etcd {
         } else {
             self.fence.stopped(token, answer.responses.first());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OVERTAKING, PATIENCE, Pace};
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    #[test]
+    fn a_queue_that_moves_is_no_loss() {
+        let (start, step) = (Instant::now(), Duration::from_millis(10));
+        let mut pace = Pace::default();
+        assert!(!pace.is_queue(start, start + PATIENCE), "nothing was ever answered");
+        pace.answer(start, start + PATIENCE);
+        let now = start + PATIENCE + step;
+        assert!(pace.is_queue(start + step, now), "one that was sent before it was answered just now");
+        assert!(!pace.is_queue(start + step, now + PATIENCE), "the queue stands");
+        pace.answer(start + step + OVERTAKING, now);
+        assert!(!pace.is_queue(start + step, now), "one that was sent long after it is answered");
+        assert!(pace.is_queue(start + step * 2, now));
     }
 }
