@@ -40,7 +40,7 @@ impl Writer {
         Ok(Writer { stop, thread })
     }
 
-    /// The longest time between two acknowledged writes, and whether the last one was lately.
+    /// The longest time between two acknowledged writes, or since the last one.
     pub fn longest(self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("it only measures")
