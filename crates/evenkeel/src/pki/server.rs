@@ -115,6 +115,11 @@ impl ServerPki {
         self.changed.subscribe()
     }
 
+    /// The succession that this server takes a part in, where one is open.
+    pub fn noted(&self) -> Result<Option<Succession>, PkiError> {
+        Succession::noted(&self.folder)
+    }
+
     /// Goes on to the phase of a succession, with the files on the disk. True where that is something new.
     pub fn succeed(&self, wanted: &Succession, now: Timestamp) -> Result<bool, PkiError> {
         let mut wanted = wanted.clone();

@@ -38,7 +38,10 @@ pub async fn grant(wish: Wish, client: &Client, pki: &ServerPki, now: Timestamp)
     let wanted = match (wish, open) {
         (Wish::Start, Some(_)) => return Ok(()),
         (Wish::Start, None) => {
-            let number = recorded.as_ref().map_or(1, |recorded| recorded.rotation.succession.number + 1);
+            let last = recorded.as_ref().map(|recorded| recorded.rotation.succession.number);
+            // Where the record was deleted, the servers remember it.
+            let noted = pki.noted().map_err(|error| failed(error.into()))?.map(|noted| noted.number);
+            let number = last.max(noted).unwrap_or_default() + 1;
             let drawn = Succession::draw(number, &pki.current(), now);
             Rotation::new(drawn.map_err(|error| failed(error.into()))?, now)
         }

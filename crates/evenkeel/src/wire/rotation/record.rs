@@ -107,12 +107,14 @@ pub fn key() -> Key {
 pub fn catch_up(store: &Store, pki: &ServerPki) -> Result<()> {
     let secrets = store.list("/secrets", &ListQuery::default())?;
     let Some(object) = secrets.objects.iter().find(|object| object.key == key()) else { return Ok(()) };
-    let recorded = Recorded::of(object)?;
-    match pki.succeed(&recorded.rotation.succession, SystemClock.now()) {
-        Ok(true) => info!(phase = ?recorded.rotation.succession.phase, "the authorities changed meanwhile"),
-        Ok(false) => {}
-        // It is of no use to anybody, but whoever looks at it is told why.
-        Err(failure) => error!(error = %base::Chain(&failure), "the authorities changed meanwhile"),
+    let gone_along = Recorded::of(object).context("read the record of authorities").and_then(|recorded| {
+        let succession = recorded.rotation.succession;
+        Ok(pki.succeed(&succession, SystemClock.now())?.then_some(succession.phase))
+    });
+    match gone_along {
+        Ok(phase) => phase.into_iter().for_each(|phase| info!(?phase, "the authorities changed meanwhile")),
+        // It serves those who know it as it is.
+        Err(failure) => error!(error = %base::Chain(failure.as_ref()), "the authorities changed meanwhile"),
     }
     Ok(())
 }
