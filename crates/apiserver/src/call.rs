@@ -19,6 +19,7 @@ use crate::body::Body;
 use crate::context::{Context, method_not_allowed};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::metrics::{InflightLabels, RequestLabels};
+use crate::paths::RemoteAddress;
 use crate::query::Query;
 use crate::serve::Peer;
 use crate::server::Server;
@@ -60,6 +61,9 @@ impl Server {
         let (mut head, body) = request.into_parts();
         let path = head.uri.path();
         if self.shared.deps.extension.is_open(path) {
+            if let Some(address) = peer.address {
+                head.extensions.insert(RemoteAddress(address));
+            }
             return self.shared.deps.extension.answer(None, Request::from_parts(head, body)).await;
         }
         let tokens = self.shared.tokens();

@@ -43,6 +43,6 @@ pub use body::{Body, BoxError, empty, full, stream};
 pub use bootstrap::BootstrapError;
 pub use connect::{ByteStream, NoNodes, NodeAddress, NodeProxy};
 pub use health::HealthCheck;
-pub use paths::{Extension, NoExtension};
+pub use paths::{Extension, NoExtension, RemoteAddress};
 pub use serve::TlsSource;
 pub use server::{Config, Deps, Server};

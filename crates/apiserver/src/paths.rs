@@ -1,5 +1,7 @@
 //! What is served beside resources: discovery, OpenAPI, health, metrics, version, OpenID, the distribution's own paths.
 
+use std::net::SocketAddr;
+
 use async_trait::async_trait;
 use http::{Request, Response, StatusCode};
 use serde_json::json;
@@ -11,6 +13,10 @@ use crate::answer;
 use crate::body::{Body, empty};
 use crate::context::{Context, method_not_allowed};
 use crate::{discovery, health};
+
+/// Where a request on an open path came from, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteAddress(pub SocketAddr);
 
 /// Paths of the distribution's own, such as joining a node.
 #[async_trait]

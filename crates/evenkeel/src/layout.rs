@@ -124,6 +124,11 @@ impl Layout {
         self.data.join("server/token")
     }
 
+    /// Requests to join that were refused here.
+    pub fn refused_joins(&self) -> PathBuf {
+        self.data.join("server/refused-joins.json")
+    }
+
     pub fn audit_log(&self) -> PathBuf {
         self.data.join("server/audit/audit.log")
     }

@@ -6,10 +6,11 @@ use base::Clock;
 use super::args::{TokenArgs, TokenCommand};
 use super::output::table;
 use crate::pki::{Kubeconfig, Role, TokenText, hash_of_ca};
-use crate::wire::{Records, SystemClock, admin};
+use crate::wire::{Records, Refused, SystemClock, admin};
 
 pub async fn run(args: &TokenArgs) -> Result<()> {
-    let config = Kubeconfig::load(&args.common.layout().kubeconfig()).context("does a server run on this machine?")?;
+    let layout = args.common.layout();
+    let config = Kubeconfig::load(&layout.kubeconfig()).context("does a server run on this machine?")?;
     let records = Records::new(admin::client(&config)?);
     let now = SystemClock.now();
     match &args.command {
@@ -30,6 +31,9 @@ pub async fn run(args: &TokenArgs) -> Result<()> {
                 vec![token.id, token.role.as_str().to_owned(), expires, token.description]
             });
             print!("{}", table(&["ID", "ROLE", "EXPIRES", "DESCRIPTION"], &rows.collect::<Vec<_>>()));
+            if let Some(refused) = Refused::noted(&layout) {
+                eprintln!("{}", sentence(&refused));
+            }
         }
         TokenCommand::Delete { id } => {
             if !records.delete(id).await? {
@@ -38,4 +42,15 @@ pub async fn run(args: &TokenArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn sentence(refused: &Refused) -> String {
+    let Refused { count, first, last, from, why } = refused;
+    let from = from.map_or_else(|| "somewhere".to_owned(), |from| from.to_string());
+    let minute = |at: &jiff::Timestamp| at.strftime("%Y-%m-%d %H:%MZ").to_string();
+    format!(
+        "this server refused {count} requests to join since {}, the last at {} from {from}: {why}",
+        minute(first),
+        minute(last)
+    )
 }

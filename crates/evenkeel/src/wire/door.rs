@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use api::Tree;
 use base::Clock;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,8 @@ use super::join::{CA_PATH, MACHINE_PATH};
 use crate::pki::{MachineKey, TokenText, client_config, hash_of_ca};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// A server that is asked too often may ask for no more patience than this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// What a server joins with is a few keys and certificates.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -60,7 +63,7 @@ impl Door {
         let request = Request::get(CA_PATH).body(Bytes::new()).map_err(Attempt::fatal)?;
         let asked = (endpoints)().first().map(view::Endpoint::url).unwrap_or_default();
         let transport = Https::among(endpoints.clone(), unverified().map_err(Attempt::Final)?);
-        let (code, body) = call(&transport, request).await?;
+        let Answer { code, body, .. } = call(&transport, request).await?;
         let ca_pem = String::from_utf8_lossy(&body).into_owned();
         if code != 200 {
             return Err(Attempt::Again(anyhow::anyhow!("the server answered {code}")));
@@ -90,7 +93,16 @@ impl Door {
         let request = head.body(Bytes::from(body)).map_err(Attempt::fatal)?;
         let tls = client_config(&self.ca_pem, None, false).map_err(Attempt::fatal)?;
         let transport = Https::among(self.endpoints.clone(), Arc::new(move || tls.clone()));
-        let (code, body) = call(&transport, request).await?;
+        let Answer { code, body, retry_after } = call(&transport, request).await?;
+        if code == StatusCode::TOO_MANY_REQUESTS.as_u16() {
+            // All machines of a rack may come at once after a power cut.
+            tokio::time::sleep(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX)).await;
+            let status: Tree = serde_json::from_slice(&body).unwrap_or_default();
+            return Err(Attempt::Again(anyhow::anyhow!(
+                "{}",
+                status["message"].as_str().unwrap_or("too many requests")
+            )));
+        }
         if code != 200 {
             let failure = anyhow::anyhow!("{}", String::from_utf8_lossy(&body));
             // Another server can.
@@ -110,12 +122,19 @@ impl Door {
     }
 }
 
-async fn call(transport: &Https, request: Request<Bytes>) -> Result<(u16, Bytes), Attempt> {
+struct Answer {
+    code: u16,
+    body: Bytes,
+    retry_after: Option<Duration>,
+}
+
+async fn call(transport: &Https, request: Request<Bytes>) -> Result<Answer, Attempt> {
     let exchange = async {
         let response = transport.call(request).await?;
         let code = response.status().as_u16();
+        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = view::read_body(response.into_body(), ANSWER_BYTES_MAX).await?;
-        Ok::<_, anyhow::Error>((code, body))
+        Ok::<_, anyhow::Error>(Answer { code, body, retry_after: seconds.map(Duration::from_secs) })
     };
     match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
         Ok(outcome) => outcome.map_err(Attempt::Again),

@@ -9,7 +9,9 @@
 //!   path) the same for any other node.
 //! - `/v1-evenkeel/snapshot` (authorised by path): a consistent export of the store, for `evenkeel backup`.
 
+mod gate;
 pub mod judge;
+mod limit;
 pub mod messages;
 mod own;
 pub mod records;
@@ -22,21 +24,24 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use admit::User;
-use apiserver::{Body, Extension, full};
+use apiserver::{Body, Extension, RemoteAddress, full};
 use async_trait::async_trait;
 use base::{Chain, Clock};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 use view::Client;
 
+pub use gate::Refused;
 pub use own::{own_token, retarget, revocations};
 
 use super::facts::refused;
+use crate::layout::Layout;
 use crate::pki::{MachineId, PkiError, Profile, ProofError, Role, ServerPki};
+use gate::Gate;
 use judge::Refusal;
 use messages::{
     ClusterSettings, JoinAnswer, JoinRequest, Leaving, MachineRequest, ServerJoinAnswer, ServerJoinRequest, Signed,
@@ -64,6 +69,7 @@ pub struct Join {
     pub settings: ClusterSettings,
     pub clock: Arc<dyn Clock>,
     pub store: store::Store,
+    gate: Gate,
     /// Made once the API server is there that it asks.
     inside: OnceLock<Inside>,
 }
@@ -95,8 +101,15 @@ enum JoinError {
 // === impl Join ===
 
 impl Join {
-    pub fn new(pki: Arc<ServerPki>, settings: ClusterSettings, clock: Arc<dyn Clock>, store: store::Store) -> Join {
-        Join { pki, settings, clock, store, inside: OnceLock::new() }
+    pub fn new(
+        layout: &Layout,
+        pki: Arc<ServerPki>,
+        settings: ClusterSettings,
+        clock: Arc<dyn Clock>,
+        store: store::Store,
+    ) -> Join {
+        let gate = Gate::new(layout, clock.now());
+        Join { pki, settings, clock, store, gate, inside: OnceLock::new() }
     }
 
     /// Gives it the way to what the cluster knows of its machines, and to what this server gives to others.
@@ -243,6 +256,14 @@ impl Extension for Join {
     }
 
     async fn answer(&self, user: Option<User>, request: Request<Body>) -> Response<Body> {
+        let from = request.extensions().get().map(|RemoteAddress(address)| address.ip());
+        // Nobody knows yet who knocks.
+        if request.method() == Method::POST
+            && user.is_none()
+            && let Err(later) = self.gate.ask(from, self.clock.now())
+        {
+            return *later;
+        }
         let answered = match (request.method().as_str(), request.uri().path()) {
             ("GET", CA_PATH) => Ok(text(StatusCode::OK, self.pki.current().server.pem.clone())),
             ("GET", SNAPSHOT_PATH) if user.is_some() => Ok(self.snapshot().await),
@@ -256,13 +277,27 @@ impl Extension for Join {
             },
             _ => Ok(text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned())),
         };
-        answered.unwrap_or_else(JoinError::answer)
+        answered.unwrap_or_else(|error| {
+            if error.is_refusal() {
+                self.gate.refused(from, &Chain(&error).to_string(), self.clock.now());
+            }
+            error.answer()
+        })
     }
 }
 
 // === impl JoinError ===
 
 impl JoinError {
+    /// True where it is the fault of who asks.
+    fn is_refusal(&self) -> bool {
+        match self {
+            JoinError::Bad(_) | JoinError::Proof(_) | JoinError::Pki(_) => true,
+            JoinError::Register(error) => !matches!(error, RegisterError::Records(_)),
+            JoinError::Starting | JoinError::Remove(_) | JoinError::Give(_) => false,
+        }
+    }
+
     /// What a refused machine shows to whoever started it: one sentence.
     fn answer(self) -> Response<Body> {
         warn!(error = %Chain(&self), "refused");
@@ -341,7 +376,7 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             local_path: None,
         };
-        Join::new(pki, settings, clock, store)
+        Join::new(&layout, pki, settings, clock, store)
     }
 
     fn side(folder: &std::path::Path, join: &Join) -> Side {
@@ -410,6 +445,10 @@ mod tests {
         let (answer, key) = granted.unwrap();
         let leaf = Leaf::of_pem(&answer.client_certificate, &key).unwrap();
         let (_, certificate) = x509_parser::parse_x509_certificate(&leaf.chain[0]).unwrap();
+        for _ in 0..20 {
+            join.gate.refused(None, "a guess", SystemClock.now());
+        }
+        assert_eq!(ask(&join, "a", &one, None).await.0, 429, "whoever it is asks too often");
         // The request wished for system:masters; the certificate names the node and nothing else.
         assert_eq!(certificate.subject().to_string(), "CN=system:node:a, O=system:nodes");
         let names = certificate.subject_alternative_name().unwrap().unwrap();

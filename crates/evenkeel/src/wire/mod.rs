@@ -52,6 +52,7 @@ use crate::layout::Layout;
 use crate::pki::{self, Access};
 
 pub use apiserver::engine;
+pub use join::Refused;
 pub use join::messages::Leaving;
 pub use join::records::Records;
 pub use world::{SystemClock, SystemRng};

@@ -197,7 +197,7 @@ impl Setup {
         rotation::catch_up(&store, &self.pki).context("go along with the cluster's authorities")?;
         let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
         let authorities = Arc::new(AuthoritiesPath::new(self.pki.clone()));
-        let join = Arc::new(Join::new(self.pki.clone(), self.cluster.clone(), clock, store.clone()));
+        let join = Arc::new(Join::new(&self.layout, self.pki.clone(), self.cluster.clone(), clock, store.clone()));
         let (revoked, revocations) = watch::channel(BTreeSet::new());
         let (health, healthy) = watch::channel(Health::default());
         let made = parts::Parts {

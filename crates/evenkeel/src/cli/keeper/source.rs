@@ -43,7 +43,7 @@ impl<T: Read + Seek> Content for T {}
 /// Where releases are.
 enum Source {
     Folder(PathBuf),
-    Address { url: Url, https: Https },
+    Address { url: Url, https: Box<Https> },
 }
 
 /// `to` is a path, or the version of a release of the source.
@@ -86,7 +86,7 @@ impl Source {
         let host = url.host_str().context("the address names no host")?.to_owned();
         let tls = client_config(ca_pem, None, false).context("the trusted CAs")?;
         let https = Https::new(Endpoint::new(&host, url.port().unwrap_or(443)), Arc::new(move || tls.clone()));
-        Ok(Source::Address { url, https })
+        Ok(Source::Address { url, https: Box::new(https) })
     }
 
     async fn release(&self, version: &str) -> Result<Program> {

@@ -99,7 +99,7 @@ impl Files {
         let seen = seen(path, written.mode, &mut self.digests);
         if seen.as_ref() == Some(&wanted)
             && let Some(contents) = &mut self.contents
-            && !contents.get(path).is_some_and(|content| sha256_hex(content) == written.sha256)
+            && contents.get(path).is_none_or(|content| sha256_hex(content) != written.sha256)
             && let Ok(content) = fs::read(path)
         {
             contents.insert(path.to_owned(), content);
