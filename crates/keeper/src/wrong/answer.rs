@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::code::{Class, Place};
 use super::detect;
 use super::detect::voters;
-use super::fact::{API, EngineKind, Facts, Name, What};
+use super::fact::{API, EngineKind, Facts, Name, RECORD, What};
 use super::finding::Finding;
 use super::suppress::unexplained;
 use super::table::ALL;
@@ -117,12 +117,14 @@ pub fn answer(facts: &Facts, now: Timestamp) -> Answer {
     let first = found.iter().position(|finding| finding.code.class != Class::Info);
     let first = first.map(|at| found.remove(at));
     let attention = |finding: &Finding| if finding.code.decision { 4 } else { 2 };
+    // Without the record nobody can say that all is well.
+    let blind = facts.missing.iter().any(|missing| missing.what == RECORD);
     Answer {
         cluster: facts.cluster.to_string(),
         from: facts.from.clone(),
         margin: margin(facts),
         apps: apps(facts),
-        exit: first.as_ref().map_or(0, attention),
+        exit: first.as_ref().map_or(if blind { 2 } else { 0 }, attention),
         cause: first.map(cause),
         changed: changed(facts, now),
         decides: decides(facts),

@@ -13,6 +13,8 @@ pub type Name = SmolStr;
 pub const API: &str = "api";
 /// The cluster as a whole as a subject.
 pub const CLUSTER: &str = "cluster";
+/// What is missing where the cluster's record did not answer at all.
+pub const RECORD: &str = "the cluster's record";
 /// Facts of one look; what is beyond is dropped.
 pub const FACTS_MAX: usize = 20_000;
 

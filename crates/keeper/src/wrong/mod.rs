@@ -21,8 +21,8 @@ mod words;
 pub use answer::{Answer, Apps, Cause, Confidence, Margin, Other, answer};
 pub use code::{Class, Code, Place, Risk};
 pub use fact::{
-    API, Alarm, Answers, CLUSTER, EngineKind, FACTS_MAX, Fact, Facts, Missing, Name, Refusal, Role, RunState, State,
-    What, Write,
+    API, Alarm, Answers, CLUSTER, EngineKind, FACTS_MAX, Fact, Facts, Missing, Name, RECORD, Refusal, Role, RunState,
+    State, What, Write,
 };
 pub use finding::Finding;
 pub use runbook::runbook;

@@ -48,7 +48,8 @@ impl Answer {
 
     /// Whether apps are affected, and the cause in one sentence.
     pub fn verdict(&self) -> String {
-        let sentence = self.cause.as_ref().map_or("Nothing is wrong.", |cause| &cause.sentence);
+        let nothing = if self.exit == 0 { "Nothing is wrong." } else { "Nothing is known to be wrong." };
+        let sentence = self.cause.as_ref().map_or(nothing, |cause| &cause.sentence);
         format!("{} {sentence}", self.apps.text())
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
-use keeper::wrong::{Fact, Facts};
+use keeper::wrong::{Fact, Facts, RECORD};
 use serde_json::{Value, json};
 
 /// 2026-03-01 12:00:00 UTC.
@@ -70,7 +70,8 @@ fn apply(facts: &mut Facts, lines: &[String], path: &Path) {
             continue;
         }
         if by == "missing" {
-            let missing = json!({"what": about, "why": format!("{kind} {fields}").trim()});
+            let what = if about == "record" { RECORD } else { about };
+            let missing = json!({"what": what, "why": format!("{kind} {fields}").trim()});
             facts.missing.push(serde_json::from_value(missing).expect("two texts"));
             continue;
         }

@@ -33,7 +33,9 @@ pub use serve::{FactsPath, NodeFacts};
 /// Longest wait for one answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
 /// Longest wait for what another machine says of itself: it looks twice, the second time at what the first one found.
-const PEER_TIMEOUT: Duration = Duration::from_millis(1_800);
+const PEER_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Longest wait for the cluster's record: without it little is known.
+const RECORD_TIMEOUT: Duration = Duration::from_millis(1_200);
 /// How the reason begins where an API said nothing at all.
 pub const NO_ANSWER: &str = "no answer";
 /// The facts of one machine, as another one reads them.
@@ -191,8 +193,8 @@ impl Access {
 
     async fn record(&self, own: &str) -> Record {
         // An API that is only slow is not one that is down.
-        let patient = self.client.clone().with_timeout(PEER_TIMEOUT);
-        let (api, lists) = tokio::join!(cluster::api(&patient), cluster::Lists::read(&self.client));
+        let patient = self.client.clone().with_timeout(RECORD_TIMEOUT);
+        let (api, lists) = tokio::join!(cluster::api(&patient), cluster::Lists::read(&patient));
         let now = SystemClock.now();
         let mut record = Record { targets: cluster::targets(&lists, self.endpoint.port), ..Record::default() };
         let asked = cluster::asked(&lists, &self.endpoint.host, own);

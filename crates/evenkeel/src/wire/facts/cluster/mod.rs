@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use api::{Gvr, Tree};
 use base::{Chain, Clock};
 use jiff::Timestamp;
-use keeper::wrong::{API, Fact, Missing, Name, What};
+use keeper::wrong::{API, Fact, Missing, Name, RECORD, What};
 use serde_json::Value;
 use view::{Client, ClientError, ListOptions};
 
@@ -143,7 +143,7 @@ impl Lists {
         let all: Vec<Missing> = self.all().into_iter().filter_map(missing).collect();
         if all.len() == self.all().len() {
             let why = all.into_iter().next().map(|first| first.why).unwrap_or_default();
-            return vec![Missing { what: "the cluster's record".to_owned(), why }];
+            return vec![Missing { what: RECORD.to_owned(), why }];
         }
         all
     }
