@@ -90,9 +90,15 @@ fn removed(snapshot: &Snapshot) -> BTreeSet<SmolStr> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Records, own_token};
-    use crate::pki::{Lineage, Role, TokenText};
+    use super::{Records, own_token, revocations};
+    use crate::pki::{Lineage, MachineId, Role, TokenText};
+    use crate::wire::join::registrar::{Applicant, Registrar};
+    use base::SmolStr;
     use jiff::Timestamp;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+    use tokio::sync::watch;
+    use view::Drain;
     use view::fake::FakeApi;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -117,5 +123,22 @@ mod tests {
         let before = records.tokens(NOW).await.unwrap().len();
         own_token(&records, &path, (Some(&agent), None), ("CA", &none), NOW).await.unwrap();
         assert_eq!((records.tokens(NOW).await.unwrap().len(), text().role), (before, Role::Agent));
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_was_removed_is_revoked_as_soon_as_its_record_says_so() {
+        let (api, drain) = (FakeApi::new(), Drain::new());
+        let registrar = Registrar::new(api.client());
+        let machine: MachineId = serde_json::from_value("1".into()).unwrap();
+        let who = Applicant { node: "n", machine: &machine, role: Role::Agent, addresses: &[] };
+        registrar.register_own(who, NOW).await.unwrap();
+        let (sender, mut revoked) = watch::channel(BTreeSet::new());
+        let following = tokio::spawn(revocations(api.client(), sender, drain.clone()));
+        registrar.remove("n", NOW).await.unwrap();
+        let names = [SmolStr::from(machine.uri()), SmolStr::from("system:node:n")];
+        let gone = revoked.wait_for(|revoked| names.iter().all(|name| revoked.contains(name)));
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the record is followed").unwrap();
+        drain.cancel();
+        following.await.unwrap();
     }
 }
