@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 use crate::cgroups::remove_cgroups;
+use crate::disk::Disk;
 use crate::host::{Host, Segment, child_of};
 use crate::load::Endpoint;
 use crate::tool::Tool;
@@ -28,12 +29,18 @@ pub struct Options {
     pub arguments: Vec<String>,
     /// Puts the store on a disk of this size.
     pub store_megabytes: Option<u32>,
+    /// Puts all data on a disk of this size: how full the machine's own is must not matter to what is tested.
+    pub data_megabytes: Option<u32>,
+    /// Puts the server's folder on a disk of its own with this size, which stays when the power goes.
+    pub disk_megabytes: Option<u32>,
     /// The data folder of a server whose keys this one has as well: servers of one store.
     pub keys_of: Option<PathBuf>,
     /// Folder for all data; removed with the cluster.
     pub name: String,
     /// Every host has a copy of the program, which may be replaced there.
     pub own_program: bool,
+    /// Only the images that small pods need: the others are large, and every host unpacks its own.
+    pub small_images: bool,
 }
 
 /// A running server. Dropping it stops everything it started.
@@ -66,10 +73,13 @@ impl Cluster {
         let data = PathBuf::from("/var/tmp/evenkeel-e2e").join(&options.name);
         remove(&data)?;
         fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+        if let Some(megabytes) = options.data_megabytes {
+            Disk::new(data.with_extension("data"), data.clone()).attach(megabytes)?;
+        }
         let host = Host::up(options.host)?;
         let binary = program(&data, options.own_program)?;
         let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, binary, options, server: None };
-        link_images(&cluster.data)?;
+        link_images(&cluster.data, cluster.options.small_images)?;
         cluster.limit_store()?;
         cluster.copy_keys()?;
         cluster.start_server()?;
@@ -109,6 +119,9 @@ impl Cluster {
     }
 
     fn spawn(&self) -> anyhow::Result<Child> {
+        if let Some(megabytes) = self.options.disk_megabytes {
+            self.disk().insert(&self.host, megabytes)?;
+        }
         let log = File::options().create(true).append(true).open(self.data.join("server.log"))?;
         let mut tool = self.evenkeel()?;
         tool.leading.extend(self.arguments().into_iter().map(Into::into));
@@ -135,6 +148,11 @@ impl Cluster {
         eventually("the server ends", bound, || server.try_wait()?.context("it still runs"))?;
         self.server = None;
         fs::read_to_string(self.data.join("server.log")).context("read its log")
+    }
+
+    /// The disk of the server's folder, where it has one of its own.
+    pub fn disk(&self) -> Disk {
+        Disk::new(self.data.with_extension("disk"), self.data.join("server"))
     }
 
     /// Further arguments of the starts from now on.
@@ -171,7 +189,9 @@ impl Cluster {
     pub fn kill_server(&mut self) -> anyhow::Result<()> {
         let Some(mut server) = self.server.take() else { bail!("the server does not run") };
         let inner = child_of(server.id())?;
+        // Where it was frozen the one outside stopped with it, and would not notice its end.
         Tool::new("kill").ok(&format!("-9 {inner}"))?;
+        Tool::new("kill").ok(&format!("-CONT {}", server.id()))?;
         server.wait().map(drop).context("wait for the killed server")
     }
 
@@ -241,8 +261,13 @@ impl Cluster {
 
     /// Empties the data folder, but for the images, as if the disk had been replaced. The host must be rebooted before.
     pub fn wipe(&mut self) -> anyhow::Result<()> {
-        remove(&self.data)?;
-        link_images(&self.data)
+        if self.options.data_megabytes.is_some() {
+            Tool::new("find").ok(&format!("{} -mindepth 1 -delete", self.data.display()))?;
+        } else {
+            remove(&self.data)?;
+        }
+        self.disk().throw_away()?;
+        link_images(&self.data, self.options.small_images)
     }
 
     /// Power off and on, without starting the server.
@@ -296,6 +321,8 @@ impl Cluster {
 pub struct Agent {
     pub host: Host,
     pub data: PathBuf,
+    /// What it is started by: a program, and its arguments.
+    pub command: Vec<String>,
     process: Child,
 }
 
@@ -308,17 +335,16 @@ impl Agent {
     pub fn join_in(cluster: &Cluster, segment: Segment, number: u8) -> anyhow::Result<Agent> {
         let host = Host::up_in(segment, number)?;
         let data = cluster.data.join(&host.name);
-        link_images(&data)?;
+        link_images(&data, cluster.options.small_images)?;
         Agent::start(cluster, host, data)
     }
 
     fn start(cluster: &Cluster, host: Host, data: PathBuf) -> anyhow::Result<Agent> {
         let create = format!("token create --data-dir={}", cluster.data.display());
         let token = cluster.evenkeel()?.ok(&create)?;
-        let log = File::options().create(true).append(true).open(data.join("agent.log"))?;
         let program = program(&data, cluster.options.own_program)?;
-        let mut tool = host.tool(&program.display().to_string())?;
-        let arguments = [
+        let command = vec![
+            program.display().to_string(),
             "agent".to_owned(),
             format!("--server=https://{}:6443", cluster.host.address),
             format!("--token={}", token.trim()),
@@ -327,12 +353,19 @@ impl Agent {
             format!("--node-ip={}", host.address),
             EVICTION.to_owned(),
         ];
-        tool.leading.extend(arguments.map(Into::into));
-        let mut command = Command::new(&tool.program);
-        command.args(&tool.leading).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let process = command.spawn().context("start the agent")?;
-        Ok(Agent { host, data, process })
+        let process = spawn(&host, &data, &command)?;
+        Ok(Agent { host, data, command, process })
     }
+}
+
+fn spawn(host: &Host, data: &Path, command: &[String]) -> anyhow::Result<Child> {
+    let log = File::options().create(true).append(true).open(data.join("agent.log"))?;
+    let (program, arguments) = command.split_first().context("what starts an agent is a program")?;
+    let tool = host.tool(program)?;
+    let mut command = Command::new(&tool.program);
+    command.args(&tool.leading).args(arguments);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.spawn().context("start the agent")
 }
 
 impl Agent {
@@ -350,6 +383,18 @@ impl Agent {
     pub fn ended(&mut self, bound: Duration) -> anyhow::Result<String> {
         eventually("the agent ends", bound, || self.process.try_wait()?.context("it still runs"))?;
         fs::read_to_string(self.data.join("agent.log")).context("read its log")
+    }
+
+    /// Starts it again, after it was killed if it still ran.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        if let Ok(inner) = child_of(self.process.id()) {
+            Tool::new("kill").ok(&format!("-9 {inner}"))?;
+        }
+        // Where it was stopped it would not notice.
+        let _ = self.process.kill();
+        self.process.wait().context("wait for the agent")?;
+        self.process = spawn(&self.host, &self.data, &self.command)?;
+        Ok(())
     }
 
     /// Kills the agent's process, and nothing else, without a word of warning. Whoever looks on may start it again.
@@ -390,22 +435,30 @@ impl Drop for Cluster {
         if let Err(error) = remove_cgroups(&self.data) {
             eprintln!("{error:#}");
         }
+        if self.options.data_megabytes.is_some()
+            && let Err(error) = Disk::new(self.data.with_extension("data"), self.data.clone()).detach()
+        {
+            eprintln!("{error:#}");
+        }
         if std::env::var_os("EVENKEEL_KEEP").is_none()
-            && let Err(error) = remove(&self.data)
+            && let Err(error) = remove(&self.data).and_then(|()| self.disk().throw_away())
         {
             eprintln!("{error:#}");
         }
     }
 }
 
+const SMALL_IMAGES: [&str; 2] = ["busybox-1.tar", "pause-1.tar"];
+
 /// The demo and test images, where a node imports them from at start.
-fn link_images(data: &Path) -> anyhow::Result<()> {
+fn link_images(data: &Path, small: bool) -> anyhow::Result<()> {
     let from = target().join("images");
     let to = data.join("agent/images");
     fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
     for entry in fs::read_dir(&from).with_context(|| format!("read {}: run cargo xtask images", from.display()))? {
         let entry = entry?;
-        if entry.path().extension().is_some_and(|extension| extension == "tar") {
+        let wanted = !small || SMALL_IMAGES.iter().any(|name| entry.file_name() == *name);
+        if wanted && entry.path().extension().is_some_and(|extension| extension == "tar") {
             let link = to.join(entry.file_name());
             fs::hard_link(entry.path(), &link).or_else(|_| fs::copy(entry.path(), &link).map(drop))?;
         }

@@ -6,6 +6,7 @@
 mod cgroups;
 mod cluster;
 mod dialogue;
+mod disk;
 mod host;
 mod load;
 mod rack;
@@ -18,6 +19,7 @@ mod wait;
 pub use cgroups::cgroups;
 pub use cluster::{Agent, Cluster, Options, target};
 pub use dialogue::Dialogue;
+pub use disk::Disk;
 pub use host::{Host, Segment};
 pub use load::{Answer, Call, Connection, Endpoint};
 pub use rack::Rack;

@@ -15,9 +15,10 @@ const NOTICE_BOUND: Duration = Duration::from_secs(40);
 /// The servers in the order they joined.
 pub struct Rack {
     pub servers: Vec<Cluster>,
+    /// What every server is started with.
+    options: Options,
     name: String,
     host: u8,
-    own_program: bool,
 }
 
 // === impl Rack ===
@@ -25,31 +26,39 @@ pub struct Rack {
 impl Rack {
     /// The first server, on the first of the hosts from this number on.
     pub fn start(name: &str, host: u8) -> anyhow::Result<Rack> {
-        Rack::begin(name, host, false)
+        Rack::start_with(name, host, Options::default())
     }
 
     /// As [`Rack::start`], with a program on every server that may be replaced there.
     pub fn of_own_programs(name: &str, host: u8) -> anyhow::Result<Rack> {
-        Rack::begin(name, host, true)
+        Rack::start_with(name, host, Options { own_program: true, ..Options::default() })
     }
 
-    fn begin(name: &str, host: u8, own_program: bool) -> anyhow::Result<Rack> {
-        let first = Cluster::start(Options { own_program, ..Options::lane(&format!("{name}-0-"), host) })?;
-        Ok(Rack { servers: vec![first], name: name.to_owned(), host, own_program })
+    /// Likewise, with these choices for every server.
+    pub fn start_with(name: &str, host: u8, options: Options) -> anyhow::Result<Rack> {
+        let named = Options::lane(&format!("{name}-0-"), host);
+        let first = Cluster::start(Options { host: named.host, name: named.name, ..options.clone() })?;
+        Ok(Rack { servers: vec![first], options, name: name.to_owned(), host })
     }
 
     /// One more server, by one command; answers how long it took until it was ready.
     pub fn join(&mut self) -> anyhow::Result<Duration> {
+        self.join_with(self.options.clone())
+    }
+
+    /// Likewise, with choices of its own.
+    pub fn join_with(&mut self, choices: Options) -> anyhow::Result<Duration> {
         let first = &self.servers[0];
         let token = std::fs::read_to_string(first.data.join("server/token")).context("the servers' token")?;
         let number = u8::try_from(self.servers.len())?;
-        let mut options = Options::lane(&format!("{}-{number}-", self.name), self.host + number);
-        options.own_program = self.own_program;
-        options.arguments =
-            vec![format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())];
+        let named = Options::lane(&format!("{}-{number}-", self.name), self.host + number);
+        let mut options = Options { host: named.host, name: named.name, ..choices.clone() };
+        options
+            .arguments
+            .extend([format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())]);
         let mut joined = Cluster::start(options)?;
         // What it was told once it does not need again.
-        joined.set_arguments(Vec::new());
+        joined.set_arguments(choices.arguments);
         let took = joined.ready_after;
         self.servers.push(joined);
         Ok(took)

@@ -1,6 +1,7 @@
 //! A foreign command-line client and what it printed.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -96,6 +97,13 @@ impl Tool {
     pub fn spawn_with(&self, words: &[&str]) -> anyhow::Result<Child> {
         let mut command = self.command(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().with_context(|| format!("start {command:?}"))
+    }
+
+    /// Starts and leaves running; what it says goes into a file.
+    pub fn spawn_to(&self, words: &[&str], out: File) -> anyhow::Result<Child> {
+        let mut command = self.command(words);
+        command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
         command.spawn().with_context(|| format!("start {command:?}"))
     }
 

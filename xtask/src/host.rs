@@ -11,7 +11,7 @@ pub const BUILD_PACKAGES: [&str; 5] = ["gcc", "libc6-dev", "mmdebstrap", "busybo
 /// What several servers on simulated hosts need.
 pub const RACK_PACKAGES: [&str; 4] = ["etcd-server", "etcd-client", "procps", "mount"];
 /// What the tests run against beside all that.
-pub const TEST_PACKAGES: [&str; 3] = ["docker-registry", "skopeo", "systemd"];
+pub const TEST_PACKAGES: [&str; 4] = ["docker-registry", "skopeo", "systemd", "faketime"];
 
 /// Installs the missing ones of these packages through apt.
 ///
