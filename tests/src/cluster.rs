@@ -9,9 +9,9 @@ use anyhow::{Context, bail, ensure};
 
 use crate::cgroups::remove_cgroups;
 use crate::disk::Disk;
-use crate::host::{Host, Segment, child_of};
+use crate::host::{Host, Segment, VOLUMES, child_of};
 use crate::load::Endpoint;
-use crate::tool::Tool;
+use crate::tool::{Tool, Transcript};
 use crate::wait::eventually;
 
 /// How long a started server may take until it answers, in a debug build on a busy machine.
@@ -41,6 +41,8 @@ pub struct Options {
     pub own_program: bool,
     /// Only the images that small pods need: the others are large, and every host unpacks its own.
     pub small_images: bool,
+    /// One of several servers: volumes lie on a disk of the host's own.
+    pub own_disk: bool,
 }
 
 /// A running server. Dropping it stops everything it started.
@@ -76,7 +78,10 @@ impl Cluster {
         if let Some(megabytes) = options.data_megabytes {
             Disk::new(data.with_extension("data"), data.clone()).attach(megabytes)?;
         }
-        let host = Host::up(options.host)?;
+        let mut host = Host::up(options.host)?;
+        if options.own_disk {
+            host.add_disk(data.join("volumes"))?;
+        }
         let binary = program(&data, options.own_program)?;
         let mut cluster = Cluster { host, data, ready_after: Duration::ZERO, binary, options, server: None };
         link_images(&cluster.data, cluster.options.small_images)?;
@@ -181,6 +186,9 @@ impl Cluster {
             format!("--write-kubeconfig={}", self.kubeconfig().display()),
             EVICTION.to_owned(),
         ];
+        if self.options.own_disk {
+            arguments.push(format!("--default-local-storage-path={VOLUMES}"));
+        }
         arguments.extend(self.options.arguments.iter().cloned());
         arguments
     }
@@ -267,7 +275,39 @@ impl Cluster {
             remove(&self.data)?;
         }
         self.disk().throw_away()?;
-        link_images(&self.data, self.options.small_images)
+        link_images(&self.data, self.options.small_images)?;
+        self.binary = program(&self.data, self.options.own_program)?;
+        Ok(())
+    }
+
+    /// What another machine is told so that it joins this one.
+    pub fn joining(&self) -> anyhow::Result<Vec<String>> {
+        let token = fs::read_to_string(self.data.join("server/token")).context("the servers' token")?;
+        Ok(vec![format!("--server=https://{}:6443", self.host.address), format!("--token={}", token.trim())])
+    }
+
+    /// A blank machine in this one's place, started by one command.
+    pub fn start_blank(&mut self, arguments: Vec<String>) -> anyhow::Result<()> {
+        self.wipe()?;
+        self.host.plug()?;
+        self.host.power_on()?;
+        self.set_arguments(arguments);
+        self.start_server()?;
+        // What it was told once it does not need again.
+        self.set_arguments(Vec::new());
+        Ok(())
+    }
+
+    /// Power and cable are gone: nothing answers any more, not even with a refusal.
+    pub fn vanish(&mut self) -> anyhow::Result<()> {
+        self.host.unplug()?;
+        self.power_cut()
+    }
+
+    /// `evenkeel WORDS` on the host, for this server, however it ends.
+    pub fn call(&self, words: &str) -> anyhow::Result<Transcript> {
+        let words = format!("{words} --data-dir={}", self.data.display());
+        self.evenkeel()?.call(&words.split_whitespace().collect::<Vec<_>>(), "")
     }
 
     /// Power off and on, without starting the server.
@@ -333,8 +373,11 @@ impl Agent {
     }
 
     pub fn join_in(cluster: &Cluster, segment: Segment, number: u8) -> anyhow::Result<Agent> {
-        let host = Host::up_in(segment, number)?;
+        let mut host = Host::up_in(segment, number)?;
         let data = cluster.data.join(&host.name);
+        if cluster.options.own_disk {
+            host.add_disk(data.join("volumes"))?;
+        }
         link_images(&data, cluster.options.small_images)?;
         Agent::start(cluster, host, data)
     }

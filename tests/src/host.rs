@@ -24,12 +24,17 @@ pub enum Segment {
 const INIT: &str =
     "mount --make-rshared / && mount -t tmpfs tmpfs /run && mkdir -p /run/lock && while :; do wait; sleep 1; done";
 
+/// Where a host's own disk for volumes is: hosts share the rest of this machine's file system, and a path of one is a path of all.
+pub const VOLUMES: &str = "/mnt";
+
 /// One host. Dropping it cuts its power and removes its links.
 pub struct Host {
     pub name: String,
     pub address: String,
     segment: Segment,
     init: Option<Child>,
+    /// What lies at [`VOLUMES`].
+    disk: Option<PathBuf>,
 }
 
 // === impl Segment ===
@@ -75,7 +80,7 @@ impl Host {
     pub fn up_in(segment: Segment, number: u8) -> anyhow::Result<Host> {
         let name = format!("ekt-h{number}");
         let address = format!("{}.{}", segment.network(), 10 + number);
-        let mut host = Host { address, name, segment, init: None };
+        let mut host = Host { address, name, segment, init: None, disk: None };
         host.remove_links();
         segment.up()?;
         host.add_links()?;
@@ -121,7 +126,20 @@ impl Host {
         eventually("the host's first process", Duration::from_secs(5), || {
             self.tool("true")?.ok("").context("enter the host")?;
             self.tool("test")?.ok("-d /run/lock").map(drop)
-        })
+        })?;
+        self.mount_disk()
+    }
+
+    /// From now on a folder is the host's disk for volumes.
+    pub fn add_disk(&mut self, folder: PathBuf) -> anyhow::Result<()> {
+        self.disk = Some(folder);
+        self.mount_disk()
+    }
+
+    fn mount_disk(&self) -> anyhow::Result<()> {
+        let Some(folder) = &self.disk else { return Ok(()) };
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        self.tool("mount")?.ok(&format!("--bind {} {VOLUMES}", folder.display())).map(drop)
     }
 
     /// Kills everything on the host at once.

@@ -9,6 +9,8 @@ use crate::cluster::{Cluster, Options};
 use crate::tool::Tool;
 use crate::wait::eventually;
 
+const SERVERS: usize = 3;
+const REGISTER_BOUND: Duration = Duration::from_secs(120);
 /// How long others may take to notice what became of a server.
 const NOTICE_BOUND: Duration = Duration::from_secs(40);
 
@@ -34,11 +36,35 @@ impl Rack {
         Rack::start_with(name, host, Options { own_program: true, ..Options::default() })
     }
 
-    /// Likewise, with these choices for every server.
+    /// Likewise, with these choices for every server. Each has a disk of its own.
     pub fn start_with(name: &str, host: u8, options: Options) -> anyhow::Result<Rack> {
         let named = Options::lane(&format!("{name}-0-"), host);
+        let options = Options { own_disk: true, ..options };
         let first = Cluster::start(Options { host: named.host, name: named.name, ..options.clone() })?;
         Ok(Rack { servers: vec![first], options, name: name.to_owned(), host })
+    }
+
+    /// Joins until there are three, and waits until all of them are nodes that pods can be put on.
+    pub fn fill(&mut self) -> anyhow::Result<()> {
+        eprintln!("   {} is up after {:.1} s", self.servers[0].host.name, self.servers[0].ready_after.as_secs_f64());
+        while self.servers.len() < SERVERS {
+            let took = self.join()?;
+            let joined = &self.servers[self.servers.len() - 1].host.name;
+            eprintln!("   {joined} joined in {:.1} s", took.as_secs_f64());
+        }
+        self.whole(0)
+    }
+
+    /// Waits until all three serve and are ready, as one of them sees it.
+    pub fn whole(&self, through: usize) -> anyhow::Result<()> {
+        self.serves(through, SERVERS)?;
+        let kubectl = self.servers[through].kubectl();
+        eventually("every node registers", REGISTER_BOUND, || {
+            let nodes = kubectl.ok("get nodes -o name")?.lines().count();
+            ensure!(nodes == SERVERS, "{nodes} nodes");
+            Ok(())
+        })?;
+        kubectl.ok("wait node --all --for=condition=Ready --timeout=120s").map(drop)
     }
 
     /// One more server, by one command; answers how long it took until it was ready.
@@ -48,14 +74,10 @@ impl Rack {
 
     /// Likewise, with choices of its own.
     pub fn join_with(&mut self, choices: Options) -> anyhow::Result<Duration> {
-        let first = &self.servers[0];
-        let token = std::fs::read_to_string(first.data.join("server/token")).context("the servers' token")?;
         let number = u8::try_from(self.servers.len())?;
         let named = Options::lane(&format!("{}-{number}-", self.name), self.host + number);
         let mut options = Options { host: named.host, name: named.name, ..choices.clone() };
-        options
-            .arguments
-            .extend([format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())]);
+        options.arguments.extend(self.servers[0].joining()?);
         let mut joined = Cluster::start(options)?;
         // What it was told once it does not need again.
         joined.set_arguments(choices.arguments);

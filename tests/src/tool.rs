@@ -62,6 +62,11 @@ impl Tool {
         self.call(&split(words), input)?.succeeded()
     }
 
+    /// As [`Tool::ok_with`], with standard input.
+    pub fn ok_with_input(&self, words: &[&str], input: &str) -> anyhow::Result<String> {
+        self.call(words, input)?.succeeded()
+    }
+
     /// Asks until the output holds all of these: events are written after what they tell.
     pub fn tells(&self, words: &str, wanted: &[&str]) -> anyhow::Result<()> {
         eventually(words, TELLS_BOUND, || {

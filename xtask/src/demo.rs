@@ -61,18 +61,23 @@ pub fn run() -> anyhow::Result<()> {
 
 /// Three servers, each on a simulated host of this machine, until somebody presses Enter.
 pub fn rack() -> anyhow::Result<()> {
+    prepared("rack", &[])
+}
+
+/// Builds all that simulated hosts need, and runs a program of the test kit with these words.
+pub fn prepared(program: &str, words: &[String]) -> anyhow::Result<()> {
     step("packages");
     host::require(&host::NODE_PACKAGES)?;
     host::require(&host::BUILD_PACKAGES)?;
     host::require(&host::RACK_PACKAGES)?;
     step("evenkeel");
     run_program(&cargo(), &["build", "--quiet", "--locked", "--package", "evenkeel"])?;
-    run_program(&cargo(), &["build", "--quiet", "--locked", "--package", "e2e", "--bin", "rack"])?;
+    run_program(&cargo(), &["build", "--quiet", "--locked", "--package", "e2e", "--bin", program])?;
     step("images");
     images::build()?;
     step("kubectl");
     tools::kubectl()?;
-    run_program::<&str>(&rack_program()?.display().to_string(), &[])
+    run_program(&binary()?.with_file_name(program).display().to_string(), words)
 }
 
 /// What brings the three servers up.

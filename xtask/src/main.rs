@@ -76,6 +76,11 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         from: u64,
     },
+    /// Tell the whole story on three simulated hosts: one dies, is replaced, upgrade and back, two are lost, all are
+    Story {
+        /// Only these parts: dies, replace, upgrade, quorum, restore
+        parts: Vec<String>,
+    },
     /// Fetch kubectl, helm and the Python client into target/tools
     Tools,
 }
@@ -102,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Sim { seeds, from } => sim::run(seeds, from),
         Command::Demo { nodes } if nodes == "3" => demo::rack(),
         Command::Demo { .. } => demo::run(),
+        Command::Story { parts } => demo::prepared("story", &parts),
         Command::Down => down::run(),
         Command::Images => images::build().map(|folder| println!("{}", folder.display())),
         Command::Tools => tools::all().map(|folder| println!("{}", folder.display())),

@@ -1,0 +1,114 @@
+//! Three servers with the application on them, and the judge outside.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use e2e::{Cluster, Rack, Tool, eventually, saas};
+
+use crate::judge::{self, Judge};
+
+const NAME: &str = "story";
+/// Number of the first host.
+const HOST: u8 = 50;
+/// One on every host.
+const REPLICAS: usize = 3;
+const APART_BOUND: Duration = Duration::from_secs(180);
+/// Requests are answered well for so long before something is broken, and after it was mended.
+const CALM: Duration = Duration::from_secs(10);
+const CALM_BOUND: Duration = Duration::from_secs(180);
+
+pub struct World {
+    pub rack: Rack,
+    pub judge: Judge,
+    /// Where scorecards and the judge's log are kept.
+    pub folder: PathBuf,
+    /// The recovery kit, carried away from the machine that drew it: no other has it.
+    pub kit: PathBuf,
+    /// The server that is dead now.
+    pub dead: Option<usize>,
+}
+
+// === impl World ===
+
+impl World {
+    pub fn start() -> anyhow::Result<World> {
+        let folder = judge::folder()?;
+        let mut rack = Rack::start_with(NAME, HOST, true)?;
+        rack.fill()?;
+        let kubectl = rack.servers[0].kubectl();
+        saas::apply(&kubectl)?;
+        let kit = folder.join("kit");
+        fs::copy(rack.servers[0].data.join("server/recovery-kit.txt"), &kit).context("carry the kit away")?;
+        let judge = Judge::start(&folder)?;
+        let world = World { rack, judge, folder, kit, dead: None };
+        world.is_whole(0)?;
+        Ok(world)
+    }
+
+    /// All three serve the application, and clients use all of them.
+    pub fn is_whole(&self, through: usize) -> anyhow::Result<()> {
+        self.rack.whole(through)?;
+        let kubectl = self.rack.servers[through].kubectl();
+        saas::healthy(&kubectl)?;
+        self.apart(&kubectl)?;
+        self.judge.enter_by(self.addresses(|_| true));
+        self.calm()
+    }
+
+    /// Nobody moves pods that run: one fewer and one more puts one on the host that has none.
+    fn apart(&self, kubectl: &Tool) -> anyhow::Result<()> {
+        let list = "-n saas get pods -l app=api --field-selector=status.phase=Running -o";
+        eventually("the API's pods are apart", APART_BOUND, || {
+            let nodes = kubectl.ok(&format!("{list} jsonpath={{.items[*].spec.nodeName}}"))?;
+            let apart = self.rack.servers.iter().filter(|server| nodes.contains(&server.host.name)).count();
+            for replicas in (REPLICAS - 1)..=REPLICAS {
+                if apart < REPLICAS {
+                    kubectl.ok(&format!("-n saas scale deployment/api --replicas={replicas}"))?;
+                }
+                kubectl.ok("-n saas rollout status deployment/api --timeout=120s")?;
+            }
+            ensure!(apart == REPLICAS, "they are on {nodes}");
+            Ok(())
+        })
+    }
+
+    pub fn calm(&self) -> anyhow::Result<()> {
+        self.judge.is_well(CALM, CALM_BOUND)
+    }
+
+    pub fn addresses(&self, wanted: impl Fn(usize) -> bool) -> Vec<String> {
+        let servers = self.rack.servers.iter().enumerate().filter(|(number, _)| wanted(*number));
+        servers.map(|(_, server)| server.host.address.clone()).collect()
+    }
+
+    /// The server on whose host a pod runs.
+    pub fn server_of(&self, kubectl: &Tool, pod: &str) -> anyhow::Result<usize> {
+        let node = saas::node_of(kubectl, pod)?;
+        let found = self.rack.servers.iter().position(|server| server.host.name == node);
+        found.with_context(|| format!("{pod} runs on {node:?}"))
+    }
+
+    /// The power of these servers is cut, their cables are pulled, and clients know of it.
+    pub fn vanish(&mut self, servers: &[usize]) -> anyhow::Result<Instant> {
+        self.judge.enter_by(self.addresses(|number| !servers.contains(&number)));
+        let begin = Instant::now();
+        for server in servers {
+            self.rack.servers[*server].vanish()?;
+        }
+        Ok(begin)
+    }
+}
+
+/// The line that a command printed for the next one, without the program's name.
+pub fn printed(said: &str, verb: &str) -> anyhow::Result<String> {
+    let rest = |line: &str| line.trim().strip_prefix("evenkeel ").map(str::to_owned);
+    let mut lines = said.lines().filter_map(rest).filter(|rest| rest.starts_with(verb));
+    lines.next().with_context(|| format!("no evenkeel {verb} in {said}"))
+}
+
+/// A command that must succeed.
+pub fn succeeds(server: &Cluster, words: &str) -> anyhow::Result<String> {
+    server.call(words)?.succeeded()
+}
