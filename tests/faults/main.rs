@@ -1,7 +1,7 @@
 //! The faults lane: what is killed, filled or stalled, and what must hold all the same. An outside client's own log of
 //! acknowledgements is the judge.
 //!
-//! `EVENKEEL_SEED` repeats a run, `EVENKEEL_KILLS` sets how often the server is killed.
+//! `EVENKEEL_SEED` repeats a run, `EVENKEEL_KILLS` sets how often the server is killed, or processes of the rack.
 
 mod disk;
 mod kill;
@@ -16,8 +16,14 @@ use e2e::{Case, Cluster, Options, run_all};
 /// The cluster, held by one case at a time.
 pub type Shared = Mutex<Cluster>;
 
+const RACK: Case<()> = Case { name: "killed_rack", run: kill::rack::loses_nothing };
+
 fn main() -> anyhow::Result<()> {
     println!("seed {}", seed());
+    // Long: only where it is named.
+    if std::env::args().any(|word| word == RACK.name) {
+        std::process::exit(i32::from(!run_all(&(), &[RACK], 1)));
+    }
     let cluster = Cluster::start(Options::lane("faults", 2))?;
     let shared = Shared::new(cluster);
     let cases = [

@@ -35,7 +35,7 @@ pub struct World {
 impl World {
     pub fn start() -> anyhow::Result<World> {
         let folder = judge::folder()?;
-        let mut rack = Rack::start_with(NAME, HOST, true)?;
+        let mut rack = Rack::of_own_programs(NAME, HOST)?;
         rack.fill()?;
         let kubectl = rack.servers[0].kubectl();
         saas::apply(&kubectl)?;

@@ -4,6 +4,9 @@
 //! before the last half second had 90 % of its share acknowledged: so each kill is under the full load, whatever else
 //! the machine does. A server that stalls, or is too slow for the schedule, never gets there and fails the case.
 
+mod leaders;
+mod pairs;
+pub mod rack;
 mod record;
 mod watcher;
 mod writers;
@@ -45,7 +48,7 @@ pub fn loses_nothing(shared: &Shared) -> anyhow::Result<()> {
     kubectl.ok("create namespace kill")?;
     kubectl.ok_fed("create -f -", POD)?;
     kubectl.ok("-n kill wait pod/still --for=condition=Ready --timeout=60s")?;
-    let before = container(&kubectl)?;
+    let before = container(&kubectl, "still")?;
     let kills: u64 = std::env::var("EVENKEEL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
     let endpoint = Endpoint::of(&kubectl)?;
     let (record, pace, stop) = (Record::default(), Pace::default(), AtomicBool::new(false));
@@ -56,7 +59,7 @@ pub fn loses_nothing(shared: &Shared) -> anyhow::Result<()> {
             scope.spawn(move || watcher.run(endpoint, stop));
         }
         for number in 0..WRITERS {
-            scope.spawn(move || writers::run(endpoint, number, record, pace, stop));
+            scope.spawn(move || writers::run(std::slice::from_ref(endpoint), number, record, pace, stop));
         }
         let outcome = rounds(&mut cluster, kills, endpoint, record, pace);
         let outcome = outcome.and_then(|()| watchers.iter().try_for_each(|watcher| watcher.judge(record)));
@@ -67,18 +70,17 @@ pub fn loses_nothing(shared: &Shared) -> anyhow::Result<()> {
     let told: Vec<String> = watchers.iter().map(Watcher::told).collect();
     println!("{kills} kills: {}; watchers: {}", record.summary(), told.join(", "));
     kubectl.ok("-n kill wait pod/still --for=condition=Ready --timeout=60s")?;
-    let after = container(&kubectl)?;
+    let after = container(&kubectl, "still")?;
     ensure!(before == after, "the pod was restarted: {before} became {after}");
     kubectl.ok("delete namespace kill --timeout=90s").map(drop)
 }
 
 /// Kills under the full load, restarts and judges.
 fn rounds(cluster: &mut Cluster, kills: u64, endpoint: &Endpoint, record: &Record, pace: &Pace) -> anyhow::Result<()> {
-    let mut moment = seed();
+    let mut chance = Chance(seed());
     for round in 1..=kills {
-        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         pace.open(PERIOD);
-        pause(Duration::from_millis(MOMENT_MIN_MS + (moment >> 33) % MOMENT_SPREAD_MS));
+        pause(Duration::from_millis(MOMENT_MIN_MS + chance.below(MOMENT_SPREAD_MS)));
         eventually("the server keeps up with 200 writes a second", LOAD_BOUND, || {
             let acknowledged = pace.acknowledged_within(LOAD_SPAN);
             ensure!(acknowledged >= ACKNOWLEDGED_MIN, "{acknowledged} acknowledgements in {LOAD_SPAN:?}");
@@ -95,7 +97,17 @@ fn rounds(cluster: &mut Cluster, kills: u64, endpoint: &Endpoint, record: &Recor
     Ok(())
 }
 
-fn container(kubectl: &Tool) -> anyhow::Result<String> {
+/// Numbers that a seed repeats.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn container(kubectl: &Tool, pod: &str) -> anyhow::Result<String> {
     let path = "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
-    kubectl.ok_with(&["-n", "kill", "get", "pod", "still", "-o", &format!("jsonpath={path}")])
+    kubectl.ok_with(&["-n", "kill", "get", "pod", pod, "-o", &format!("jsonpath={path}")])
 }

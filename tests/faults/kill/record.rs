@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail, ensure};
 use e2e::Endpoint;
@@ -37,6 +38,7 @@ pub struct Object {
 #[derive(Default)]
 pub struct Record {
     objects: Mutex<BTreeMap<String, Object>>,
+    newest: AtomicU64,
     contradictions: Mutex<Vec<String>>,
 }
 
@@ -44,8 +46,16 @@ pub struct Record {
 
 impl Record {
     pub fn acknowledged(&self, name: &str, change: Change) {
+        if let Change::Put { revision, .. } = change {
+            self.newest.fetch_max(revision, Ordering::Relaxed);
+        }
         let mut objects = self.objects.lock().expect("no holder of this lock panics");
         objects.entry(name.to_owned()).or_default().acknowledged.push(change);
+    }
+
+    /// The newest revision that was acknowledged: what is written from now on comes after it.
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed)
     }
 
     pub fn unanswered(&self, name: &str, wish: Wish) {

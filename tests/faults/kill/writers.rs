@@ -96,14 +96,15 @@ impl Pace {
     }
 }
 
-/// Writes until told to stop.
-pub fn run(endpoint: &Endpoint, number: usize, record: &Record, pace: &Pace, stop: &AtomicBool) {
+/// Writes until told to stop; after a lost connection through the next of the servers.
+pub fn run(endpoints: &[Endpoint], number: usize, record: &Record, pace: &Pace, stop: &AtomicBool) {
     let mut writer = Writer { number, made: 0, turn: 0, live: VecDeque::new(), connection: None };
     let mut connected_after = 0;
+    let mut servers = endpoints.iter().cycle().skip(number);
     while !stop.load(Ordering::Relaxed) {
         let closed = pace.closed.load(Ordering::Relaxed);
         let usable = writer.connection.take().filter(|_| connected_after == closed);
-        writer.connection = usable.or_else(|| endpoint.connect().ok());
+        writer.connection = usable.or_else(|| servers.next()?.connect().ok());
         connected_after = closed;
         if writer.connection.is_none() || !pace.turn(|| writer.write(record)) {
             pause(IDLE);
@@ -138,25 +139,29 @@ impl Writer {
         self.made += 1;
         let name = format!("w{}-{}", self.number, self.made);
         let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"n": name}});
-        let answer = self.call("POST", PATH, &body);
-        self.put(record, &name, name.clone(), 201, answer)
+        self.put(record, ("POST", PATH, 201), &name, name.clone(), &body)
     }
 
     fn update(&mut self, record: &Record, name: &str, revision: u64) -> bool {
         let value = format!("{name} after {revision}");
         let metadata = json!({"name": name, "resourceVersion": revision.to_string()});
         let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"n": value}});
-        let answer = self.call("PUT", &format!("{PATH}/{name}"), &body);
-        self.put(record, name, value, 200, answer)
+        self.put(record, ("PUT", &format!("{PATH}/{name}"), 200), name, value, &body)
     }
 
-    fn put(&mut self, record: &Record, name: &str, value: String, good: u16, answer: Option<Answer>) -> bool {
-        match answer {
+    /// A creation or an update: its method and path, and the code of a good answer.
+    fn put(&mut self, record: &Record, how: (&str, &str, u16), name: &str, value: String, body: &Value) -> bool {
+        let (method, path, good) = how;
+        let before = record.newest();
+        match self.call(method, path, body) {
             Some(answer) if answer.code == good => {
                 let Some(revision) = revision(&answer.body) else {
                     record.contradicted(format!("{name} was answered without a revision"));
                     return false;
                 };
+                if revision <= before {
+                    record.contradicted(format!("{name} was written at {revision}, after {before} was acknowledged"));
+                }
                 record.acknowledged(name, Change::Put { revision, value });
                 self.live.push_back((name.to_owned(), revision));
                 true
