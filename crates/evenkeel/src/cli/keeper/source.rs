@@ -49,7 +49,7 @@ enum Source {
 /// `to` is a path, or the version of a release of the source.
 pub async fn program(to: &str, manifest: Option<&Path>, source: Option<&str>) -> Result<Program> {
     let path = Path::new(to);
-    if to.contains('/') || path.exists() {
+    if to.contains('/') || path.is_file() {
         let manifest = manifest.map(read_manifest).transpose()?;
         return Ok(Program { content: open(path)?, manifest });
     }
