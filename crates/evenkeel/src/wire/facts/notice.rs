@@ -79,13 +79,18 @@ pub fn facts(layout: &Layout, now: Timestamp) -> Vec<What> {
     link.into_iter().chain(rest).chain(step(&noticed, now)).collect()
 }
 
-/// How far the clock went in all: one that was set right again is no news.
+/// How far the clock went in all: one that was set right again is no news. What was noted before a step was noted by
+/// another clock.
 fn step(noticed: &[Notice], now: Timestamp) -> Option<What> {
-    let steps = noticed.iter().filter_map(|notice| match notice {
-        Notice::Step { at, seconds } if now.duration_since(*at).abs() < STEP_NEWS => Some(*seconds),
-        _ => None,
-    });
-    let seconds: i64 = steps.sum();
+    let mut seconds: i64 = 0;
+    for notice in noticed.iter().rev() {
+        let Notice::Step { at, seconds: more } = notice else { continue };
+        let at = at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(*at);
+        if STEP_NEWS < now.duration_since(at).abs() {
+            break;
+        }
+        seconds = seconds.saturating_add(*more);
+    }
     (STEP < SignedDuration::from_secs(seconds).abs()).then_some(What::ClockStep { seconds })
 }
 
@@ -142,7 +147,7 @@ fn link() -> Option<(String, bool, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Look, Notice, of_link};
+    use super::{Look, Notice, of_link, step};
     use jiff::{SignedDuration, Timestamp};
     use keeper::wrong::What;
     use std::time::{Duration, Instant};
@@ -163,6 +168,15 @@ mod tests {
         assert!(matches!(&jump[..], [Notice::Step { seconds: 3_600, .. }]), "{jump:?}");
         let late = look(110, Duration::from_secs(10), 2, base).since(&first);
         assert!(matches!(&late[..], [Notice::Late { millis: 8_000, .. }]), "{late:?}");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_right_again_is_no_news() {
+        let at = |seconds: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        let forward = Notice::Step { at: at(25_210), seconds: 25_200 };
+        assert_eq!(step(std::slice::from_ref(&forward), at(25_220)), Some(What::ClockStep { seconds: 25_200 }));
+        let back = Notice::Step { at: at(30), seconds: -25_200 };
+        assert_eq!(step(&[forward, back], at(40)), None);
     }
 
     #[test]
