@@ -8,8 +8,11 @@ use e2e::{Cluster, Tool};
 const README: &str = include_str!("../../../README.md");
 /// What needs a build, an init system or a second machine; all the rest must run.
 const NOT_HERE: [&str; 5] = ["cargo ", "install -m", "EVENKEEL_URL=", "evenkeel leave", "evenkeel node remove"];
-/// What needs another build of the program, or several servers: `upgrade_story` and `rack_loss` run it.
-const CHANGES: [&str; 7] = [
+/// What needs another build of the program, a signer, or several servers: `upgrade_story`, `upgrade_of_a_rack`, `rack_loss` and
+/// `rack_of_new_authorities` run it.
+const CHANGES: [&str; 9] = [
+    "evenkeel certificate rotate-ca",
+    "evenkeel release",
     "evenkeel upgrade",
     "evenkeel watch",
     "evenkeel pause",
