@@ -111,7 +111,7 @@ impl Looks {
         let servers: Vec<SocketAddr> =
             living.into_iter().filter(|(name, _)| !silent.contains(name)).map(|(_, address)| address).collect();
         let (admin, _) = self.silence.pki.admin(SystemClock.now())?;
-        let config = Kubeconfig::new("", &self.silence.pki.current().trust(), &admin);
+        let config = Kubeconfig::new("", &self.silence.pki.current().server.pem, &admin);
         let heard = asked.iter().map(|(_, address)| sightings(&config, &servers, *address));
         for ((node, _), heard) in asked.iter().zip(join_all(heard).await) {
             let looks = self.unheard.entry(node.clone()).or_default();

@@ -71,6 +71,8 @@ fn stored(files: &BTreeMap<String, u64>) -> Vec<Stored> {
 /// Writes a bundle and reads it back: a target that takes and does not give is found at once.
 pub async fn keep(target: &dyn Target, name: &BundleName, bytes: &[u8]) -> Result<()> {
     let name = name.to_string();
+    // A store that refuses says so to a question. To a large body it may hang up before anybody reads why.
+    target.list().await?;
     target.put(&name, bytes).await?;
     let back = target.get(&name).await.context("read the bundle back")?;
     ensure!(back == bytes, "what was read back is not what was written");
