@@ -35,7 +35,7 @@ const LANES: [Lane; 6] = [
     Lane { name: "tools", budget_minutes: 6, run: |_| tools() },
     Lane { name: "build", budget_minutes: 9, run: |_| build() },
     Lane { name: "unit", budget_minutes: 6, run: unit },
-    Lane { name: "e2e", budget_minutes: 18, run: |counts| system_test("e2e", counts) },
+    Lane { name: "e2e", budget_minutes: 24, run: |counts| system_test("e2e", counts) },
     Lane { name: "faults", budget_minutes: 5, run: |counts| system_test("faults", counts) },
 ];
 
