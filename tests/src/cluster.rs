@@ -386,7 +386,7 @@ impl Agent {
         let create = format!("token create --data-dir={}", cluster.data.display());
         let token = cluster.evenkeel()?.ok(&create)?;
         let program = program(&data, cluster.options.own_program)?;
-        let command = vec![
+        let mut command = vec![
             program.display().to_string(),
             "agent".to_owned(),
             format!("--server=https://{}:6443", cluster.host.address),
@@ -396,6 +396,9 @@ impl Agent {
             format!("--node-ip={}", host.address),
             EVICTION.to_owned(),
         ];
+        // Whom names are asked of is the rack's.
+        let resolvers = cluster.options.arguments.iter().filter(|argument| argument.starts_with("--resolv-conf="));
+        command.extend(resolvers.cloned());
         let process = spawn(&host, &data, &command)?;
         Ok(Agent { host, data, command, process })
     }
