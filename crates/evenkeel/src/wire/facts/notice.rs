@@ -114,11 +114,19 @@ struct Look {
     wall: Timestamp,
     steady: Instant,
     link: Option<(String, bool, u32)>,
+    /// How long this process has waited for a processor in all; None where the kernel does not count it.
+    waited: Option<Duration>,
 }
 
 impl Look {
     fn now() -> Look {
-        Look { wall: SystemClock.now(), steady: Instant::now(), link: link() }
+        Look { wall: SystemClock.now(), steady: Instant::now(), link: link(), waited: waited() }
+    }
+
+    /// Whether what came late waited for a processor meanwhile. A process that somebody stopped did not.
+    fn starved(&self, before: &Look, late: Duration) -> bool {
+        let (Some(now), Some(then)) = (self.waited, before.waited) else { return true };
+        late / 2 <= now.saturating_sub(then)
     }
 
     fn since(&self, before: &Look) -> Vec<Notice> {
@@ -130,10 +138,21 @@ impl Look {
         let passed = SignedDuration::try_from(took).unwrap_or_default();
         let step = self.wall.duration_since(before.wall).checked_sub(passed).unwrap_or_default();
         let step = (STEP < step.abs()).then(|| Notice::Step { at, seconds: step.as_secs() });
-        let late = took.checked_sub(LOOK).filter(|late| LATE < *late);
+        let late = took.checked_sub(LOOK).filter(|late| LATE < *late && self.starved(before, *late));
         let late = late.map(|late| Notice::Late { at, millis: u64::try_from(late.as_millis()).unwrap_or(u64::MAX) });
         carrier.chain(step).chain(late).collect()
     }
+}
+
+/// What all threads waited for, in nanoseconds: the second field of their `schedstat`. Of one that ended nothing is known,
+/// so that the sum may fall.
+fn waited() -> Option<Duration> {
+    let of = |task: std::io::Result<fs::DirEntry>| {
+        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').nth(1)?.parse().ok().map(Duration::from_nanos)
+    };
+    let waits: Vec<Duration> = fs::read_dir("/proc/self/task").ok()?.filter_map(of).collect();
+    (!waits.is_empty()).then(|| waits.iter().sum())
 }
 
 /// The link of the default route, whether it has a carrier, and how often that changed since boot.
@@ -154,7 +173,7 @@ mod tests {
 
     fn look(wall: i64, steady: Duration, changes: u32, base: Instant) -> Look {
         let wall = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(wall);
-        Look { wall, steady: base + steady, link: Some(("eth0".into(), true, changes)) }
+        Look { wall, steady: base + steady, link: Some(("eth0".into(), true, changes)), waited: None }
     }
 
     #[test]
@@ -168,6 +187,18 @@ mod tests {
         assert!(matches!(&jump[..], [Notice::Step { seconds: 3_600, .. }]), "{jump:?}");
         let late = look(110, Duration::from_secs(10), 2, base).since(&first);
         assert!(matches!(&late[..], [Notice::Late { millis: 8_000, .. }]), "{late:?}");
+    }
+
+    #[test]
+    fn who_was_stopped_did_not_starve() {
+        let base = Instant::now();
+        let at = |steady: u64, waited: u64| Look {
+            waited: Some(Duration::from_secs(waited)),
+            ..look(100 + steady as i64, Duration::from_secs(steady), 2, base)
+        };
+        assert!(at(10, 1).since(&at(0, 1)).is_empty(), "it waited for nothing");
+        assert_eq!(at(10, 9).since(&at(0, 1)).len(), 1);
+        assert!(super::waited().is_some_and(|waited| waited < Duration::from_secs(3600)));
     }
 
     #[test]
