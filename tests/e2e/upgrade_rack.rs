@@ -102,7 +102,7 @@ pub fn story((): &()) -> anyhow::Result<()> {
     world.refuses_outside_of_windows_and_beside_other_work(&key, &source)?;
     let start = Instant::now();
     // It is given to a server that does not coordinate: the one that does fetches it from there.
-    let holder = holder_of(&world.rack.servers[0].kubectl())?;
+    let holder = coordinator(&world.rack.servers[0].kubectl())?;
     let other = world.rack.servers.iter().position(|server| server.host.name != holder).context("no other server")?;
     let release = format!("--to=0.1.0 --release-source={}", source.display());
     let plan = world.ok(other, &format!("upgrade --dry-run --bake=2s {release}"))?;
@@ -342,7 +342,7 @@ impl World {
             ensure!(entries <= found, "{found} entries");
             Ok(())
         })?;
-        holder_of(&self.rack.servers[through].kubectl())
+        coordinator(&self.rack.servers[through].kubectl())
     }
 }
 
@@ -357,4 +357,15 @@ fn sign(key: &KeyPair, folder: &Path) -> anyhow::Result<()> {
 
 fn holder_of(kubectl: &Tool) -> anyhow::Result<String> {
     kubectl.ok("-n kube-system get lease evenkeel-keeper -o jsonpath={.spec.holderIdentity} --request-timeout=5s")
+}
+
+/// Who coordinates; a holder that is to be swapped gives the lease away first, and for a moment nobody does.
+fn coordinator(kubectl: &Tool) -> anyhow::Result<String> {
+    let mut holder = String::new();
+    eventually("somebody coordinates", Duration::from_secs(30), || {
+        holder = holder_of(kubectl)?;
+        ensure!(!holder.is_empty(), "nobody does");
+        Ok(())
+    })?;
+    Ok(holder)
 }
