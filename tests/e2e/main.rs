@@ -6,6 +6,7 @@ mod authorities;
 mod basics;
 mod certificates;
 mod clients;
+mod cluster_file;
 mod commands;
 mod drain;
 mod helm;
@@ -37,12 +38,13 @@ const AT_ONCE: usize = 4;
 const PROGRAMS_AT_ONCE: usize = 3;
 
 /// Cases with several machines each, the longest first.
-const RACKS: [Case<()>; 5] = [
+const RACKS: [Case<()>; 6] = [
     Case { name: "rack_loss", run: rack_loss::rack_loss },
     Case { name: "rack_of_new_authorities", run: authorities::rotation },
     Case { name: "upgrade_story", run: upgrade::story },
     Case { name: "upgrade_of_a_rack", run: upgrade_rack::story },
     Case { name: "rack_of_three_servers", run: rack::three_servers },
+    Case { name: "apply_a_cluster_file", run: cluster_file::story },
 ];
 const RACKS_AT_ONCE: usize = 2;
 

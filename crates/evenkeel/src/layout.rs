@@ -11,6 +11,9 @@ pub const DATA: &str = "/var/lib/evenkeel";
 /// Where the administrator's kubeconfig of the default instance lies.
 pub const KUBECONFIG: &str = "/etc/evenkeel/kubeconfig.yaml";
 
+/// In the keeper's folder.
+pub const CLUSTER_SETTINGS: &str = "settings.json";
+
 /// All paths of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -78,6 +81,11 @@ impl Layout {
     /// The flags that this server has from the cluster it joined.
     pub fn shared_flags(&self) -> PathBuf {
         self.data.join("server/cluster.json")
+    }
+
+    /// What the cluster file says of this machine.
+    pub fn cluster_settings(&self) -> PathBuf {
+        self.keeper().join(CLUSTER_SETTINGS)
     }
 
     /// Bundles, where no other folder is named for them.

@@ -6,6 +6,7 @@ use base::SmolStr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::settings::Settings;
 
 /// Nodes of one cluster. A rack of small machines, not a data centre.
 pub const NODES_MAX: usize = 64;
@@ -32,12 +33,22 @@ pub struct Release {
     pub program: Digest,
 }
 
+/// What a node runs: a program, with what the cluster file says of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runs {
+    #[serde(flatten)]
+    pub release: Release,
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub settings: Settings,
+}
+
 /// What one node shall be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeTarget {
     pub role: Role,
-    pub release: Release,
+    pub runs: Runs,
 }
 
 /// A fully resolved blueprint.
@@ -65,6 +76,14 @@ pub enum ProposeError {
     NoServer,
     #[error("{count} nodes are more than the {NODES_MAX} of one cluster")]
     TooMany { count: usize },
+}
+
+// === impl Runs ===
+
+impl From<Release> for Runs {
+    fn from(release: Release) -> Runs {
+        Runs { release, settings: Settings::default() }
+    }
 }
 
 // === impl Generation ===
@@ -107,7 +126,7 @@ mod tests {
 
     fn generation(number: u64, parent: Digest) -> Generation {
         let release = Release { version: "0.1.0".into(), program: Digest::of_bytes(b"program") };
-        let target = NodeTarget { role: Role::Server, release };
+        let target = NodeTarget { role: Role::Server, runs: release.into() };
         let nodes = BTreeMap::from([(NodeName("a".into()), target)]);
         Generation { cluster: "shop".into(), number, parent, level: 1, nodes }
     }

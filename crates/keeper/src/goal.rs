@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::declaration::Declaration;
 use crate::digest::Digest;
 
 /// What is wished for. Each goal has its rows in the crash matrix (`tests/matrix`), which does not compile without them.
@@ -11,6 +12,14 @@ pub enum Goal {
     /// Every node runs this program, for which the maker of the manifest vouches.
     Upgrade {
         program: Digest,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifest: Option<Manifest>,
+    },
+    /// Every node is what the cluster file says, and runs its program, if it names one.
+    Apply {
+        declared: Declaration,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<Digest>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         manifest: Option<Manifest>,
     },

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::generation::{NodeName, Release, Role};
+use crate::generation::{NodeName, Role, Runs};
 
 /// What was seen of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
     pub role: Role,
-    pub release: Release,
+    pub runs: Runs,
     /// It runs pods, as its peers and the API see it.
     pub ready: bool,
     /// Its workloads would be missed for longer than a restart: go to the others first.

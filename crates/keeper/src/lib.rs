@@ -13,6 +13,7 @@
 
 pub mod backup;
 mod copies;
+mod declaration;
 mod digest;
 pub mod drift;
 mod fence;
@@ -25,13 +26,15 @@ mod pace;
 mod plan;
 pub mod preflight;
 mod run;
+mod settings;
 mod window;
 pub mod wrong;
 
 pub use copies::{Copies, Replica, ReplicaState};
+pub use declaration::{Declaration, DeclarationError, Declared};
 pub use digest::Digest;
 pub use fence::{Fence, Order, StaleOrder, Token};
-pub use generation::{Generation, NodeName, NodeTarget, ProposeError, Release, Role};
+pub use generation::{Generation, NodeName, NodeTarget, ProposeError, Release, Role, Runs};
 pub use goal::{Goal, Manifest};
 pub use inventory::{Inventory, Observed};
 pub use journal::{Draft, Entry, Journal, JournalError, Phase};
@@ -39,4 +42,5 @@ pub use layer::{CLAIM_LASTS, Claim, Held, Layer};
 pub use pace::{Forecast, Seconds};
 pub use plan::{Action, BAKE_SECONDS_MAX, Pace, Plan, PlanError, Step, StepId};
 pub use run::{Attention, Effect, Input, Outcome, Run, Standing};
+pub use settings::{Settings, SettingsError};
 pub use window::{Verdict, Window, WindowError, Windows};

@@ -63,7 +63,7 @@ impl Forecast {
                 action => taken.get(name(action)).map_or_else(|| shipped(action), |samples| quantiles(samples)),
             };
             forecast.whole.add(seconds);
-            if let (Some(node), false) = (&step.node, matches!(step.action, Action::Stage { .. })) {
+            if let (Some(node), false) = (&step.node, step.action.prepares()) {
                 let own = forecast.nodes.entry(node.clone()).or_default();
                 own.add(seconds);
                 if step.action.has_undo() {
@@ -114,6 +114,7 @@ fn quantiles(samples: &[u64]) -> Seconds {
 fn name(action: &Action) -> &'static str {
     match action {
         Action::Stage { .. } => "stage",
+        Action::Rehearse { .. } => "rehearse",
         Action::Backup => "backup",
         Action::HoldCheck => "hold-check",
         Action::Swap { .. } => "swap",
@@ -131,7 +132,7 @@ fn shipped(action: &Action) -> Seconds {
         Action::Backup => (2, 20),
         Action::Swap { .. } => (10, 40),
         Action::VerifyPlatform | Action::VerifyWorkload => (3, 20),
-        Action::HoldCheck | Action::Bake { .. } | Action::Finalise { .. } => (1, 5),
+        Action::Rehearse { .. } | Action::HoldCheck | Action::Bake { .. } | Action::Finalise { .. } => (1, 5),
     };
     Seconds { p50, p95 }
 }
@@ -163,8 +164,11 @@ mod tests {
     fn a_nodes_part_has_its_way_back_and_not_what_was_done_before_it() {
         let node = NodeName("a".into());
         let release = || crate::generation::Release { version: "0.1.0".into(), program: crate::Digest::none() };
-        let actions =
-            [Action::Stage { release: release() }, Action::HoldCheck, Action::Swap { from: release(), to: release() }];
+        let actions = [
+            Action::Stage { release: release() },
+            Action::HoldCheck,
+            Action::Swap { from: release().into(), to: release().into() },
+        ];
         let mut plan = Plan { from: 1, to: 2, steps: Vec::new() };
         for (id, action) in (0..).zip(actions) {
             plan.steps.push(Step { id: StepId(id), node: Some(node.clone()), action, deadline_seconds: 60 });

@@ -6,7 +6,7 @@ use base::SmolStr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::generation::{Generation, NodeName, NodeTarget, Release, Role};
+use crate::generation::{Generation, NodeName, NodeTarget, Release, Role, Runs};
 use crate::inventory::Inventory;
 
 /// How long a changed node is watched before the next is touched: the first one, and the others.
@@ -36,13 +36,17 @@ pub enum Action {
     Stage {
         release: Release,
     },
+    /// The node's program takes these settings: nothing is swapped before each one does on its node.
+    Rehearse {
+        runs: Runs,
+    },
     /// A bundle of the cluster that was made for this run.
     Backup,
     /// The node may be touched now: everybody else is well, and stays so without it.
     HoldCheck,
     Swap {
-        from: Release,
-        to: Release,
+        from: Runs,
+        to: Runs,
     },
     /// The node is back and well, as its peers see it.
     VerifyPlatform,
@@ -111,13 +115,22 @@ impl Action {
     pub fn has_effect(&self) -> bool {
         match self {
             Action::Stage { .. } | Action::Backup | Action::Swap { .. } | Action::Finalise { .. } => true,
-            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => false,
+            Action::Rehearse { .. }
+            | Action::HoldCheck
+            | Action::VerifyPlatform
+            | Action::VerifyWorkload
+            | Action::Bake { .. } => false,
         }
     }
 
     /// Leaves something that going back must take away. A staged program and a backup harm nobody.
     pub fn has_undo(&self) -> bool {
         matches!(self, Action::Swap { .. })
+    }
+
+    /// Is done for all nodes before one is touched; what it leaves there touches nobody.
+    pub fn prepares(&self) -> bool {
+        matches!(self, Action::Stage { .. } | Action::Rehearse { .. })
     }
 
     /// After it there is no way back.
@@ -156,8 +169,8 @@ impl Plan {
 
     /// The first step of a node's own part: before it, no node is half done.
     pub fn begins_node(&self, id: StepId) -> bool {
-        self.step(id)
-            .is_none_or(|step| step.node.is_none() || matches!(step.action, Action::HoldCheck | Action::Stage { .. }))
+        let first = |action: &Action| *action == Action::HoldCheck || action.prepares();
+        self.step(id).is_none_or(|step| step.node.is_none() || first(&step.action))
     }
 
     /// The way from one generation to its child, one node at a time: servers before agents, so that no kubelet is newer
@@ -169,14 +182,17 @@ impl Plan {
         check(from, to, inventory)?;
         let changed = changed(to, inventory);
         let mut plan = Plan { from: from.number, to: to.number, steps: Vec::new() };
-        for (name, target, _) in &changed {
-            plan.push(Some(name), Action::Stage { release: target.release.clone() }, STAGE_SECONDS);
+        for (name, target, _) in changed.iter().filter(|(_, target, running)| target.runs.release != running.release) {
+            plan.push(Some(name), Action::Stage { release: target.runs.release.clone() }, STAGE_SECONDS);
+        }
+        for (name, target, _) in changed.iter().filter(|(_, target, _)| !target.runs.settings.is_empty()) {
+            plan.push(Some(name), Action::Rehearse { runs: target.runs.clone() }, CHECK_SECONDS);
         }
         if !changed.is_empty() || from.level < to.level {
             plan.push(None, Action::Backup, BACKUP_SECONDS);
         }
         for (place, (name, target, running)) in changed.iter().enumerate() {
-            let swap = Action::Swap { from: (*running).clone(), to: target.release.clone() };
+            let swap = Action::Swap { from: (*running).clone(), to: target.runs.clone() };
             let seconds = if place == 0 { pace.canary_seconds } else { pace.seconds };
             plan.push(Some(name), Action::HoldCheck, CHECK_SECONDS);
             plan.push(Some(name), swap, SWAP_SECONDS);
@@ -211,7 +227,7 @@ fn check(from: &Generation, to: &Generation, inventory: &Inventory) -> Result<()
         if !seen.ready {
             return Err(PlanError::Unwell { node: name.0.clone() });
         }
-        check_skew(&seen.release.version, &target.release.version)?;
+        check_skew(&seen.runs.release.version, &target.runs.release.version)?;
     }
     // One server is never redundant: its restart is what its people chose. Two are worse off than one.
     let margin = inventory.margin();
@@ -238,13 +254,13 @@ fn minor(version: &SmolStr) -> Result<(u32, u32), PlanError> {
 }
 
 /// The nodes that do not run what they shall, in the order they are touched.
-fn changed<'a>(to: &'a Generation, inventory: &'a Inventory) -> Vec<(&'a NodeName, &'a NodeTarget, &'a Release)> {
-    let seen = |name: &NodeName| inventory.nodes.get(name).map(|seen| (&seen.release, seen.delicate));
+fn changed<'a>(to: &'a Generation, inventory: &'a Inventory) -> Vec<(&'a NodeName, &'a NodeTarget, &'a Runs)> {
+    let seen = |name: &NodeName| inventory.nodes.get(name).map(|seen| (&seen.runs, seen.delicate));
     let mut nodes: Vec<_> = to
         .nodes
         .iter()
         .filter_map(|(name, target)| seen(name).map(|(running, delicate)| (name, target, running, delicate)))
-        .filter(|(_, target, running, _)| target.release != **running)
+        .filter(|(_, target, running, _)| target.runs != **running)
         .collect();
     nodes.sort_by_key(|(name, target, _, delicate)| (target.role != Role::Server, *delicate, (*name).clone()));
     nodes.into_iter().map(|(name, target, running, _)| (name, target, running)).collect()
@@ -254,6 +270,7 @@ fn changed<'a>(to: &'a Generation, inventory: &'a Inventory) -> Vec<(&'a NodeNam
 mod tests {
     use super::*;
     use crate::inventory::Observed;
+    use crate::settings::Settings;
     use jiff::Timestamp;
 
     fn release(version: &str) -> Release {
@@ -261,7 +278,7 @@ mod tests {
     }
 
     fn generation(number: u64, parent: Digest, version: &str) -> Generation {
-        let target = |role| NodeTarget { role, release: release(version) };
+        let target = |role| NodeTarget { role, runs: release(version).into() };
         let nodes = [("a", Role::Agent), ("s1", Role::Server), ("s2", Role::Server), ("s3", Role::Server)];
         let nodes = nodes.map(|(name, role)| (NodeName(name.into()), target(role))).into();
         Generation { cluster: "shop".into(), number, parent, level: 1, nodes }
@@ -269,9 +286,9 @@ mod tests {
 
     fn seen(of: &Generation, delicate: &str) -> Inventory {
         let observed = |(name, target): (&NodeName, &NodeTarget)| {
-            let (role, release) = (target.role, target.release.clone());
+            let (role, runs) = (target.role, target.runs.clone());
             let delicate = name.0 == delicate;
-            (name.clone(), Observed { role, release, ready: true, delicate, at: Timestamp::UNIX_EPOCH })
+            (name.clone(), Observed { role, runs, ready: true, delicate, at: Timestamp::UNIX_EPOCH })
         };
         Inventory { nodes: of.nodes.iter().map(observed).collect() }
     }
@@ -294,11 +311,35 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_rehearsed_everywhere_before_a_node_is_touched() {
+        let from = generation(1, Digest::none(), "0.1.0");
+        let mut to = generation(2, from.digest(), "0.1.0");
+        let repair = Settings::new([("drift-policy".into(), vec!["repair".into()])].into()).unwrap();
+        for name in ["s3", "a"] {
+            to.nodes.get_mut(&NodeName(name.into())).unwrap().runs.settings = repair.clone();
+        }
+        let plan = Plan::new(&from, &to, &seen(&from, ""), Pace::default()).unwrap();
+        let looks = plan.steps.iter().map(|step| match step.action {
+            Action::Rehearse { .. } => 'r',
+            Action::Stage { .. } => 's',
+            Action::Swap { .. } => 'x',
+            _ => '.',
+        });
+        assert_eq!(
+            looks.collect::<String>(),
+            "rr..x....x...",
+            "who is not changed is left alone, and nothing is brought"
+        );
+        let there = Plan::new(&from, &to, &seen(&to, ""), Pace::default()).unwrap();
+        assert_eq!(there.steps, [], "the same file once more changes nothing");
+    }
+
+    #[test]
     fn who_is_there_already_is_left_alone() {
         let from = generation(1, Digest::none(), "0.1.0");
         let to = generation(2, from.digest(), "0.2.0");
         let mut inventory = seen(&from, "");
-        inventory.nodes.get_mut(&NodeName("s2".into())).unwrap().release = release("0.2.0");
+        inventory.nodes.get_mut(&NodeName("s2".into())).unwrap().runs = release("0.2.0").into();
         assert_eq!(swaps(&Plan::new(&from, &to, &inventory, Pace::default()).unwrap()), ["s1", "s3", "a"]);
         let there = seen(&to, "");
         assert_eq!(Plan::new(&from, &to, &there, Pace::default()).unwrap().steps, [], "the goal is stable");

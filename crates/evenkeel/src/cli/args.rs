@@ -16,8 +16,9 @@ pub use access::{
     CertificateArgs, CertificateCommand, KubeconfigArgs, RotateArgs, RotateCommand, TokenArgs, TokenCommand,
 };
 pub use change::{
-    AskArgs, ChangeArgs, JournalArgs, KeeperWatchArgs, LeaveArgs, NodeCommand, NodeCommandArgs, PlanArgs, RecoverArgs,
-    RecoverCommand, ReleaseArgs, ReleaseCommand, ReplaceArgs, SourceArgs, UpgradeArgs,
+    ApplyArgs, AskArgs, ChangeArgs, JournalArgs, KeeperRehearseArgs, KeeperWatchArgs, LeaveArgs, NodeCommand,
+    NodeCommandArgs, PlanArgs, RecoverArgs, RecoverCommand, ReleaseArgs, ReleaseCommand, ReplaceArgs, SourceArgs,
+    UpgradeArgs,
 };
 pub use keeping::{
     BackupArgs, BackupCommand, DatastoreCommand, DatastoreCommandArgs, ExtractArgs, KitArgs, ProveArgs, RestoreArgs,
@@ -72,6 +73,8 @@ pub enum Command {
     Replace(ReplaceArgs),
     /// Where this server's state is; move it into an etcd that more servers can join
     Datastore(DatastoreCommandArgs),
+    /// Have every node be what the cluster file says, one at a time
+    Apply(ApplyArgs),
     /// Bring all nodes to another program, one at a time
     Upgrade(UpgradeArgs),
     /// Whose programs this cluster runs
@@ -93,6 +96,9 @@ pub enum Command {
     /// Look on while another program is on trial: started by the node
     #[command(hide = true)]
     KeeperWatch(KeeperWatchArgs),
+    /// Say whether this program would start with other settings: started by the node
+    #[command(hide = true)]
+    KeeperRehearse(KeeperRehearseArgs),
     /// Print a kubeconfig
     Kubeconfig(KubeconfigArgs),
     /// Tokens for machines that join

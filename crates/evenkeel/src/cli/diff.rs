@@ -70,7 +70,9 @@ fn programs(status: &Status) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, node) in &status.nodes {
         let target = generation.nodes.get(&NodeName(name.as_str().into()));
-        found.entry(name.clone()).or_default().extend(program(target, node, generation.number));
+        let differences = found.entry(name.clone()).or_default();
+        differences.extend(program(target, node, generation.number));
+        differences.extend(settings(target, node, generation.number));
     }
     for NodeName(name) in generation.nodes.keys().filter(|name| !status.nodes.contains_key(name.0.as_str())) {
         found.entry(name.to_string()).or_default().push("is declared and not there".to_owned());
@@ -82,9 +84,9 @@ fn program(target: Option<&NodeTarget>, node: &NodeStatus, generation: u64) -> O
     match (target, &node.report) {
         (None, Some(_)) => Some(format!("is there and not declared: generation {generation} does not name it")),
         (_, None) => Some(format!("says nothing: {}", node.silent.as_deref().unwrap_or_default())),
-        (Some(target), Some(report)) if target.release == report.running => None,
+        (Some(target), Some(report)) if target.runs.release == report.running.release => None,
         (Some(target), Some(report)) => {
-            let (shall, runs) = (&target.release, &report.running);
+            let (shall, runs) = (&target.runs.release, &report.running.release);
             Some(format!(
                 "runs {} ({}), generation {generation} says {} ({})",
                 runs.version,
@@ -94,6 +96,13 @@ fn program(target: Option<&NodeTarget>, node: &NodeStatus, generation: u64) -> O
             ))
         }
     }
+}
+
+/// What the program was started with, against what the cluster file says.
+fn settings(target: Option<&NodeTarget>, node: &NodeStatus, generation: u64) -> Vec<String> {
+    let (Some(target), Some(report)) = (target, &node.report) else { return Vec::new() };
+    let changes = report.running.settings.changes(&target.runs.settings);
+    changes.into_iter().map(|change| format!("{change} in generation {generation}: evenkeel apply")).collect()
 }
 
 fn by_hand(told: &Published) -> Vec<String> {

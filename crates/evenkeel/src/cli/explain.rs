@@ -135,8 +135,8 @@ impl Explained {
             let _ = writeln!(out, "  {:<18} {}", place.what, place.told());
         }
         out.push_str(
-            "\nHow changes roll out\n  settings           edit the file, then `systemctl restart evenkeel`, one machine after the \
-             other; pods go on\n  programs           `evenkeel upgrade --to PATH`, one node after the other; `evenkeel back` \
+            "\nHow changes roll out\n  settings           `evenkeel apply FILE`, one node after the other; `evenkeel back` undoes it. Of one \
+             machine alone: its file, then `systemctl restart evenkeel`; pods go on\n  programs           `evenkeel upgrade --to PATH`, one node after the other; `evenkeel back` \
              undoes it\n  objects            files of the deploy folder within seconds; kubectl at once\n  by hand            \
              `evenkeel drift` tells what nobody declared\n",
         );
@@ -178,7 +178,7 @@ Where configuration lives
   deploy folder      /var/lib/evenkeel/server/manifests, 2 files
 
 How changes roll out
-  settings           edit the file, then `systemctl restart evenkeel`, one machine after the other; pods go on
+  settings           `evenkeel apply FILE`, one node after the other; `evenkeel back` undoes it. Of one machine alone: its file, then `systemctl restart evenkeel`; pods go on
   programs           `evenkeel upgrade --to PATH`, one node after the other; `evenkeel back` undoes it
   objects            files of the deploy folder within seconds; kubectl at once
   by hand            `evenkeel drift` tells what nobody declared

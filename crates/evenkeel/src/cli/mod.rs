@@ -30,31 +30,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::{CommandFactory, FromArgMatches};
+use ::keeper::Settings;
+use anyhow::{Result, anyhow, bail};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tracing::warn;
 
 pub use args::{AgentArgs, Cli, Command, DatastoreArgs, NodeArgs, ServerArgs};
 pub use backup::BackupFlags;
 
-use crate::config::{self, Flags, Merged};
-use crate::layout::Layout;
+use crate::config::{self, Flags, Merged, Values};
+use crate::layout::{DATA, Layout};
 use crate::wire;
 
 /// Commands that take their words as they are: neither environment nor files add to them.
-const OWN_WORDS: [&str; 5] = ["kubectl", "names", "scratch", "keeper-watch", wire::facts::PROBE_COMMAND];
+const OWN_WORDS: [&str; 6] =
+    ["kubectl", "names", "scratch", "keeper-watch", wire::keeper::rehearse::COMMAND, wire::facts::PROBE_COMMAND];
 
 /// Parses the command line, together with the environment and the files where the command runs the program.
 pub fn parse() -> Result<(Cli, Vec<String>)> {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let environment: BTreeMap<String, String> = std::env::vars().collect();
-    let merged = merged(words, &environment)?;
+    let merged = merged(words, &environment, None)?;
     let matches = Cli::command().get_matches_from(&merged.args);
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
     Ok((cli, merged.warnings))
 }
 
-fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<Merged> {
+/// What a server or an agent would run with if it were started with these words, and the cluster file said this of it.
+pub fn started(words: &[String], settings: &Settings) -> Result<Command> {
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let given = config::given(words, &environment);
+    if let Some((key, _)) = settings.iter().find(|(key, _)| given.contains(key.trim_end_matches('+'))) {
+        bail!("{key} is given on this machine's command line or in its environment, which win: take it away there");
+    }
+    let words = std::iter::once("evenkeel".to_owned()).chain(words.iter().cloned()).collect();
+    let merged = merged(words, &environment, Some(settings))?;
+    let parsed = Cli::try_parse_from(&merged.args);
+    let cli = parsed.map_err(|error| anyhow!("{}", error.to_string().lines().next().unwrap_or_default().to_owned()))?;
+    Ok(cli.command)
+}
+
+/// `settings`: what the cluster file says, where that is not what was noted on this machine.
+fn merged(words: Vec<String>, environment: &BTreeMap<String, String>, settings: Option<&Settings>) -> Result<Merged> {
     let name = words.get(1).map(String::as_str).unwrap_or_default();
     let command = Cli::command();
     let Some(sub) = command.find_subcommand(name).filter(|sub| !OWN_WORDS.contains(&sub.get_name())) else {
@@ -62,25 +79,51 @@ fn merged(words: Vec<String>, environment: &BTreeMap<String, String>) -> Result<
     };
     let mut flags = Flags { own: flags_of(sub), others: all_flags(&command) };
     let user = &words[2..];
-    let path = flag(user, "config").or_else(|| flag_in(environment)).unwrap_or_else(|| config::CONFIG.to_owned());
+    let path = flag(user, "config", "-c").or_else(|| flag_in(environment)).unwrap_or_else(|| config::CONFIG.to_owned());
     let mut files = match config::read_files(path.as_ref()) {
         // That the file is not usable is one of the things it tells.
         Err(_) if name == "wrong" => BTreeMap::new(),
         read => read?,
     };
-    if !matches!(name, "server" | "agent" | "check-config") {
+    let runs = matches!(name, "server" | "agent" | "check-config");
+    if !runs {
         // Other commands share a few settings with the program; what they do not have is not their business. Two words
         // mean something else there.
-        files.retain(|key, _| flags.own.contains_key(key) && key != "server" && key != "token");
         flags.own.remove("server");
     }
-    Ok(config::merge(&words[..2], user, environment, &files, &flags)?)
+    let merge = |mut files: Values| {
+        if !runs {
+            files.retain(|key, _| flags.own.contains_key(key) && key != "server" && key != "token");
+        }
+        config::merge(&words[..2], user, environment, &files, &flags)
+    };
+    let merged = merge(files.clone())?;
+    let settings = match settings {
+        Some(settings) => Ok(settings.clone()),
+        None => noted(&merged.args),
+    };
+    let settings = match settings {
+        // Whoever only asks may not be allowed to read it.
+        Err(_) if !runs => return Ok(merged),
+        settings => settings?,
+    };
+    if settings.is_empty() {
+        return Ok(merged);
+    }
+    config::overlay(&mut files, &settings)?;
+    Ok(merge(files)?)
+}
+
+/// What the cluster file says of this machine, as it is noted in the data folder that these words name.
+fn noted(args: &[String]) -> Result<Settings> {
+    let data = flag(args, "data-dir", "-d").unwrap_or_else(|| DATA.to_owned());
+    wire::keeper::Home::new(&Layout::new(data)).settings_in_force()
 }
 
 /// Whether a server or an agent would start with this file.
 pub fn check_file(role: &str, path: &Path) -> Result<()> {
     let words = ["evenkeel".to_owned(), role.to_owned(), format!("--config={}", path.display())];
-    merged(words.to_vec(), &BTreeMap::new()).map(drop)
+    merged(words.to_vec(), &BTreeMap::new(), Some(&Settings::default())).map(drop)
 }
 
 /// The long flags of a command with their aliases, and whether each takes a value.
@@ -98,11 +141,11 @@ fn all_flags(command: &clap::Command) -> BTreeSet<String> {
     flags_of(command).into_keys().chain(below).collect()
 }
 
-fn flag(words: &[String], name: &str) -> Option<String> {
+fn flag(words: &[String], name: &str, short: &str) -> Option<String> {
     let long = format!("--{name}");
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        if *word == long || word == "-c" {
+        if *word == long || word == short {
             return words.next().cloned();
         }
         if let Some(value) = word.strip_prefix(&long).and_then(|rest| rest.strip_prefix('=')) {
@@ -133,6 +176,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Compare(args) => return compare::run(args).await,
         Command::Certificate(args) => return certificate::run(&args).await,
         Command::CheckConfig(args) => return Ok(check::run(&args)),
+        Command::Apply(args) => return keeper::apply(args).await,
         Command::Upgrade(args) => return keeper::upgrade(args).await,
         Command::Release(args) => return keeper::release(args).await,
         Command::Back(args) => return keeper::back(args).await,
@@ -145,6 +189,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::KeeperWatch(args) => {
             wire::keeper::watch::run(Layout::new(args.data_dir), args.detached, args.args).await
         }
+        Command::KeeperRehearse(args) => wire::keeper::rehearse::answer(&args.args),
         Command::Recover(args) => return recover::run(args).await,
         Command::Replace(args) => return replace::run(args).await,
         Command::Server(args) => wire::server::run(args).await,

@@ -71,16 +71,21 @@ fn add(values: &mut Values, path: &Path, text: &str) -> Result<(), ConfigError> 
             why: format!("{key}: a value, or a list of values"),
         };
         let words = words(value).ok_or_else(wrong)?;
-        match key.strip_suffix('+') {
-            Some(key) => {
-                let setting = values.entry(key.to_owned()).or_default();
-                setting.words.extend(words);
-                setting.origin = origin;
-            }
-            None => drop(values.insert(key.clone(), Setting { words, origin })),
-        }
+        put(values, key, words, origin);
     }
     Ok(())
+}
+
+/// A key replaces what was said before, or adds to it as `key+`.
+pub(super) fn put(values: &mut Values, key: &str, words: Vec<String>, origin: String) {
+    match key.strip_suffix('+') {
+        Some(key) => {
+            let setting = values.entry(key.to_owned()).or_default();
+            setting.words.extend(words);
+            setting.origin = origin;
+        }
+        None => drop(values.insert(key.to_owned(), Setting { words, origin })),
+    }
 }
 
 /// The line, counted from 1, that a key of the outermost mapping is on.
@@ -92,7 +97,8 @@ fn line_of(text: &str, key: &str) -> usize {
     text.lines().position(starts).map_or(1, |index| index + 1)
 }
 
-fn words(value: &Value) -> Option<Vec<String>> {
+/// A value of a file as words; None for what is neither a value nor a list of them.
+pub fn words(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Null => Some(Vec::new()),
         Value::Bool(yes) => Some(vec![yes.to_string()]),

@@ -73,6 +73,13 @@ pub fn merge(
     Ok(Merged { args, warnings: warnings.into_iter().collect() })
 }
 
+/// The flags that the command line or the environment sets.
+pub fn given(user: &[String], environment: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let (_, mut given) = clean(user, &mut BTreeSet::new());
+    given.extend(environment.keys().filter_map(|name| flag_of_variable(name)));
+    given
+}
+
 /// Takes out flags of k3s that mean nothing here; also gives the names of the flags that are left.
 fn clean(user: &[String], warnings: &mut BTreeSet<String>) -> (Vec<String>, BTreeSet<String>) {
     let (mut kept, mut given) = (Vec::new(), BTreeSet::new());

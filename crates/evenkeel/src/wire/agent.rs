@@ -75,7 +75,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         known: member.known.clone(),
         config: args.common.config.clone(),
         disable: Vec::new(),
-        extension: Some(keeper::node::Node::new(&member.layout, ::keeper::Role::Agent, restart.clone())),
+        extension: Some(keeper::node::Node::new(&member.layout, ::keeper::Role::Agent, restart.clone())?),
         edited: None,
     };
     let layout = member.layout.clone();

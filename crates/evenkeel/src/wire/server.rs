@@ -6,8 +6,10 @@
 mod running;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -477,7 +479,8 @@ impl Setup {
         let config = Kubeconfig::new(&self.kubeconfig_url(), &self.pki.current().server.pem, &admin);
         let text = config.render("default");
         for path in BTreeSet::from([self.kubeconfig_path(), self.own_kubeconfig()]) {
-            if pki::read(&path)?.as_deref() != Some(text.as_str()) {
+            let has_mode = fs::metadata(&path).is_ok_and(|found| found.permissions().mode() & 0o7777 == mode);
+            if !has_mode || pki::read(&path)?.as_deref() != Some(text.as_str()) {
                 pki::write(&path, text.as_bytes(), Access::Mode(mode))?;
             }
         }

@@ -10,7 +10,7 @@ mod world;
 use base::SeededRng;
 use keeper::{Attention, Entry, Phase, Standing};
 
-use case::{Case, name, release, upgrade_with_new_form};
+use case::{Case, name, runs, upgrade_with_new_form};
 use coordinator::{Coordinator, below};
 use world::{Kill, World};
 
@@ -163,7 +163,7 @@ fn the_way_back_is_open_at_every_point_before_the_last() {
 #[test]
 fn a_node_that_does_not_get_well_goes_back_alone_and_a_person_decides() {
     let mut world = World::new(&upgrade_with_new_form());
-    world.bad = Some((name("c"), release("0.2.0")));
+    world.bad = Some((name("c"), runs("0.2.0")));
     let mut coordinator = Coordinator::new(&world, 1);
     coordinator.finish(&mut world);
     // The order is b, c, a: the one whose work would be missed comes last.
@@ -222,11 +222,10 @@ fn a_pause_leaves_no_node_half_done() {
     });
 }
 
-/// How many steps of a node's own part are done, and how many there are. That a program lies there touches nobody.
+/// How many steps of a node's own part are done, and how many there are.
 fn part_done(world: &World, node: &str) -> (usize, usize) {
     let plan = world.case.plan();
-    let staging = |step: &keeper::Step| matches!(step.action, keeper::Action::Stage { .. });
-    let part = || plan.steps.iter().filter(|step| step.node == Some(name(node)) && !staging(step));
+    let part = || plan.steps.iter().filter(|step| step.node == Some(name(node)) && !step.action.prepares());
     let is_done = |entry: &Entry| matches!(entry.phase, Phase::Done | Phase::Skipped);
     let done = |step: &&keeper::Step| {
         world.journal.entries().iter().any(|entry| entry.step == Some(step.id) && is_done(entry))

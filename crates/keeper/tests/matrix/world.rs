@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use keeper::{Action, Effect, Fence, Input, Journal, NodeName, Order, Outcome, Phase, Release, Step, Token};
+use keeper::{Action, Effect, Fence, Input, Journal, NodeName, Order, Outcome, Phase, Release, Runs, Step, Token};
 
-use crate::case::{Case, NODES, name, release};
+use crate::case::{Case, NODES, name, runs, told};
 
 /// Looks that a node leaves without an answer after it was killed.
 const SILENT_LOOKS: u32 = 2;
 
 #[derive(Clone, Debug)]
 struct Node {
-    running: Release,
+    running: Runs,
     staged: Option<Release>,
+    rehearsed: Option<Runs>,
     fence: Fence,
     swaps: u32,
     /// Its agent is not back yet for so many looks.
@@ -42,8 +43,8 @@ pub struct World {
     /// Held for what belongs to no node.
     fence: Fence,
     pub journal: Journal,
-    /// With this release a node does not get well.
-    pub bad: Option<(NodeName, Release)>,
+    /// With this a node does not get well.
+    pub bad: Option<(NodeName, Runs)>,
     /// Nobody reaches this node.
     pub silent: Option<NodeName>,
     /// The agent that gets the order of this number is killed by it.
@@ -60,9 +61,9 @@ pub struct World {
 
 impl World {
     pub fn new(case: &Case) -> World {
-        let node = |(text, version): (&str, &str)| {
-            let (running, fence) = (release(version), Fence::default());
-            (name(text), Node { running, staged: None, fence, swaps: 0, away: 0, fell: false })
+        let node = |(text, before): (&str, &str)| {
+            let (running, fence) = (runs(before), Fence::default());
+            (name(text), Node { running, staged: None, rehearsed: None, fence, swaps: 0, away: 0, fell: false })
         };
         World {
             case: case.clone(),
@@ -80,8 +81,8 @@ impl World {
         }
     }
 
-    pub fn versions(&self) -> Vec<&str> {
-        self.nodes.values().map(|node| node.running.version.as_str()).collect()
+    pub fn versions(&self) -> Vec<String> {
+        self.nodes.values().map(|node| told(&node.running)).collect()
     }
 
     pub fn swaps(&self) -> Vec<u32> {
@@ -205,7 +206,11 @@ impl World {
                 node.running == *to
             }
             Action::Finalise { level } => self.level == *level,
-            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => {
+            Action::Rehearse { .. }
+            | Action::HoldCheck
+            | Action::VerifyPlatform
+            | Action::VerifyWorkload
+            | Action::Bake { .. } => {
                 panic!("{step:?} has nothing to look for")
             }
         };
@@ -219,7 +224,10 @@ impl World {
             Action::Swap { from, to } => {
                 let node = self.node(step);
                 assert_eq!(node.running, *from, "swapped twice");
-                assert_eq!(node.staged.as_ref(), Some(to), "swapped to a program that is not there");
+                let staged = from.release == to.release || node.staged.as_ref() == Some(&to.release);
+                assert!(staged, "swapped to a program that is not there");
+                let rehearsed = to.settings.is_empty() || node.rehearsed.as_ref() == Some(to);
+                assert!(rehearsed, "swapped to settings that nobody tried");
                 node.running = to.clone();
                 node.swaps += 1;
                 self.one_at_a_time();
@@ -228,7 +236,11 @@ impl World {
                 assert_eq!(self.versions(), self.case.target(), "an old program cannot read this");
                 self.level = *level;
             }
-            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => {
+            Action::Rehearse { .. }
+            | Action::HoldCheck
+            | Action::VerifyPlatform
+            | Action::VerifyWorkload
+            | Action::Bake { .. } => {
                 panic!("{step:?} has nothing to apply")
             }
         }
@@ -239,6 +251,10 @@ impl World {
         match &step.action {
             Action::HoldCheck | Action::VerifyPlatform if self.in_the_way.is_some() && self.in_the_way == step.node => {
                 Outcome::Blocked { why: "another node is not well".into() }
+            }
+            Action::Rehearse { runs } => {
+                self.node(step).rehearsed = Some(runs.clone());
+                Outcome::Good
             }
             Action::VerifyPlatform if self.is_bad(step) => Outcome::Bad { why: "the node does not get well".into() },
             Action::Bake { .. } if self.patience > 0 => {
@@ -258,7 +274,7 @@ impl World {
 
     fn is_bad(&mut self, step: &Step) -> bool {
         let (name, running) = (step.node.clone(), self.node(step).running.clone());
-        self.bad.as_ref().is_some_and(|(node, release)| Some(node) == name.as_ref() && *release == running)
+        self.bad.as_ref().is_some_and(|(node, bad)| Some(node) == name.as_ref() && *bad == running)
     }
 
     /// Whoever is swapped, all swapped before are verified: the journal says so.
@@ -271,7 +287,7 @@ impl World {
                 self.journal.entries().iter().any(|entry| entry.step == Some(last) && entry.phase == Phase::Done)
             })
         };
-        let changed = |(name, node): &(&NodeName, &Node)| node.running == self.case.to.nodes[*name].release;
+        let changed = |(name, node): &(&NodeName, &Node)| node.running == self.case.to.nodes[*name].runs;
         let open = self.nodes.iter().filter(changed).filter(|(name, _)| !verified(name)).count();
         assert!(open <= 1, "two nodes are changed and not verified");
     }

@@ -68,6 +68,20 @@ pub struct UpgradeArgs {
     pub source: SourceArgs,
 }
 
+#[derive(Clone, Debug, Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// The cluster file
+    #[arg(value_name = "FILE", required_unless_present = "show")]
+    pub file: Option<PathBuf>,
+    /// Print the cluster file of what is declared now, to begin with
+    #[arg(long)]
+    pub show: bool,
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
 #[derive(Debug, Args)]
 pub struct ReleaseArgs {
     #[command(flatten)]
@@ -97,12 +111,15 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub keeper: AskArgs,
     /// Plan the way to this program, instead of showing the newest run
-    #[arg(long, value_name = "PATH|VERSION")]
+    #[arg(long, value_name = "PATH|VERSION", conflicts_with = "file")]
     pub to: Option<String>,
+    /// Plan the way to what this cluster file says
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
     #[command(flatten)]
     pub source: SourceArgs,
     /// How long each changed node is watched before the next, as 10s, 3m, 1h
-    #[arg(long, value_name = "SPAN", value_parser = seconds, requires = "to")]
+    #[arg(long, value_name = "SPAN", value_parser = seconds)]
     pub bake: Option<u32>,
 }
 
@@ -128,6 +145,13 @@ pub struct KeeperWatchArgs {
     /// Of the program that is looked at
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct KeeperRehearseArgs {
+    /// Of the program that would be started
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
 }
 
 #[derive(Debug, Args)]

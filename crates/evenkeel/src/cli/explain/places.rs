@@ -39,6 +39,7 @@ pub fn all(layout: &Layout, config: &Path) -> Vec<Place> {
         ("more of it", folder(&more)),
         ("environment", file(Path::new(ENVIRONMENT))),
         ("registries", file(Path::new(REGISTRIES))),
+        ("cluster file", file(&layout.cluster_settings())),
         ("of the cluster", file(&layout.shared_flags())),
         ("deploy folder", folder(&layout.manifests())),
     ];

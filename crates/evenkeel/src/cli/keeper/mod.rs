@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 fine, 1 failed, 2 somebody should look, 3 refused by a guard rail, 4 needs a person's decision.
 
+mod cluster_file;
 mod releases;
 mod remote;
 mod show;
@@ -10,14 +11,16 @@ mod source;
 mod watching;
 
 use std::io::{BufRead, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use keeper::{Attention, Goal, Journal, Standing};
+use keeper::{Attention, Digest, Goal, Journal, Manifest, Standing};
 
+use self::cluster_file::ClusterFile;
 pub use self::releases::release;
 use self::remote::{Asked, Remote};
-use super::args::{AskArgs, ChangeArgs, JournalArgs, PlanArgs, SourceArgs, UpgradeArgs};
+use super::args::{ApplyArgs, AskArgs, ChangeArgs, JournalArgs, PlanArgs, SourceArgs, UpgradeArgs};
 use crate::wire::keeper::Journals;
 use crate::wire::keeper::api::{Proposal, Shown};
 use crate::wire::keeper::records::Wish;
@@ -27,17 +30,51 @@ const UNDECIDED: u8 = 4;
 
 pub async fn upgrade(args: UpgradeArgs) -> Result<ExitCode> {
     let remote = Remote::of(&args.change.keeper)?;
-    match sent(&remote, &args.to, &args.source).await? {
+    match upgraded(&remote, &args.to, &args.source).await? {
         Asked::Done(goal) => change(&remote, &args.change, goal).await,
         Asked::Refused(why) => Ok(refused(&why)),
     }
 }
 
+/// Has every node be what the cluster file says.
+pub async fn apply(args: ApplyArgs) -> Result<ExitCode> {
+    let remote = Remote::of(&args.change.keeper)?;
+    let Some(file) = args.file.as_ref().filter(|_| !args.show) else {
+        let current = remote.status().await?.generation;
+        let current = current.context("the keeper has not looked at this cluster yet; try again in a moment")?;
+        print!("{}", cluster_file::show(&current));
+        return Ok(ExitCode::SUCCESS);
+    };
+    match declared(&remote, file, &args.source).await? {
+        Asked::Done(goal) => change(&remote, &args.change, goal).await,
+        Asked::Refused(why) => Ok(refused(&why)),
+    }
+}
+
+/// What a cluster file wishes for, with its program on a server, if it names one.
+async fn declared(remote: &Remote, file: &Path, source: &SourceArgs) -> Result<Asked<Goal>> {
+    let ClusterFile { declared, version } = cluster_file::read(file)?;
+    let Some(version) = version else {
+        return Ok(Asked::Done(Goal::Apply { declared, program: None, manifest: None }));
+    };
+    Ok(match sent(remote, &version, source).await? {
+        Asked::Done((program, manifest)) => Asked::Done(Goal::Apply { declared, program: Some(program), manifest }),
+        Asked::Refused(why) => Asked::Refused(why),
+    })
+}
+
+async fn upgraded(remote: &Remote, to: &str, source: &SourceArgs) -> Result<Asked<Goal>> {
+    Ok(match sent(remote, to, source).await? {
+        Asked::Done((program, manifest)) => Asked::Done(Goal::Upgrade { program, manifest }),
+        Asked::Refused(why) => Asked::Refused(why),
+    })
+}
+
 /// Has the program lie on a server.
-async fn sent(remote: &Remote, to: &str, source: &SourceArgs) -> Result<Asked<Goal>> {
+async fn sent(remote: &Remote, to: &str, source: &SourceArgs) -> Result<Asked<(Digest, Option<Manifest>)>> {
     let program = source::program(to, source.manifest.as_deref(), source.release_source.as_deref()).await?;
     Ok(match remote.send(program.content).await.with_context(|| format!("send {to}"))? {
-        Asked::Done(digest) => Asked::Done(Goal::Upgrade { program: digest, manifest: program.manifest }),
+        Asked::Done(digest) => Asked::Done((digest, program.manifest)),
         Asked::Refused(why) => Asked::Refused(why),
     })
 }
@@ -99,8 +136,13 @@ pub async fn watch(args: AskArgs) -> Result<ExitCode> {
 
 pub async fn plan(args: PlanArgs) -> Result<ExitCode> {
     let remote = Remote::of(&args.keeper)?;
-    if let Some(to) = &args.to {
-        let goal = match sent(&remote, to, &args.source).await? {
+    let goal = match (&args.to, &args.file) {
+        (Some(to), _) => Some(upgraded(&remote, to, &args.source).await?),
+        (None, Some(file)) => Some(declared(&remote, file, &args.source).await?),
+        (None, None) => None,
+    };
+    if let Some(goal) = goal {
+        let goal = match goal {
             Asked::Done(goal) => goal,
             Asked::Refused(why) => return Ok(refused(&why)),
         };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
-use keeper::{Action, Entry, Phase, Plan, Release, Seconds, Standing, StepId};
+use keeper::{Action, Entry, Phase, Plan, Release, Runs, Seconds, Standing, StepId};
 
 use crate::wire::keeper::api::{Head, Shown, Status};
 
@@ -23,7 +23,7 @@ pub fn plan(shown: &Shown) -> String {
     let mut out = format!("{}\n", head(&shown.head));
     let (from, to) = (shown.plan.from, shown.plan.to);
     if shown.plan.steps.is_empty() {
-        let _ = writeln!(out, "All nodes run that already: there is nothing to do.");
+        let _ = writeln!(out, "All nodes are that already: there is nothing to do.");
         return out;
     }
     let what = shown.about.as_ref().map(|about| format!(", {} (Kubernetes {})", about.version, about.kubernetes));
@@ -71,7 +71,7 @@ pub fn status(status: &Status) -> String {
         let says = match (&node.report, &node.silent) {
             (Some(report), _) => {
                 let trial = if report.trial.is_some() { ", on trial" } else { "" };
-                format!("{}{trial}", release(&report.running))
+                format!("{}{trial}", runs(&report.running))
             }
             (None, why) => format!("says nothing: {}", why.as_deref().unwrap_or_default()),
         };
@@ -153,12 +153,34 @@ fn action(action: &Action) -> String {
         Action::Stage { release: to } => format!("bring {} there, whole", release(to)),
         Action::Backup => "back the cluster up".to_owned(),
         Action::HoldCheck => "check that it may be touched".to_owned(),
-        Action::Swap { from, to } => format!("replace {} by {}", release(from), release(to)),
+        Action::Rehearse { .. } => "try whether it would start with its settings".to_owned(),
+        Action::Swap { from, to } => swap(from, to),
         Action::VerifyPlatform => "verify the node".to_owned(),
         Action::VerifyWorkload => "verify the workloads".to_owned(),
         Action::Bake { seconds } => format!("watch for {}", span(u64::from(*seconds))),
         Action::Finalise { level } => format!("store in format {level}: no way back after this"),
     }
+}
+
+fn swap(from: &Runs, to: &Runs) -> String {
+    let changes = from.settings.changes(&to.settings).join("; ");
+    match (from.release == to.release, changes.is_empty()) {
+        (true, _) => format!("start it anew with {changes}"),
+        (false, true) => format!("replace {} by {}", release(&from.release), release(&to.release)),
+        (false, false) => {
+            format!("replace {} by {}, with {changes}", release(&from.release), release(&to.release))
+        }
+    }
+}
+
+fn runs(runs: &Runs) -> String {
+    let Runs { release: program, settings } = runs;
+    let settings = match settings.iter().count() {
+        0 => String::new(),
+        1 => ", 1 setting of the cluster file".to_owned(),
+        count => format!(", {count} settings of the cluster file"),
+    };
+    format!("{}{settings}", release(program))
 }
 
 fn release(release: &Release) -> String {

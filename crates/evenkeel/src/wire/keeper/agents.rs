@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use view::{ClientError, Endpoint, Https, Transport};
 
-use super::{Lines, ORDER, PATH, PIECE_BYTES, Received, Report, SwapRequest};
+use super::{Lines, ORDER, PATH, PIECE_BYTES, Received, RehearseRequest, Report, SwapRequest};
 
 /// A small verb answers within this time.
 const VERB_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,6 +80,13 @@ impl Agents {
             timeout: PIECE_TIMEOUT,
         };
         self.call(at, Some(order), call).await.map(drop)
+    }
+
+    /// A look that changes nothing: Ok where the node's program would start with these settings.
+    pub async fn rehearse(&self, at: &Address, request: &RehearseRequest) -> Result<(), AgentError> {
+        let (query, timeout) = (String::new(), PIECE_TIMEOUT);
+        let call = Call { method: Method::POST, verb: "rehearse", query, body: body(request), timeout };
+        self.call(at, None, call).await.map(drop)
     }
 
     pub async fn journal(&self, at: &Address, order: Order, lines: &Lines) -> Result<usize, AgentError> {

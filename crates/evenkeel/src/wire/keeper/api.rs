@@ -343,7 +343,7 @@ pub fn child(parent: &Generation) -> Generation {
 
 /// The generation that says what is, where nodes came or went since; None where nothing has to be said.
 pub fn observed(cluster: &str, newest: Option<&Generation>, survey: &Survey) -> Option<Generation> {
-    let target = |report: &Report| NodeTarget { role: report.role, release: report.running.clone() };
+    let target = |report: &Report| NodeTarget { role: report.role, runs: report.running.clone() };
     let mut nodes = BTreeMap::new();
     for (name, seen) in &survey.nodes {
         let known = newest.and_then(|newest| newest.nodes.get(name)).cloned();

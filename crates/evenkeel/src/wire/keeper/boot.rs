@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use base::{Chain, Clock};
 use tracing::{error, info, warn};
 
-use super::trial::Choice;
+use super::gates::told;
+use super::trial::{Choice, on_trial};
 use super::{Home, Trial, program};
 use crate::layout::Layout;
 use crate::wire::SystemClock;
@@ -26,13 +27,14 @@ pub fn choose(layout: &Layout) -> Result<()> {
             return home.end_trial();
         }
     };
-    match trial.choose(&program::path()?, SystemClock.now()) {
+    match trial.choose(on_trial(), SystemClock.now()) {
         Choice::Stay => Ok(()),
         Choice::GiveUp { why } => {
-            warn!(version = %trial.to.version, program = %trial.to.program.short(), %why, "back to the installed program");
+            warn!(to = %told(&trial.to), %why, "back to the installed program");
             trial.give_up(&home, &why)
         }
-        Choice::Try(counted) => {
+        Choice::Try { starts } => {
+            let counted = Trial { starts, ..trial };
             home.set_trial(&counted)?;
             become_it(layout, &home, &counted)
         }
@@ -42,7 +44,7 @@ pub fn choose(layout: &Layout) -> Result<()> {
 /// The last thing a process does that was asked to make room: its work is drained. Returns only where nothing can be run.
 pub fn leave(layout: &Layout, restart: &Restart) -> Result<()> {
     let home = Home::new(layout);
-    if let Some(trial) = home.trial()?.filter(|trial| program::path().is_ok_and(|running| running != trial.program)) {
+    if let Some(trial) = home.trial()?.filter(|trial| !trial.is_this()) {
         become_it(layout, &home, &trial)?;
     }
     Err(restart.execute()).context("start again")
@@ -50,19 +52,21 @@ pub fn leave(layout: &Layout, restart: &Restart) -> Result<()> {
 
 /// Becomes the program on trial, under the eyes of the old one. Where it cannot be run, goes on as what is installed.
 fn become_it(layout: &Layout, home: &Home, trial: &Trial) -> Result<()> {
-    info!(version = %trial.to.version, program = %trial.to.program.short(), start = trial.starts, "on trial");
+    info!(to = %told(&trial.to), start = trial.starts, "on trial");
     if let Err(failure) = watched(layout, trial) {
         trial.give_up(home, &format!("nobody would look on: {failure:#}"))?;
         return Ok(());
     }
-    let failure = exec(&trial.program);
+    let failure = exec(trial);
     trial.give_up(home, &format!("it cannot be run: {failure}"))
 }
 
 /// Does not return where the program can be run.
-fn exec(program: &Path) -> io::Error {
+fn exec(trial: &Trial) -> io::Error {
     let mut arguments = std::env::args_os();
-    let mut command = Command::new(program);
+    let mut command = Command::new(&trial.program);
+    let (variable, value) = trial.mark();
+    command.env(variable, value);
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }

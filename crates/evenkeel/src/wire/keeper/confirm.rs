@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use view::{Client, Drain};
 
-use super::{Home, Trial, program};
+use super::gates::told;
+use super::{Home, Trial};
 use crate::layout::Layout;
 use crate::wire::SystemClock;
 
@@ -36,7 +37,7 @@ impl Confirm {
 
     async fn confirm(&self) -> Result<()> {
         let (home, started) = (Home::new(&self.layout), SystemClock.now());
-        let Some(trial) = home.trial()?.filter(is_running) else { return Ok(()) };
+        let Some(trial) = home.trial()?.filter(Trial::is_this) else { return Ok(()) };
         while let Err(failure) = self.well(started).await {
             tracing::debug!(error = %Chain(failure.as_ref()), "not well yet");
             tokio::time::sleep(LOOK).await;
@@ -44,7 +45,7 @@ impl Confirm {
         // What was given up meanwhile is not confirmed any more: it will be ended.
         ensure!(home.trial()?.as_ref() == Some(&trial), "the trial was ended by another");
         trial.settle(&home)?;
-        info!(version = %trial.to.version, program = %trial.to.program.short(), "confirmed");
+        info!(to = %told(&trial.to), "confirmed");
         Ok(())
     }
 
@@ -61,8 +62,4 @@ impl Confirm {
         ensure!(started <= renewed, "its node has not spoken since it started");
         Ok(())
     }
-}
-
-fn is_running(trial: &Trial) -> bool {
-    program::path().is_ok_and(|running| running == trial.program)
 }

@@ -4,7 +4,7 @@
 //! with the node itself is told apart from what is wrong elsewhere: only the first is a reason to take its change back.
 
 use base::Chain;
-use keeper::{Copies, NodeName, Outcome, Release, Role};
+use keeper::{Copies, NodeName, Outcome, Role, Runs};
 use view::Client;
 
 use super::agents::Agents;
@@ -58,13 +58,13 @@ impl Gates<'_> {
     }
 
     /// The node runs what it shall, and is well; so is everybody else.
-    pub async fn platform(&self, node: &NodeName, release: &Release) -> Result<(), Red> {
+    pub async fn platform(&self, node: &NodeName, runs: &Runs) -> Result<(), Red> {
         let survey = self.survey().await?;
         let own = || {
             let seen = survey.nodes.get(node);
             let seen = seen.ok_or_else(|| format!("node {} is not in the cluster any more", node.0))?;
             let report = seen.report.as_ref().map_err(|why| format!("node {} says nothing: {why}", node.0))?;
-            if report.running != *release {
+            if report.running != *runs {
                 return Err(format!("node {} runs {}", node.0, told(&report.running)));
             }
             if report.trial.is_some() {
@@ -110,9 +110,11 @@ pub fn outcome(gate: Result<(), Red>, late: bool) -> Outcome {
     }
 }
 
-/// A release, for people.
-pub fn told(release: &Release) -> String {
-    format!("{} ({})", release.version, release.program.short())
+/// What a node runs, for people. Settings are many: of two that differ, what differs is told elsewhere.
+pub fn told(runs: &Runs) -> String {
+    let Runs { release, settings } = runs;
+    let settings = if settings.is_empty() { "" } else { ", with settings of the cluster file" };
+    format!("{} ({}){settings}", release.version, release.program.short())
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use keeper::{Digest, Fence, Order, StaleOrder};
+use keeper::{Fence, Order, Runs, Settings, StaleOrder};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Trial;
-use crate::layout::Layout;
+use crate::layout::{CLUSTER_SETTINGS, Layout};
 use crate::pki::{self, Access};
 
 const FENCE: &str = "fence.json";
@@ -18,12 +18,13 @@ const TRIAL: &str = "trial.json";
 const FELL: &str = "fell.json";
 const INSTALLED: &str = "installed.json";
 
-/// A program that was tried and did not get well.
+/// What was tried and did not get well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fell {
     pub attempt: u64,
-    pub program: Digest,
+    #[serde(flatten)]
+    pub runs: Runs,
     pub why: String,
     pub at: Timestamp,
 }
@@ -92,6 +93,23 @@ impl Home {
 
     pub fn set_installed(&self, path: &PathBuf) -> Result<()> {
         self.write(INSTALLED, path)
+    }
+
+    /// What the cluster file says of this machine.
+    pub fn settings(&self) -> Result<Settings> {
+        Ok(self.read(CLUSTER_SETTINGS)?.unwrap_or_default())
+    }
+
+    pub fn set_settings(&self, settings: &Settings) -> Result<()> {
+        if *settings == self.settings()? { Ok(()) } else { self.write(CLUSTER_SETTINGS, settings) }
+    }
+
+    /// What this process runs with: on trial, what is tried.
+    pub fn settings_in_force(&self) -> Result<Settings> {
+        match self.trial()?.filter(Trial::is_this) {
+            Some(trial) => Ok(trial.to.settings),
+            None => self.settings(),
+        }
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {

@@ -25,9 +25,9 @@ pub struct Keeping {
 // === impl Keeping ===
 
 impl Keeping {
-    pub fn new(layout: &Layout, restart: Restart) -> Keeping {
-        let node = Node::new(layout, Role::Server, restart);
-        Keeping { layout: layout.clone(), node, slot: Arc::default() }
+    pub fn new(layout: &Layout, restart: Restart) -> anyhow::Result<Keeping> {
+        let node = Node::new(layout, Role::Server, restart)?;
+        Ok(Keeping { layout: layout.clone(), node, slot: Arc::default() })
     }
 
     pub fn bundles(&self, store: store::Store, node: &str) -> Arc<Bundles> {

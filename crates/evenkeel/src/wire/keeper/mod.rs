@@ -24,6 +24,7 @@ mod preflight;
 mod program;
 mod propose;
 pub mod records;
+pub mod rehearse;
 mod releases;
 mod survey;
 mod trial;
@@ -34,7 +35,7 @@ mod windows;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use keeper::{Digest, Order, Release, Role};
+use keeper::{Digest, Order, Release, Role, Runs, Settings};
 use serde::{Deserialize, Serialize};
 
 pub use agents::Agents;
@@ -60,7 +61,7 @@ const _: () = assert!(PIECE_BYTES < ::node::EXTENSION_BYTES_MAX);
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     pub role: Role,
-    pub running: Release,
+    pub running: Runs,
     /// Since when.
     pub since: Timestamp,
     /// What is running is not confirmed yet, or about to be replaced.
@@ -74,14 +75,23 @@ pub struct Report {
     pub fixed: Option<String>,
 }
 
-/// Have this program run.
+/// Have this program run, with these settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SwapRequest {
-    pub to: Release,
+    pub to: Runs,
     /// Place of the intention in the journal: what fell back is tried again only when it is intended again.
     pub attempt: u64,
     pub seconds: u32,
+}
+
+/// Say whether a program of this node would start with these settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RehearseRequest {
+    /// One that lies there; else the one that runs there.
+    pub program: Option<Digest>,
+    pub settings: Settings,
 }
 
 /// A piece of a program arrived.

@@ -2,7 +2,8 @@
 //!
 //! - `GET report`: what runs here, what lies here. `POST report`: the same under an order, which raises the fence.
 //! - `PUT release`: a piece of a program. `GET release`: a piece of one that lies here.
-//! - `POST swap`: drain, and become another program, on trial.
+//! - `POST rehearse`: would a program that lies here start with these settings? Nothing is changed.
+//! - `POST swap`: drain, and become another program, or the same one with other settings, on trial.
 //! - `POST journal`: further lines of a run's journal, durable before they are answered for.
 
 use std::sync::Arc;
@@ -14,15 +15,17 @@ use base::{Chain, Clock};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use keeper::{Release, Role};
+use keeper::{Digest, Release, Role, Runs, Settings};
 use serde::Serialize;
 use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
+use super::gates::told;
 use super::home::AcceptError;
 use super::releases::Releases;
 use super::{
-    Home, Journals, Lines, PATH, Report, SUBRESOURCE, SwapRequest, Trial, digest, order, program, query, trial,
+    Home, Journals, Lines, PATH, RehearseRequest, Report, SUBRESOURCE, SwapRequest, Trial, digest, order, program,
+    query, rehearse, trial,
 };
 use crate::layout::Layout;
 use crate::wire::SystemClock;
@@ -42,6 +45,8 @@ pub struct Node {
     restart: Restart,
     since: Timestamp,
     own: OnceCell<Release>,
+    /// Of the cluster file, as this process was started with them.
+    settings: Settings,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,24 +62,45 @@ enum Refusal {
 // === impl Node ===
 
 impl Node {
-    pub fn new(layout: &Layout, role: Role, restart: Restart) -> Arc<Node> {
-        Arc::new(Node {
+    /// # Errors
+    /// Where what was written down of this machine's settings cannot be read.
+    pub fn new(layout: &Layout, role: Role, restart: Restart) -> Result<Arc<Node>> {
+        let home = Home::new(layout);
+        Ok(Arc::new(Node {
             role,
-            home: Home::new(layout),
+            settings: home.settings_in_force()?,
+            home,
             releases: Releases::new(layout),
             journals: Journals::new(layout),
             restart,
             since: SystemClock.now(),
             own: OnceCell::new(),
-        })
+        }))
     }
 
     async fn own(&self) -> Result<&Release> {
         self.own.get_or_try_init(program::own).await
     }
 
+    async fn running(&self) -> Result<Runs> {
+        Ok(Runs { release: self.own().await?.clone(), settings: self.settings.clone() })
+    }
+
+    /// Where a program lies that may come to run here; without a name, the one that does.
+    async fn program(&self, digest: Option<&Digest>) -> Result<std::path::PathBuf> {
+        let own = self.own().await?;
+        match digest.filter(|digest| **digest != own.program) {
+            Some(digest) => Ok(self.releases.find(digest).context("this program does not lie here")?.1),
+            None => self.releases.keep_own(own).await,
+        }
+    }
+
+    async fn rehearse(&self, request: &RehearseRequest) -> Result<()> {
+        rehearse::ask(&self.program(request.program.as_ref()).await?, &request.settings).await
+    }
+
     async fn report(&self) -> Result<Report> {
-        let running = self.own().await?.clone();
+        let running = self.running().await?;
         Ok(Report {
             role: self.role,
             running,
@@ -96,25 +122,28 @@ impl Node {
     }
 
     async fn swap(&self, request: &SwapRequest) -> Result<()> {
-        let own = self.own().await?;
-        if own.program == request.to.program {
+        let (own, running) = (self.own().await?, self.running().await?);
+        if running == request.to {
             return Ok(());
         }
         if let Some(open) = self.home.trial()? {
-            ensure!(open.attempt == request.attempt && open.to == request.to, "another program is on trial here");
+            ensure!(open.attempt == request.attempt && open.to == request.to, "something else is on trial here");
             return Ok(());
         }
-        let (to, path) = self.releases.find(&request.to.program).context("this program does not lie here")?;
+        let path = self.program(Some(&request.to.release.program)).await?;
         // The last look before there is no old process to answer any more.
         program::About::of(&path).await.context("the program does not answer any more")?;
+        if !request.to.settings.is_empty() {
+            rehearse::ask(&path, &request.to.settings).await?;
+        }
         let previous = self.releases.keep_own(own).await?;
         let installed = self.installed()?;
         self.home.set_installed(&installed)?;
         let seconds = i64::from(request.seconds.min(TRIAL_SECONDS_MAX));
         let trial = Trial {
             attempt: request.attempt,
-            to,
-            from: own.clone(),
+            to: request.to.clone(),
+            from: running,
             program: path,
             previous,
             installed,
@@ -122,8 +151,8 @@ impl Node {
             starts: 1,
         };
         self.home.set_trial(&trial)?;
-        self.releases.prune(&[trial.to.program.clone(), trial.from.program.clone()])?;
-        info!(version = %trial.to.version, program = %trial.to.program.short(), "draining for another program");
+        self.releases.prune(&[trial.to.release.program.clone(), trial.from.release.program.clone()])?;
+        info!(to = %told(&trial.to), "draining");
         // The answer goes out first.
         let restart = self.restart.clone();
         tokio::spawn(async move {
@@ -134,15 +163,15 @@ impl Node {
     }
 
     async fn act(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Refusal> {
+        let verb = request.uri().path().strip_prefix(PATH).unwrap_or_default().to_owned();
         // Who may only look must not be able to shut others out: looking raises no fence.
-        if request.method() != Method::GET {
+        if request.method() != Method::GET && verb != "rehearse" {
             let order = order(request.headers()).ok_or(Refusal::Unknown("the request carries no order"))?;
             self.home.accept(order).map_err(Refusal::Stale)?;
         }
         let query = query(request.uri().query());
         let number = |name: &str| query.get(name).and_then(|text| text.parse::<u64>().ok());
-        let verb = request.uri().path().strip_prefix(PATH).unwrap_or_default();
-        match (request.method(), verb) {
+        match (request.method(), verb.as_str()) {
             (&Method::GET | &Method::POST, "report") => json(&self.report().await?),
             (&Method::GET, "release") => {
                 let program = digest(query.get("program")).ok_or(Refusal::Unknown("which program?"))?;
@@ -155,6 +184,10 @@ impl Node {
                     return Err(Refusal::Unknown("a piece has an offset and the size of the whole"));
                 };
                 json(&self.releases.receive(&program, offset, size, request.body()).await?)
+            }
+            (&Method::POST, "rehearse") => {
+                self.rehearse(&serde_json::from_slice(request.body()).context("read the request")?).await?;
+                json(&())
             }
             (&Method::POST, "swap") => {
                 self.swap(&serde_json::from_slice(request.body()).context("read the request")?).await?;

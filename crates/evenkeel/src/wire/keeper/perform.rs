@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use base::{Chain, Clock};
 use futures::future::join_all;
 use keeper::{
-    Action, Digest, Draft, Effect, Forecast, Input, Journal, NodeName, Order, Outcome, Phase, Release, Standing, Step,
-    Token, Verdict,
+    Action, Digest, Draft, Effect, Forecast, Input, Journal, NodeName, Order, Outcome, Phase, Release, Runs, Standing,
+    Step, Token, Verdict,
 };
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -23,7 +23,7 @@ use super::gates::{Gates, outcome, told};
 use super::propose::takes;
 use super::records::{Armed, Records, Saved};
 use super::survey::Survey;
-use super::{Lines, PIECE_BYTES, Report, SwapRequest, windows};
+use super::{Lines, PIECE_BYTES, RehearseRequest, Report, SwapRequest, windows};
 use crate::wire::SystemClock;
 
 /// Between looks at a node that is becoming another program.
@@ -166,7 +166,11 @@ impl<'a> Performer<'a> {
             },
             Action::Backup => there(self.records.saved(&self.armed.run()).await?.is_some()),
             Action::Finalise { level } => there(*level <= self.records.level().await?),
-            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => there(false),
+            Action::Rehearse { .. }
+            | Action::HoldCheck
+            | Action::VerifyPlatform
+            | Action::VerifyWorkload
+            | Action::Bake { .. } => there(false),
         })
     }
 
@@ -188,15 +192,18 @@ impl<'a> Performer<'a> {
                 self.records.raise_level(*level).await?;
                 Answer::Is(Outcome::Good)
             }
-            Action::HoldCheck | Action::VerifyPlatform | Action::VerifyWorkload | Action::Bake { .. } => {
-                Answer::Is(Outcome::Good)
-            }
+            Action::Rehearse { .. }
+            | Action::HoldCheck
+            | Action::VerifyPlatform
+            | Action::VerifyWorkload
+            | Action::Bake { .. } => Answer::Is(Outcome::Good),
         })
     }
 
     async fn check(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
         let (node, is_late) = (step.node.clone(), late(journal, step));
         let judged = match (&step.action, &node) {
+            (Action::Rehearse { runs }, Some(_)) => return self.rehearse(step, runs).await,
             (Action::HoldCheck, Some(node)) => match self.window(node).await? {
                 Verdict::Open => {
                     // The time in which none was open is not the step's.
@@ -269,8 +276,16 @@ impl<'a> Performer<'a> {
         self.swap(journal, order, step, from).await
     }
 
+    /// Whether the node's program, which lies there by now, would start with its settings.
+    async fn rehearse(&mut self, step: &Step, runs: &Runs) -> Result<Answer> {
+        let Some(address) = self.address(step).await? else { return Ok(gone(step)) };
+        let request = RehearseRequest { program: Some(runs.release.program.clone()), settings: runs.settings.clone() };
+        let asked = self.parts.agents.rehearse(&address, &request).await;
+        Ok(asked.map_or_else(Answer::from, |()| Answer::Is(Outcome::Good)))
+    }
+
     /// What the node shall run, as the plan says.
-    fn target(&self, node: &NodeName) -> Release {
+    fn target(&self, node: &NodeName) -> Runs {
         let swap = self.armed.plan.steps.iter().find_map(|step| match &step.action {
             Action::Swap { to, .. } if step.node.as_ref() == Some(node) => Some(to.clone()),
             _ => None,
@@ -279,7 +294,7 @@ impl<'a> Performer<'a> {
     }
 
     /// Has the node become `to`, on trial, and waits for what comes of it.
-    async fn swap(&mut self, journal: &Journal, order: Order, step: &Step, to: &Release) -> Result<Answer> {
+    async fn swap(&mut self, journal: &Journal, order: Order, step: &Step, to: &Runs) -> Result<Answer> {
         let Some(address) = self.address(step).await? else { return Ok(gone(step)) };
         let lines = send(&self.parts.agents, &address, order, journal, 0).await;
         if let Err(error) = lines {
@@ -302,7 +317,7 @@ impl<'a> Performer<'a> {
     }
 
     /// The node's report once no trial is open, and what was wished for runs or fell; the last one when time is over.
-    async fn settled(&mut self, order: Order, step: &Step, wanted: Option<&Release>) -> Result<Result<Report, Answer>> {
+    async fn settled(&mut self, order: Order, step: &Step, wanted: Option<&Runs>) -> Result<Result<Report, Answer>> {
         let deadline = Instant::now() + Duration::from_secs(u64::from(step.deadline_seconds));
         loop {
             let report = self.report(order, step).await?;
@@ -310,7 +325,7 @@ impl<'a> Performer<'a> {
             match report {
                 Ok(report) if report.trial.is_none() => return Ok(Ok(report)),
                 Ok(_) if over => {
-                    let why = "the node has not settled on a program in time".to_owned();
+                    let why = "the node has not settled on what it runs in time".to_owned();
                     return Ok(Err(Answer::Is(Outcome::Bad { why })));
                 }
                 Err(Answer::Silent(why)) if over => return Ok(Err(Answer::Is(Outcome::Bad { why }))),

@@ -63,8 +63,8 @@ impl Preflight<'_> {
     fn drift(&self) -> Vec<Finding> {
         let differs = self.inventory.nodes.iter().filter_map(|(name, seen)| {
             let target = self.current.nodes.get(name)?;
-            (target.release != seen.release).then(|| {
-                let (runs, shall) = (told(&seen.release), told(&target.release));
+            (target.runs != seen.runs).then(|| {
+                let (runs, shall) = (told(&seen.runs), told(&target.runs));
                 let what = format!("node {} runs {runs}, and generation {} says {shall}", name.0, self.current.number);
                 Finding::notes("DRIFT_PROGRAM", format!("{what}: it was changed by hand, or a run was left half done"))
             })

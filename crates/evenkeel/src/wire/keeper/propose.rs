@@ -2,21 +2,22 @@
 
 use admit::User;
 use anyhow::{Context, Result};
-use base::Clock;
+use base::{Chain, Clock};
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use keeper::preflight::{self, Finding};
 use keeper::{
-    Action, Claim, Forecast, Generation, Goal, Journal, Layer, NodeName, NodeTarget, Pace, Plan, ProposeError, Seconds,
-    Standing, Verdict,
+    Action, Claim, Digest, Forecast, Generation, Goal, Journal, Layer, Manifest, NodeName, NodeTarget, Pace, Plan,
+    ProposeError, Release, Role, Runs, Seconds, Standing, Verdict,
 };
 
 use super::api::{Keeper, Proposal, Refusal, Shown, child, earlier, finalised};
 use super::preflight::{Preflight, of_cluster};
 use super::program::About;
 use super::records::{Armed, Records};
-use super::survey::Workloads;
+use super::survey::{Survey, Workloads};
 use super::trust::Keys;
-use super::{layers, windows};
+use super::{RehearseRequest, layers, windows};
 use crate::wire::SystemClock;
 
 /// A run's claim on its layer, by the name of the run.
@@ -26,9 +27,12 @@ pub const RUN: &str = "run-";
 struct Target {
     to: Generation,
     program: Option<Program>,
+    /// What is to be known about it.
+    findings: Vec<Finding>,
 }
 
 struct Program {
+    release: Release,
     about: About,
     bytes: u64,
     signer: Option<String>,
@@ -44,12 +48,11 @@ impl Keeper {
         let current = generations.last().cloned();
         let current = current.context("the keeper has not looked at this cluster yet; try again in a moment")?;
         let inventory = survey.inventory(SystemClock.now());
-        let Target { to, program } = self.target(&proposal.goal, &current, &generations, level).await?;
+        let Target { to, program, mut findings } = self.target(&proposal.goal, &current, &generations, level).await?;
         let pace = proposal.bake_seconds.map_or_else(Pace::default, Pace::even);
         let plan = Plan::new(&current, &to, &inventory, pace).map_err(|error| Refusal::Guard(error.to_string()))?;
         let forecast = forecast(&self.records, &plan).await?;
-        let mut findings = Vec::new();
-        if let Some(Program { about, bytes, signer }) = &program {
+        if let Some(Program { about, bytes, signer, .. }) = &program {
             let (survey, current) = (&survey, &current);
             let program_bytes = *bytes;
             let preflight =
@@ -62,6 +65,7 @@ impl Keeper {
                 findings.push(Finding::notes("UNSIGNED", sentence));
             }
         }
+        findings.extend(self.rehearsed(&survey, &plan).await);
         findings.extend(self.layer().await?);
         findings.extend(self.window(proposal, &plan, &forecast).await?);
         preflight::waive(&mut findings, &proposal.waived);
@@ -79,24 +83,60 @@ impl Keeper {
     ) -> Result<Target, Refusal> {
         match goal {
             Goal::Upgrade { program, manifest } => {
-                let releases = &self.parts.node.releases;
-                let (release, path) = releases.find(program).context("the program has not arrived whole")?;
-                let about = About::of(&path).await?;
-                let keys = Keys::read(&self.parts.client).await?;
-                let checked = keys.check(manifest.as_ref(), program, &about.version);
-                let signer = checked.map_err(|error| Refusal::Guard(error.to_string()))?;
-                let target = |target: &NodeTarget| NodeTarget { role: target.role, release: release.clone() };
+                let program = self.program(program, manifest.as_ref()).await?;
+                let target = |target: &NodeTarget| {
+                    let runs = Runs { release: program.release.clone(), settings: target.runs.settings.clone() };
+                    NodeTarget { role: target.role, runs }
+                };
                 let nodes = current.nodes.iter().map(|(name, node)| (name.clone(), target(node))).collect();
-                let program = Program { about, bytes: releases.size(program)?, signer };
-                Ok(Target { to: Generation { nodes, ..child(current) }, program: Some(program) })
+                let to = Generation { nodes, ..child(current) };
+                Ok(Target { to, program: Some(program), findings: Vec::new() })
+            }
+            Goal::Apply { declared, program, manifest } => {
+                let program = match program {
+                    Some(program) => Some(self.program(program, manifest.as_ref()).await?),
+                    None => None,
+                };
+                let nodes = declared.nodes(current, program.as_ref().map(|program| &program.release));
+                let nodes = nodes.map_err(|error| Refusal::Guard(error.to_string()))?;
+                let findings = declared.missing(current).map(|(name, role)| not_joined(name, role)).collect();
+                Ok(Target { to: Generation { nodes, ..child(current) }, program, findings })
             }
             Goal::Back => {
                 let newest = self.newest().await?;
                 let earlier = earlier(generations, newest.as_ref(), level)?;
-                Ok(Target { to: Generation { nodes: earlier.nodes.clone(), ..child(current) }, program: None })
+                let to = Generation { nodes: earlier.nodes.clone(), ..child(current) };
+                Ok(Target { to, program: None, findings: Vec::new() })
             }
-            Goal::Finalise => Ok(Target { to: finalised(current, level)?, program: None }),
+            Goal::Finalise => Ok(Target { to: finalised(current, level)?, program: None, findings: Vec::new() }),
         }
+    }
+
+    /// A program that has arrived here, once somebody whom the cluster trusts vouches for it.
+    async fn program(&self, program: &Digest, manifest: Option<&Manifest>) -> Result<Program, Refusal> {
+        let releases = &self.parts.node.releases;
+        let (release, path) = releases.find(program).context("the program has not arrived whole")?;
+        let about = About::of(&path).await?;
+        let keys = Keys::read(&self.parts.client).await?;
+        let checked = keys.check(manifest, program, &about.version);
+        let signer = checked.map_err(|error| Refusal::Guard(error.to_string()))?;
+        Ok(Program { release, about, bytes: releases.size(program)?, signer })
+    }
+
+    /// Nodes whose program would not start with what it is to be told. A program that is yet to come is asked once it is
+    /// there.
+    async fn rehearsed(&self, survey: &Survey, plan: &Plan) -> Vec<Finding> {
+        let swaps = plan.steps.iter().filter_map(|step| match (&step.node, &step.action) {
+            (Some(node), Action::Swap { from, to }) if from.release == to.release => Some((node, &to.settings)),
+            _ => None,
+        });
+        let asked = swaps.filter(|(_, settings)| !settings.is_empty()).map(|(node, settings)| async move {
+            let seen = survey.nodes.get(node)?;
+            let request = RehearseRequest { program: None, settings: settings.clone() };
+            let refused = self.parts.agents.rehearse(&seen.address, &request).await.err()?;
+            Some(Finding::blocks("SETTINGS", format!("node {}", Chain(&refused))))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Whoever is at another layer comes first. What a run left that is over is nobody's.
@@ -173,6 +213,12 @@ impl Keeper {
         let claim = claim(&format!("{RUN}{}", shown.to.number), by, now, &shown.forecast);
         layers::claim(client, &claim).await?.map_err(|held| Refusal::Guard(held.to_string()))
     }
+}
+
+fn not_joined(name: &NodeName, role: Role) -> Finding {
+    let (node, role) = (&name.0, if role == Role::Server { "server" } else { "agent" });
+    let how = format!("evenkeel {role} --server URL --token TOKEN, with a token of `evenkeel token create`");
+    Finding::notes("NOT_JOINED", format!("node {node} is declared and has not joined: there, {how}; then apply again"))
 }
 
 /// A run's claim: what it changes is the control plane.

@@ -66,9 +66,9 @@ impl Survey {
     pub fn inventory(&self, now: Timestamp) -> Inventory {
         let observed = |(name, seen): (&NodeName, &Seen)| {
             let report = seen.report.as_ref().ok()?;
-            let (role, release) = (report.role, report.running.clone());
+            let (role, runs) = (report.role, report.running.clone());
             let ready = seen.ready && report.trial.is_none();
-            Some((name.clone(), Observed { role, release, ready, delicate: seen.delicate, at: now }))
+            Some((name.clone(), Observed { role, runs, ready, delicate: seen.delicate, at: now }))
         };
         Inventory { nodes: self.nodes.iter().filter_map(observed).collect() }
     }

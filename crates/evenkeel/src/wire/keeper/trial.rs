@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use base::Clock;
 use jiff::Timestamp;
-use keeper::Release;
+use keeper::Runs;
 use serde::{Deserialize, Serialize};
 
 use super::{Fell, Home};
@@ -20,13 +20,16 @@ use crate::wire::SystemClock;
 /// A program that was started so often and never got well does not.
 pub const STARTS_MAX: u32 = 3;
 
+/// In the environment of what runs on trial: the attempt that it is.
+const ON_TRIAL: &str = "EVENKEEL_ON_TRIAL";
+
 /// An open trial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trial {
     pub attempt: u64,
-    pub to: Release,
-    pub from: Release,
+    pub to: Runs,
+    pub from: Runs,
     /// The program on trial.
     pub program: PathBuf,
     /// The one that ran before, kept.
@@ -40,8 +43,10 @@ pub struct Trial {
 /// What the installed program does about a trial when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Become the program on trial, with the start counted.
-    Try(Trial),
+    /// Become the program on trial; this start is counted.
+    Try {
+        starts: u32,
+    },
     GiveUp {
         why: String,
     },
@@ -52,8 +57,9 @@ pub enum Choice {
 // === impl Trial ===
 
 impl Trial {
-    pub fn choose(&self, running: &Path, now: Timestamp) -> Choice {
-        if running == self.program {
+    /// `attempt`: the one that this process is, if it is on trial.
+    pub fn choose(&self, attempt: Option<u64>, now: Timestamp) -> Choice {
+        if attempt == Some(self.attempt) {
             return Choice::Stay;
         }
         if self.until <= now {
@@ -62,21 +68,39 @@ impl Trial {
         if STARTS_MAX <= self.starts {
             return Choice::GiveUp { why: format!("it was started {} times and did not get well", self.starts) };
         }
-        Choice::Try(Trial { starts: self.starts + 1, ..self.clone() })
+        Choice::Try { starts: self.starts + 1 }
+    }
+
+    /// Whether this process is what is on trial.
+    pub fn is_this(&self) -> bool {
+        on_trial() == Some(self.attempt)
+    }
+
+    /// What the program on trial has in its environment beside that of the program before.
+    pub fn mark(&self) -> (&'static str, String) {
+        (ON_TRIAL, self.attempt.to_string())
     }
 
     /// Ends the trial: what is installed is what runs from the next start on.
     pub fn give_up(&self, home: &Home, why: &str) -> Result<()> {
-        let (attempt, program, at) = (self.attempt, self.to.program.clone(), SystemClock.now());
-        home.set_fell(&Fell { attempt, program, why: why.to_owned(), at })?;
+        let (attempt, runs, at) = (self.attempt, self.to.clone(), SystemClock.now());
+        home.set_fell(&Fell { attempt, runs, why: why.to_owned(), at })?;
         home.end_trial()
     }
 
-    /// The program was confirmed: it takes the installed one's place.
+    /// It was confirmed: the program takes the installed one's place, and its settings are the machine's.
     pub fn settle(&self, home: &Home) -> Result<()> {
-        replace(&self.installed, &self.program)?;
+        if self.to.release != self.from.release {
+            replace(&self.installed, &self.program)?;
+        }
+        home.set_settings(&self.to.settings)?;
         home.end_trial()
     }
+}
+
+/// The attempt that this process is, if it was started as one.
+pub fn on_trial() -> Option<u64> {
+    std::env::var(ON_TRIAL).ok()?.parse().ok()
 }
 
 /// Puts a copy of `program` where `installed` is, whole or not at all. Who runs the old one keeps running it.
@@ -109,15 +133,19 @@ mod tests {
     use crate::layout::Layout;
     use crate::wire::keeper::Home;
     use jiff::{SignedDuration, Timestamp};
-    use keeper::{Digest, Release};
+    use keeper::{Digest, Release, Runs, Settings};
     use std::path::Path;
 
     fn trial(folder: &Path) -> Trial {
-        let release = |text: &str| Release { version: "0.1.0".into(), program: Digest::of_bytes(text.as_bytes()) };
+        let runs = |text: &str, words: &[(&str, &str)]| {
+            let words = words.iter().map(|(key, word)| ((*key).into(), vec![(*word).into()])).collect();
+            let release = Release { version: "0.1.0".into(), program: Digest::of_bytes(text.as_bytes()) };
+            Runs { release, settings: Settings::new(words).unwrap() }
+        };
         Trial {
             attempt: 4,
-            to: release("new"),
-            from: release("old"),
+            to: runs("new", &[("debug", "true")]),
+            from: runs("old", &[]),
             program: folder.join("new"),
             previous: folder.join("old"),
             installed: folder.join("evenkeel"),
@@ -130,16 +158,15 @@ mod tests {
     fn a_trial_has_few_starts_and_an_end() {
         let mut trial = trial(Path::new("/x"));
         let now = Timestamp::UNIX_EPOCH;
-        let installed = trial.installed.clone();
         for start in 1..=3 {
-            let Choice::Try(counted) = trial.choose(&installed, now) else { panic!("start {start}") };
-            assert_eq!(counted.starts, start);
-            trial = counted;
+            assert_eq!(trial.choose(None, now), Choice::Try { starts: start });
+            trial.starts = start;
         }
-        assert!(matches!(trial.choose(&installed, now), Choice::GiveUp { .. }));
-        assert_eq!(trial.choose(&trial.program, now), Choice::Stay);
+        assert!(matches!(trial.choose(None, now), Choice::GiveUp { .. }));
+        assert_eq!(trial.choose(Some(4), now), Choice::Stay);
+        assert!(matches!(trial.choose(Some(3), now), Choice::GiveUp { .. }), "an earlier attempt is none");
         trial.starts = 0;
-        assert!(matches!(trial.choose(&installed, trial.until), Choice::GiveUp { .. }));
+        assert!(matches!(trial.choose(None, trial.until), Choice::GiveUp { .. }));
     }
 
     #[test]
@@ -155,9 +182,11 @@ mod tests {
         assert_eq!(home.trial().unwrap(), None);
         assert!(matches!(home.fell().unwrap(), Some(Fell { attempt: 4, .. })));
         assert_eq!(std::fs::read_to_string(&trial.installed).unwrap(), "old");
+        assert!(home.settings().unwrap().is_empty());
         home.set_trial(&trial).unwrap();
         trial.settle(&home).unwrap();
         assert_eq!((home.trial().unwrap(), std::fs::read_to_string(&trial.installed).unwrap().as_str()), (None, "new"));
+        assert_eq!(home.settings().unwrap(), trial.to.settings);
         assert!(super::fixed(Path::new("/nowhere/evenkeel")).is_some());
     }
 }

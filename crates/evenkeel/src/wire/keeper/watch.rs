@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process, setsid, test_kill_process};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::gates::told;
 use super::{Home, Trial, program};
 use crate::layout::Layout;
 use crate::wire::{SystemClock, pid};
@@ -48,7 +49,7 @@ pub async fn run(layout: Layout, detached: bool, arguments: Vec<OsString>) -> Re
         tokio::time::sleep(LOOK).await;
         if trial.until <= SystemClock.now() {
             let why = "it was not well when its time was over";
-            warn!(version = %trial.to.version, program = %trial.to.program.short(), why, "back to the installed program");
+            warn!(to = %told(&trial.to), why, "back to the installed program");
             trial.give_up(&home, why)?;
             end(&layout).await?;
             return start();

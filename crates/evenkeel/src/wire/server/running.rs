@@ -59,7 +59,7 @@ impl Running {
     pub async fn start(setup: Arc<Setup>, state: etcd::Opened, restart: &Restart) -> Result<Running> {
         let beside = Beside {
             backups: backup::Wiring::new(&setup.args, &setup.layout)?,
-            keeping: Keeping::new(&setup.layout, restart.clone()),
+            keeping: Keeping::new(&setup.layout, restart.clone())?,
             restart: restart.clone(),
         };
         let (work, mut tasks) = (Drain::new(), JoinSet::new());
