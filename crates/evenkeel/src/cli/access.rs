@@ -53,11 +53,12 @@ pub async fn run(args: AccessArgs) -> Result<ExitCode> {
     let layout = args.ask.common.layout();
     let path = args.ask.kubeconfig.clone().unwrap_or_else(|| layout.kubeconfig());
     let client = admin::client(&Kubeconfig::load(&path).context("does a server run on this machine?")?)?;
-    if let Some(AccessCommand::Revoke { what }) = &args.command {
-        return revoke(&client, what).await;
-    }
     let facts = look(&layout, &args.ask.common.config, args.ask.kubeconfig.as_deref()).await?;
     let now = SystemClock.now();
+    if let Some(AccessCommand::Revoke { what, dry_run }) = &args.command {
+        println!("{}", answer(&facts, now).head());
+        return revoke(&client, what, *dry_run).await;
+    }
     let records = Records::new(client.clone());
     let mut ways = bindings(&client).await?;
     ways.extend(requests(&client, now).await?);
@@ -78,10 +79,14 @@ pub async fn run(args: AccessArgs) -> Result<ExitCode> {
 }
 
 /// Takes away what is the cluster's own to take away.
-async fn revoke(client: &Client, what: &str) -> Result<ExitCode> {
+async fn revoke(client: &Client, what: &str, dry_run: bool) -> Result<ExitCode> {
     let Some((kind, name)) = what.split_once('/') else {
         bail!("{what:?} is no way in: KIND/NAME, as the list names it")
     };
+    if dry_run && matches!(kind, "token" | "binding") {
+        println!("{what} would be taken away; nothing was done");
+        return Ok(ExitCode::SUCCESS);
+    }
     match kind {
         "token" => {
             anyhow::ensure!(Records::new(client.clone()).delete(name).await?, "there is no token {name}");

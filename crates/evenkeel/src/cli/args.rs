@@ -18,7 +18,7 @@ pub use access::{
 pub use change::{
     ApplyArgs, AskArgs, ChangeArgs, JournalArgs, KeeperRehearseArgs, KeeperWatchArgs, LeaveArgs, NodeCommand,
     NodeCommandArgs, PlanArgs, RecoverArgs, RecoverCommand, ReleaseArgs, ReleaseCommand, ReplaceArgs, SourceArgs,
-    UpgradeArgs,
+    UpgradeArgs, WishArgs,
 };
 pub use keeping::{
     BackupArgs, BackupCommand, DatastoreCommand, DatastoreCommandArgs, ExtractArgs, KitArgs, ProveArgs, RestoreArgs,
@@ -84,9 +84,9 @@ pub enum Command {
     /// Let what is stored take its new form; after that there is no way back but a restore
     Finalise(ChangeArgs),
     /// Have the open run wait where no node is half done
-    Pause(AskArgs),
+    Pause(WishArgs),
     /// Have the open run go on; what failed is tried again
-    Resume(AskArgs),
+    Resume(WishArgs),
     /// Look on until the open run is over or needs somebody
     Watch(AskArgs),
     /// What a run does, in order

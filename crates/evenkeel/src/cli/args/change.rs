@@ -46,6 +46,16 @@ pub struct ChangeArgs {
     pub now: Option<String>,
 }
 
+/// Flags of what is asked of an open run.
+#[derive(Clone, Debug, Args)]
+pub struct WishArgs {
+    #[command(flatten)]
+    pub keeper: AskArgs,
+    /// Say what would be asked of which run, and ask nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// Where programs come from.
 #[derive(Clone, Debug, Args)]
 pub struct SourceArgs {

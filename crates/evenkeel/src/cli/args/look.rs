@@ -40,5 +40,8 @@ pub enum AccessCommand {
     Revoke {
         #[arg(value_name = "KIND/NAME")]
         what: String,
+        /// Say what would be taken away, and take nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }

@@ -16,11 +16,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use keeper::{Attention, Digest, Goal, Journal, Manifest, Standing};
+use serde_json::json;
 
 use self::cluster_file::ClusterFile;
 pub use self::releases::release;
 use self::remote::{Asked, Remote};
-use super::args::{ApplyArgs, AskArgs, ChangeArgs, JournalArgs, PlanArgs, SourceArgs, UpgradeArgs};
+use super::args::{ApplyArgs, AskArgs, ChangeArgs, JournalArgs, PlanArgs, SourceArgs, UpgradeArgs, WishArgs};
 use crate::wire::keeper::Journals;
 use crate::wire::keeper::api::{Proposal, Shown};
 use crate::wire::keeper::records::Wish;
@@ -108,26 +109,31 @@ pub async fn finalise(args: ChangeArgs) -> Result<ExitCode> {
     change(&remote, &args, Goal::Finalise).await
 }
 
-pub async fn pause(args: AskArgs) -> Result<ExitCode> {
+pub async fn pause(args: WishArgs) -> Result<ExitCode> {
     asked(&args, Attention::Pause { why: "asked for".to_owned() }, "is asked to pause before the next node").await
 }
 
-pub async fn resume(args: AskArgs) -> Result<ExitCode> {
+pub async fn resume(args: WishArgs) -> Result<ExitCode> {
     asked(&args, Attention::Resume, "is asked to go on").await
 }
 
-async fn asked(args: &AskArgs, wish: Attention, what: &str) -> Result<ExitCode> {
-    let remote = Remote::of(args)?;
-    match remote.ask(wish).await? {
-        Asked::Done(()) => {
-            let status = remote.status().await?;
-            println!("{}", show::head(&status.head));
-            let name = status.run.map(|run| run.name).unwrap_or_default();
-            println!("{name} {what}; see: evenkeel watch");
-            Ok(ExitCode::SUCCESS)
-        }
-        Asked::Refused(why) => Ok(refused(&why)),
+async fn asked(args: &WishArgs, wish: Attention, what: &str) -> Result<ExitCode> {
+    let remote = Remote::of(&args.keeper)?;
+    let status = remote.status().await?;
+    let open = status.run.as_ref().filter(|run| !run.standing.is_over());
+    let Some(name) = open.map(|run| run.name.clone()) else { return Ok(refused("no run is open")) };
+    if !args.dry_run
+        && let Asked::Refused(why) = remote.ask(wish).await?
+    {
+        return Ok(refused(&why));
     }
+    if args.keeper.json {
+        println!("{}", json!({"head": status.head, "run": name, "asked": what, "dryRun": args.dry_run}));
+    } else {
+        let would = if args.dry_run { "nothing was asked; without --dry-run it " } else { "" };
+        println!("{}\n{name}: {would}{what}; see: evenkeel watch", show::head(&status.head));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub async fn watch(args: AskArgs) -> Result<ExitCode> {
