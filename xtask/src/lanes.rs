@@ -30,12 +30,13 @@ struct Outcome<'a> {
 }
 
 /// In the order they run: cheap and general first.
-const LANES: [Lane; 6] = [
+const LANES: [Lane; 7] = [
     Lane { name: "tidy", budget_minutes: 1, run: |_| tidy::run(false) },
     Lane { name: "tools", budget_minutes: 6, run: |_| tools() },
     Lane { name: "build", budget_minutes: 9, run: |_| build() },
     Lane { name: "unit", budget_minutes: 6, run: unit },
-    Lane { name: "e2e", budget_minutes: 24, run: |counts| system_test("e2e", counts) },
+    Lane { name: "e2e", budget_minutes: 15, run: |counts| end_to_end("--one-server", counts) },
+    Lane { name: "racks", budget_minutes: 9, run: |counts| end_to_end("--racks", counts) },
     Lane { name: "faults", budget_minutes: 5, run: |counts| system_test("faults", counts) },
 ];
 
@@ -131,6 +132,11 @@ fn test_targets() -> anyhow::Result<Vec<String>> {
 /// Lanes over real processes have a runner of their own that counts their cases.
 fn system_test(name: &str, counts: &mut Counts) -> anyhow::Result<()> {
     counts.run(&cargo(), &["test", "--locked", "--workspace", "--test", name])
+}
+
+/// One of the two parts of the end-to-end program.
+fn end_to_end(part: &str, counts: &mut Counts) -> anyhow::Result<()> {
+    counts.run(&cargo(), &["test", "--locked", "--workspace", "--test", "e2e", "--", part])
 }
 
 /// Any process of three servers, a thousand times; `EVENKEEL_KILLS` says another number.

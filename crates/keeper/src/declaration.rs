@@ -36,7 +36,8 @@ pub enum DeclarationError {
     )]
     NotDeclared { node: SmolStr },
     #[error(
-        "node {node} is {is:?} and declared as {declared:?}: a node changes its role by leaving and joining as the other"
+        "node {node} is {} and declared as {}: a node changes its role by leaving and joining as the other",
+        is.word(), declared.word()
     )]
     Role { node: SmolStr, is: Role, declared: Role },
     #[error("node {node}: {source}")]
@@ -124,6 +125,6 @@ mod tests {
         };
         check(declaration("staging", &[]), "the file is for cluster \"staging\", and this cluster is \"shop\"");
         check(declaration("shop", &[("a", Role::Server)]), "node b is in the cluster and not in the file");
-        check(declaration("shop", &[("a", Role::Agent), ("b", Role::Agent)]), "node a is Server and declared as Agent");
+        check(declaration("shop", &[("a", Role::Agent), ("b", Role::Agent)]), "node a is server and declared as agent");
     }
 }

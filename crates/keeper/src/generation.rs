@@ -78,6 +78,18 @@ pub enum ProposeError {
     TooMany { count: usize },
 }
 
+// === impl Role ===
+
+impl Role {
+    /// As files and commands name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Server => "server",
+            Role::Agent => "agent",
+        }
+    }
+}
+
 // === impl Runs ===
 
 impl From<Release> for Runs {

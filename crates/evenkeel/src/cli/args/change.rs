@@ -121,15 +121,15 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub keeper: AskArgs,
     /// Plan the way to this program, instead of showing the newest run
-    #[arg(long, value_name = "PATH|VERSION", conflicts_with = "file")]
+    #[arg(long, value_name = "PATH|VERSION", group = "goal")]
     pub to: Option<String>,
     /// Plan the way to what this cluster file says
-    #[arg(long, short = 'f', value_name = "FILE")]
+    #[arg(long, short = 'f', value_name = "FILE", group = "goal")]
     pub file: Option<PathBuf>,
     #[command(flatten)]
     pub source: SourceArgs,
     /// How long each changed node is watched before the next, as 10s, 3m, 1h
-    #[arg(long, value_name = "SPAN", value_parser = seconds)]
+    #[arg(long, value_name = "SPAN", value_parser = seconds, requires = "goal")]
     pub bake: Option<u32>,
 }
 

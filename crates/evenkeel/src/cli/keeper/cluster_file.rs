@@ -86,7 +86,7 @@ pub fn show(current: &Generation) -> String {
     let mut out = format!("# Generation {}. `evenkeel apply FILE` has every node be what this says.\n", current.number);
     let _ = writeln!(out, "cluster: {}\nnodes:", quoted(&current.cluster));
     for (name, node) in &current.nodes {
-        let _ = writeln!(out, "  {}:\n    role: {}", quoted(&name.0), role(node.role));
+        let _ = writeln!(out, "  {}:\n    role: {}", quoted(&name.0), node.role.word());
         if !node.runs.settings.is_empty() {
             out.push_str("    settings:\n");
         }
@@ -100,13 +100,6 @@ pub fn show(current: &Generation) -> String {
 
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-pub fn role(role: Role) -> &'static str {
-    match role {
-        Role::Server => "server",
-        Role::Agent => "agent",
-    }
 }
 
 #[cfg(test)]

@@ -216,7 +216,7 @@ impl Keeper {
 }
 
 fn not_joined(name: &NodeName, role: Role) -> Finding {
-    let (node, role) = (&name.0, if role == Role::Server { "server" } else { "agent" });
+    let (node, role) = (&name.0, role.word());
     let how = format!("evenkeel {role} --server URL --token TOKEN, with a token of `evenkeel token create`");
     Finding::notes("NOT_JOINED", format!("node {node} is declared and has not joined: there, {how}; then apply again"))
 }
