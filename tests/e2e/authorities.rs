@@ -40,6 +40,7 @@ pub fn rotation(_: &()) -> anyhow::Result<()> {
     println!("rotate_ca_finish_s {:.1}", start.elapsed().as_secs_f64());
     stop(writers, &[])?;
     before.is_out(&rack)?;
+    before.tokens_hold_until_ended(&rack)?;
     everything_works(&rack, &nodes)
 }
 
@@ -70,6 +71,8 @@ fn pod(node: &str) -> String {
 struct Before {
     folder: PathBuf,
     kubectl: Tool,
+    /// Of a service account, signed with the key before.
+    token: String,
     /// Subject of the authority that signed for the API.
     issuer: String,
 }
@@ -86,13 +89,42 @@ impl Before {
         }
         let mut kubectl = first.kubectl();
         kubectl.environment[0].1 = folder.join("admin.kubeconfig").into();
-        Ok(Before { kubectl, issuer: issuer(&first.data.join("server/tls/serving.crt"))?, folder })
+        let token = first.kubectl().ok("create token default --duration=2h")?.trim().to_owned();
+        Ok(Before { token, kubectl, issuer: issuer(&first.data.join("server/tls/serving.crt"))?, folder })
     }
 
     /// Until the end, old kubeconfigs work.
     fn holds_still(&self, rack: &Rack) -> anyhow::Result<()> {
         for server in &rack.servers {
             self.kubectl.ok(&format!("get nodes --server=https://{}:6443", server.host.address))?;
+        }
+        Ok(())
+    }
+
+    /// Whom a server takes the token's bearer for.
+    fn bearer(&self, server: &Cluster) -> anyhow::Result<String> {
+        let (url, ca) = (format!("https://{}:6443", server.host.address), server.data.join("server/tls/server-ca.crt"));
+        let (ca, token) = (ca.display(), &self.token);
+        let words = format!(
+            "auth whoami -o jsonpath={{.status.userInfo.username}} --kubeconfig=/dev/null --server={url} \
+             --certificate-authority={ca} --token={token}"
+        );
+        server.kubectl().ok(&words)
+    }
+
+    /// Tokens outlive the authorities that they were given under, until they expire or somebody ends them.
+    fn tokens_hold_until_ended(&self, rack: &Rack) -> anyhow::Result<()> {
+        for server in &rack.servers {
+            let name = self.bearer(server)?;
+            ensure!(name == "system:serviceaccount:default:default", "{} takes it for {name}", server.host.name);
+        }
+        let said = rotate(&rack.servers[1], "--finish --end-tokens --yes")?;
+        ensure!(said.contains("done"), "{said}");
+        for server in &rack.servers {
+            eventually("the token holds no longer", BOUND, || {
+                ensure!(self.bearer(server).is_err(), "{} takes it still", server.host.name);
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -149,6 +181,7 @@ fn paused(rack: &Rack, agent: &Agent) -> anyhow::Result<Child> {
     let plan = rotate(first, "--dry-run")?;
     ensure!(plan.contains("3 servers, 4 machines") && plan.contains("--finish"), "{plan}");
     ensure!(status(first)?["number"].is_null(), "it was only shown");
+    waits_for_a_run(first)?;
     agent.signal("STOP")?;
     let begun = first.evenkeel()?.spawn(&format!("certificate rotate-ca --yes --data-dir={}", first.data.display()))?;
     let name = agent.host.name.as_str();
@@ -166,9 +199,39 @@ fn paused(rack: &Rack, agent: &Agent) -> anyhow::Result<Child> {
     })?;
     let shown = status(first)?;
     ensure!(shown["phase"] == "distribute" && shown["paused"] == true, "{shown}");
+    let claim = layer(second)?;
+    ensure!(claim.contains("rotate-ca 1"), "others are not told: {claim}");
     let check = second.evenkeel()?.ok(&format!("certificate check --data-dir={}", second.data.display()))?;
     ensure!(check.contains("machines learn to trust them"), "{check}");
     Ok(begun)
+}
+
+/// While another one works on the control plane it is refused, and says who does.
+fn waits_for_a_run(server: &Cluster) -> anyhow::Result<()> {
+    let kubectl = server.kubectl();
+    let at = |when: &str| Tool::new("date").ok(&format!("-u -d {when} +%FT%TZ"));
+    let (since, until) = (at("now")?, at("+30min")?);
+    let claim = serde_json::json!({
+        "layer": "controlPlane", "work": "run-7", "by": "anna", "since": since.trim(), "until": until.trim(),
+    });
+    let map = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "evenkeel-layer", "namespace": "kube-system"},
+        "data": {"record": claim.to_string()},
+    });
+    kubectl.ok_fed("create -f -", &map.to_string())?;
+    let words = format!("certificate rotate-ca --yes --data-dir={}", server.data.display());
+    let refused = server.evenkeel()?.call(&words.split_whitespace().collect::<Vec<_>>(), "")?;
+    ensure!(
+        refused.code == 3 && refused.stderr.contains("anna works on the control plane (run-7) since"),
+        "{refused:?}"
+    );
+    ensure!(status(server)?["number"].is_null(), "it was begun all the same");
+    kubectl.ok("-n kube-system delete configmap evenkeel-layer").map(drop)
+}
+
+/// Who is told to wait, and for what; empty where nobody is.
+fn layer(server: &Cluster) -> anyhow::Result<String> {
+    server.kubectl().ok("-n kube-system get configmap evenkeel-layer --ignore-not-found -o jsonpath={.data.record}")
 }
 
 /// A server dies while the new authorities begin to sign, and comes back into what the others did.
@@ -191,7 +254,11 @@ fn goes_on(rack: &Rack, begun: Child) -> anyhow::Result<()> {
     ensure!(said.contains("rotate-ca --finish"), "{said}");
     let shown = status(&rack.servers[0])?;
     ensure!(shown["decide"] == true && shown["lockedOut"] == serde_json::json!([]), "{shown}");
-    Ok(())
+    eventually("a decision that waits holds nobody up", BOUND, || {
+        let claim = layer(&rack.servers[0])?;
+        ensure!(claim.is_empty(), "{claim}");
+        Ok(())
+    })
 }
 
 fn all_show_the_new(rack: &Rack, agent: &Agent, before: &Before) -> anyhow::Result<()> {
@@ -216,7 +283,8 @@ fn finish(rack: &Rack) -> anyhow::Result<()> {
     ensure!(said.contains("No machine is out") && said.contains("kubeconfigs"), "{said}");
     let said = rotate(last, "--finish --yes")?;
     ensure!(said.contains("done"), "{said}");
-    ensure!(status(&rack.servers[0])?["phase"] == "done");
+    let shown = status(&rack.servers[0])?;
+    ensure!(shown["phase"] == "done" && shown["tokensUntil"].is_string(), "{shown}");
     let secret = last.kubectl().ok("-n kube-system get secret evenkeel-authorities -o jsonpath={.data.record}")?;
     let secret = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, secret.trim())?;
     ensure!(!String::from_utf8_lossy(&secret).contains("PRIVATE KEY"), "a key is left in the record");

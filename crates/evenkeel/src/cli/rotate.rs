@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use http::{Method, StatusCode};
 
 use super::args::{RotateArgs, RotateCommand};
-use super::keeper::agreed;
+use super::keeper::{agreed, who};
 use super::output::table;
 use super::{attention, refused};
 use crate::layout::Layout;
@@ -80,7 +80,7 @@ async fn start(args: &RotateArgs, layout: &Layout) -> Result<ExitCode> {
 async fn finish(args: &RotateArgs, layout: &Layout) -> Result<ExitCode> {
     let before = look(layout).await?;
     if !args.json {
-        println!("{}\n{}", head(&before), consequences(&before));
+        println!("{}\n{}", head(&before), consequences(&before, args.end_tokens));
     }
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
@@ -88,8 +88,12 @@ async fn finish(args: &RotateArgs, layout: &Layout) -> Result<ExitCode> {
     if !agreed(args.yes)? {
         return Ok(ExitCode::from(UNDECIDED));
     }
-    if let Asked::Refused(why) = ask(layout, "finish").await? {
-        return Ok(refuse(&why));
+    // What is over already can have its tokens ended still.
+    let finish = (before.is_open() || !args.end_tokens).then_some("finish");
+    for word in finish.into_iter().chain(args.end_tokens.then_some("tokens")) {
+        if let Asked::Refused(why) = ask(layout, word).await? {
+            return Ok(refuse(&why));
+        }
     }
     look_on(layout, args.json, |shown| !shown.is_open() || shown.paused).await
 }
@@ -109,7 +113,12 @@ async fn look(layout: &Layout) -> Result<Shown> {
 }
 
 async fn ask(layout: &Layout, word: &str) -> Result<Asked> {
-    exchange(layout, Method::POST, &format!("{PATH}?wish={word}")).await
+    exchange(layout, Method::POST, &format!("{PATH}?wish={word}&by={}", plain(&who()))).await
+}
+
+/// Fit for a query: whoever is called otherwise is called by the letters of it.
+pub(super) fn plain(name: &str) -> String {
+    name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "@.-_".contains(*letter)).collect()
 }
 
 async fn exchange(layout: &Layout, method: Method, path: &str) -> Result<Asked> {
@@ -158,14 +167,18 @@ fn progress(shown: &Shown) -> String {
     }
 }
 
-fn consequences(shown: &Shown) -> String {
+fn consequences(shown: &Shown, end_tokens: bool) -> String {
     let mut lines = vec![
         "From then on the old authorities hold no longer. Out are:".to_owned(),
         "- kubeconfigs and certificates that people got before; `evenkeel kubeconfig` prints one that holds".to_owned(),
-        "- long-lived service-account tokens, and join tokens, of before the new authorities signed".to_owned(),
+        "- join tokens of before the new authorities signed".to_owned(),
     ];
-    if let Some(until) = shown.tokens_until {
-        lines.push(format!("- pods that hold a token of before: none from {} on", until.strftime("%H:%M:%SZ")));
+    if end_tokens {
+        lines.push("- tokens of service accounts of before: pods are refused until theirs is renewed".to_owned());
+    } else {
+        let sentence = "Tokens of service accounts of before hold until they expire: their key signs no more and is kept for \
+                        that long, a year at most. Was it stolen? --end-tokens";
+        lines.push(sentence.to_owned());
     }
     let out = shown.locked_out.join(", ");
     lines.push(match out.is_empty() {
@@ -188,6 +201,12 @@ fn print(shown: &Shown, json: bool) -> Result<()> {
     let paused = if shown.paused { " (paused)" } else { "" };
     let since = shown.since.map(|at| at.strftime("%Y-%m-%d %H:%MZ").to_string()).unwrap_or_default();
     println!("Authorities number {}: {}{paused}, since {since}.", number + 1, progress(shown));
+    if let Some(until) = shown.tokens_until {
+        println!(
+            "Tokens that the key before signed hold until {}, and no longer than each says.",
+            until.strftime("%F %H:%MZ")
+        );
+    }
     if shown.is_open() {
         let rows: Vec<Vec<String>> = shown.machines.iter().map(row).collect();
         print!("\n{}", table(&["MACHINE", "ROLE", "TRUSTS", "STATE"], &rows));

@@ -129,7 +129,7 @@ impl ServerPki {
                     return Ok(false);
                 }
                 // What is over is told without its keys.
-                wanted = Succession { phase: wanted.phase, ..noted };
+                wanted = Succession { phase: wanted.phase, tokens_until: wanted.tokens_until, ..noted };
             }
             _ if wanted.phase == Phase::Done => {
                 let missed = "this server missed the change of the authorities; it has to join the cluster anew";
@@ -142,6 +142,16 @@ impl ServerPki {
             _ => {}
         }
         wanted.apply(&self.folder)?;
+        self.current.store(Arc::new(Authorities::load_or_make(&self.folder, now)?));
+        self.changed.send_replace(());
+        Ok(true)
+    }
+
+    /// Lets keys go that sign no tokens since a succession, once none of their tokens holds. True where there were any.
+    pub fn retire(&self, succession: &Succession, now: Timestamp) -> Result<bool, PkiError> {
+        if !succession.retire(&self.folder, now)? {
+            return Ok(false);
+        }
         self.current.store(Arc::new(Authorities::load_or_make(&self.folder, now)?));
         self.changed.send_replace(());
         Ok(true)

@@ -44,6 +44,9 @@ pub struct Succession {
     pub signing_key: String,
     /// Of its file.
     pub signing_name: String,
+    /// Until then the keys before verify what they signed: from the finish on, and for as long as a token may last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_until: Option<Timestamp>,
 }
 
 /// Certificates and key in PEM.
@@ -70,7 +73,7 @@ impl Succession {
         }
         let signing_key = KeyPair::generate()?.serialize_pem();
         let signing_name = format!("{:04}", before.signing_number + 1);
-        Ok(Succession { number, phase: Phase::Distribute, heirs, signing_key, signing_name })
+        Ok(Succession { number, phase: Phase::Distribute, heirs, signing_key, signing_name, tokens_until: None })
     }
 
     /// Without what nobody may need any more: what is kept of one that is over.
@@ -126,26 +129,37 @@ impl Succession {
         if self.phase == Phase::Done { remove(&note_path(folder)) } else { Ok(()) }
     }
 
-    /// The next key verifies before it signs, and the one before it verifies until the end.
+    /// The next key verifies before it signs. The ones before it verify what they signed for as long as that holds.
     fn signing(&self, folder: &Path) -> Result<(), PkiError> {
         let file = |end: &str| folder.join(format!("{}.{end}", self.signing_name));
         if self.phase == Phase::Distribute {
             return put(&file("next"), &self.signing_key, Access::Secret);
         }
         put(&file("key"), &self.signing_key, Access::Secret)?;
-        remove(&file("next"))?;
-        if self.phase < Phase::Finish {
-            return Ok(());
+        remove(&file("next"))
+    }
+
+    /// True where no token that an earlier key signed holds any more.
+    fn has_outlived_tokens(&self, now: Timestamp) -> bool {
+        Phase::Finish <= self.phase && self.tokens_until.is_some_and(|until| until <= now)
+    }
+
+    /// Removes the keys before this one's from a server's files, where their tokens are over; true where there were any.
+    pub(super) fn retire(&self, folder: &Path, now: Timestamp) -> Result<bool, PkiError> {
+        let folder = folder.join(SIGNING_KEYS);
+        // A server that has not come along has no other key to sign with.
+        if !self.has_outlived_tokens(now) || !folder.join(format!("{}.key", self.signing_name)).exists() {
+            return Ok(false);
         }
-        let entries = fs::read_dir(folder).map_err(|source| PkiError::Read { path: folder.to_owned(), source })?;
-        for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
-            let older =
-                path.file_stem().is_some_and(|stem| stem.to_string_lossy().as_ref() < self.signing_name.as_str());
-            if older && path.extension().is_some_and(|end| end == "key") {
-                remove(&path)?;
-            }
-        }
-        Ok(())
+        let entries = fs::read_dir(&folder).map_err(|source| PkiError::Read { path: folder.clone(), source })?;
+        let is_older = |path: &PathBuf| {
+            let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            path.extension().is_some_and(|end| end == "key") && stem.is_some_and(|stem| stem < self.signing_name)
+        };
+        let older: Vec<PathBuf> =
+            entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(is_older).collect();
+        older.iter().try_for_each(|path| remove(path))?;
+        Ok(!older.is_empty())
     }
 }
 
@@ -241,11 +255,13 @@ mod tests {
         let server = pki(folder.path());
         let (old, keys) = (server.current().server.pem.clone(), server.current().signing_keys.clone());
         let drawn = Succession::draw(1, &server.current(), now() + SignedDuration::from_secs(1)).unwrap();
-        let new = drawn.server_bundle(Phase::Done);
+        let (new, until) = (drawn.server_bundle(Phase::Done), now() + SignedDuration::from_hours(1));
         let mut seen = Vec::new();
         for phase in [Phase::Distribute, Phase::Issue, Phase::Finish, Phase::Done] {
             let at = if phase == Phase::Done { drawn.clone().without_keys() } else { drawn.clone() };
+            let at = Succession { tokens_until: (Phase::Finish <= phase).then_some(until), ..at };
             assert!(server.succeed(&Succession { phase, ..at.clone() }, now()).unwrap());
+            assert!(!server.retire(&Succession { phase, ..at.clone() }, now()).unwrap(), "tokens of before hold");
             assert!(!server.succeed(&Succession { phase, ..at }, now()).unwrap(), "twice is once");
             let again = pki(folder.path());
             assert_eq!(again.current().server.pem, server.current().server.pem, "found again after a restart");
@@ -258,10 +274,14 @@ mod tests {
             (true, false, true, true),
             (true, true, false, true),
             // Until every etcd was started again the old one's word goes along.
-            (true, true, false, false),
-            (false, true, false, false),
+            (true, true, false, true),
+            (false, true, false, true),
         ];
         assert_eq!(seen, wanted);
+        let over = Succession { phase: Phase::Done, tokens_until: Some(until), ..drawn.without_keys() };
+        assert!(server.retire(&over, until).unwrap() && !server.retire(&over, until).unwrap());
+        assert_eq!(server.current().signing_keys.len(), 1, "only the new key verifies");
+        assert!(!pki(tempfile::tempdir().unwrap().path()).retire(&over, until).unwrap(), "another server's only key");
         assert!(Lineage::of(&Layout::new(folder.path()).server_tls()).unwrap().holds(&hash_of_ca(&old)));
         assert!(Succession::noted(&Layout::new(folder.path()).server_tls()).unwrap().is_none());
     }

@@ -68,6 +68,9 @@ pub struct RotateArgs {
     /// End it: from then on only the new authorities hold
     #[arg(long)]
     pub finish: bool,
+    /// With it, or later: tokens of service accounts that the key before signed hold no longer either, in pods too
+    #[arg(long, requires = "finish")]
+    pub end_tokens: bool,
     /// Say what would be done, change nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -242,7 +242,7 @@ fn proposal(goal: Goal, bake_seconds: Option<u32>) -> Proposal {
 }
 
 /// Who sits here, for those who ask later.
-fn who() -> String {
+pub(super) fn who() -> String {
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{host}")

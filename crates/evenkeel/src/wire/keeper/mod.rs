@@ -115,7 +115,7 @@ pub struct Lines {
 }
 
 /// The parts of a query.
-fn query(text: Option<&str>) -> BTreeMap<&str, &str> {
+pub fn query(text: Option<&str>) -> BTreeMap<&str, &str> {
     text.unwrap_or_default().split('&').filter_map(|part| part.split_once('=')).collect()
 }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use view::{Client, ClientError};
 
+use super::claim::Work;
 use super::gather;
 use super::judge::{Verdict, judge};
 use super::record::{Recorded, Rotation};
@@ -18,6 +19,8 @@ pub enum Wish {
     Pause,
     Resume,
     Finish,
+    /// The tokens that an earlier key signed hold no longer.
+    Tokens,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +34,7 @@ pub enum WishError {
 }
 
 /// Changes the record as somebody wishes. The same wish again changes nothing.
-pub async fn grant(wish: Wish, client: &Client, pki: &ServerPki, now: Timestamp) -> Result<(), WishError> {
-    let failed = |failure: anyhow::Error| WishError::Failed(Chain(failure.as_ref()).to_string());
+pub async fn grant(wish: Wish, by: &str, client: &Client, pki: &ServerPki, now: Timestamp) -> Result<(), WishError> {
     let recorded = Recorded::read(client).await.map_err(failed)?;
     let open = recorded.as_ref().map(|recorded| &recorded.rotation).filter(|rotation| rotation.is_open());
     let wanted = match (wish, open) {
@@ -43,8 +45,9 @@ pub async fn grant(wish: Wish, client: &Client, pki: &ServerPki, now: Timestamp)
             let noted = pki.noted().map_err(|error| failed(error.into()))?.map(|noted| noted.number);
             let number = last.max(noted).unwrap_or_default() + 1;
             let drawn = Succession::draw(number, &pki.current(), now);
-            Rotation::new(drawn.map_err(|error| failed(error.into()))?, now)
+            Rotation::new(drawn.map_err(|error| failed(error.into()))?, by, now)
         }
+        (Wish::Tokens, _) => end_tokens(recorded.as_ref(), now)?,
         (Wish::Pause | Wish::Resume | Wish::Finish, None) => {
             return Err(WishError::Refused("no rotation of the authorities is open".to_owned()));
         }
@@ -59,10 +62,39 @@ pub async fn grant(wish: Wish, client: &Client, pki: &ServerPki, now: Timestamp)
     if recorded.as_ref().is_some_and(|recorded| recorded.rotation == wanted) {
         return Ok(());
     }
-    wanted.write(client, recorded.as_ref()).await.map_err(|error| {
+    let (name, begins) = (wanted.work(), matches!(wish, Wish::Start | Wish::Finish));
+    let work = Work { name: &name, by };
+    if begins {
+        // What goes on alone is not asked again: only a person begins beside other work, or does not.
+        let claimed = work.begin(client, now).await.map_err(failed)?;
+        claimed.map_err(|held| WishError::Refused(held.to_string()))?;
+    }
+    let written = wanted.write(client, recorded.as_ref()).await.map_err(|error| {
         let race = error.is_conflict() || error.is_already_exists();
         if race { WishError::Race } else { failed(ClientError::into(error)) }
-    })
+    });
+    if begins && matches!(written, Err(WishError::Failed(_))) && open.is_none() {
+        // Nobody follows what was not recorded.
+        work.end(client).await.map_err(failed)?;
+    }
+    written
+}
+
+fn failed(failure: anyhow::Error) -> WishError {
+    WishError::Failed(Chain(failure.as_ref()).to_string())
+}
+
+/// Of a rotation that is over, or about to be.
+fn end_tokens(recorded: Option<&Recorded>, now: Timestamp) -> Result<Rotation, WishError> {
+    let rotation = recorded.map(|recorded| &recorded.rotation);
+    let Some(rotation) = rotation.filter(|rotation| Phase::Finish <= rotation.succession.phase) else {
+        let why = "no earlier key is about to end: the authorities have not been changed, or not to the end";
+        return Err(WishError::Refused(why.to_owned()));
+    };
+    let mut rotation = rotation.clone();
+    let until = rotation.succession.tokens_until;
+    rotation.succession.tokens_until = Some(until.map_or(now, |until| until.min(now)));
+    Ok(rotation)
 }
 
 fn may_finish(verdict: &Verdict) -> Result<(), WishError> {
@@ -73,4 +105,56 @@ fn may_finish(verdict: &Verdict) -> Result<(), WishError> {
         Verdict::Advance(_) | Verdict::Over => "the new authorities do not sign yet".to_owned(),
     };
     Err(WishError::Refused(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Wish, WishError, grant};
+    use crate::layout::Layout;
+    use crate::pki::{Phase, ServerPki, leaf::LEAF_LIFE};
+    use crate::wire::SystemClock;
+    use crate::wire::keeper::layers;
+    use crate::wire::rotation::record::Recorded;
+    use base::Clock;
+    use jiff::SignedDuration;
+    use keeper::{Claim, Layer};
+    use view::fake::FakeApi;
+
+    #[tokio::test]
+    async fn a_run_and_a_rotation_exclude_each_other() {
+        let (folder, client, now) = (tempfile::tempdir().unwrap(), FakeApi::new().client(), SystemClock.now());
+        let pki = ServerPki::load_or_make(&Layout::new(folder.path()), LEAF_LIFE, now).unwrap();
+        let run = Claim::new(Layer::ControlPlane, "run-7", "anna", now);
+        layers::claim(&client, &run).await.unwrap().unwrap();
+        let refused = grant(Wish::Start, "ben", &client, &pki, now).await.unwrap_err();
+        let WishError::Refused(why) = refused else { panic!("{refused}") };
+        assert!(why.starts_with("anna works on the control plane (run-7) since "), "{why}");
+        assert!(Recorded::read(&client).await.unwrap().is_none(), "something was begun all the same");
+        layers::release(&client, "run-7").await.unwrap();
+        for _ in 0..2 {
+            grant(Wish::Start, "ben", &client, &pki, now).await.unwrap();
+        }
+        let told = layers::claim(&client, &run).await.unwrap().unwrap_err().to_string();
+        assert!(told.starts_with("ben works on the control plane (rotate-ca 1) since "), "{told}");
+        let early = grant(Wish::Finish, "ben", &client, &pki, now).await.unwrap_err();
+        assert!(early.to_string().contains("do not sign yet"), "{early}");
+    }
+
+    #[tokio::test]
+    async fn tokens_of_before_hold_until_they_expire_or_somebody_ends_them() {
+        let (folder, client, now) = (tempfile::tempdir().unwrap(), FakeApi::new().client(), SystemClock.now());
+        let pki = ServerPki::load_or_make(&Layout::new(folder.path()), LEAF_LIFE, now).unwrap();
+        grant(Wish::Start, "ben", &client, &pki, now).await.unwrap();
+        let early = grant(Wish::Tokens, "ben", &client, &pki, now).await.unwrap_err();
+        assert!(early.to_string().contains("not to the end"), "{early}");
+        grant(Wish::Resume, "ben", &client, &pki, now).await.unwrap();
+        let read = async || Recorded::read(&client).await.unwrap().unwrap();
+        let begun = read().await;
+        begun.rotation.clone().advanced(Phase::Issue, now).write(&client, Some(&begun)).await.unwrap();
+        grant(Wish::Finish, "ben", &client, &pki, now).await.unwrap();
+        let until = read().await.rotation.succession.tokens_until.unwrap();
+        assert!(now + SignedDuration::from_hours(365 * 24) < until, "{until}");
+        grant(Wish::Tokens, "ben", &client, &pki, now).await.unwrap();
+        assert_eq!(read().await.rotation.succession.tokens_until, Some(now));
+    }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use api::{PatchType, Tree};
 use base::{Chain, Clock};
+use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use view::{Client, Drain, PatchRequest, View};
 
+use super::claim::{Kept, Work};
 use super::judge::{Machine, Verdict, is_turn_of, judge, may_be_away};
 use super::record::{self, Recorded};
 use super::{TRUST, gather, publish};
@@ -23,6 +25,8 @@ use crate::wire::{SystemClock, presence};
 
 /// Between two looks at what others say, while a rotation is open.
 const LOOK: Duration = Duration::from_secs(2);
+/// And at whether tokens of the key before are over: the clock may have been set.
+const TOKENS_LOOK: Duration = Duration::from_secs(3600);
 
 /// What a server needs for it.
 pub struct Rotating {
@@ -42,6 +46,7 @@ impl Rotating {
     pub async fn run(self, drain: Drain) {
         let view = View::start(&self.client, vec![record::watched()], &drain);
         let mut snapshots = view.subscribe();
+        let mut layer = Kept::default();
         loop {
             let found = snapshots.borrow_and_update().stream(&secrets()).get(&record::key()).cloned();
             let recorded = match found.map(|object| Recorded::of(&object)).transpose() {
@@ -51,18 +56,18 @@ impl Rotating {
                     None
                 }
             };
-            let mut open = false;
+            let mut pause = None;
             if let Some(recorded) = recorded {
-                open = recorded.rotation.is_open();
-                if let Err(failure) = self.turn(&recorded).await {
+                pause = self::pause(&recorded, SystemClock.now());
+                if let Err(failure) = self.turn(&recorded, &mut layer).await {
                     warn!(error = %Chain(failure.as_ref()), "the authorities are not changed yet");
-                    open = true;
+                    pause = Some(LOOK);
                 }
             }
             let news = async {
                 tokio::select! {
                     changed = snapshots.changed() => changed.is_ok(),
-                    () = tokio::time::sleep(LOOK), if open => true,
+                    () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => true,
                 }
             };
             if drain.run_until_cancelled(news).await != Some(true) {
@@ -71,23 +76,34 @@ impl Rotating {
         }
     }
 
-    async fn turn(&self, recorded: &Recorded) -> Result<()> {
+    async fn turn(&self, recorded: &Recorded, layer: &mut Kept) -> Result<()> {
         let succession = &recorded.rotation.succession;
         if self.pki.succeed(succession, SystemClock.now())? {
             info!(number = succession.number, phase = ?succession.phase, "authorities");
+        }
+        if self.pki.retire(succession, SystemClock.now())? {
+            info!("no token holds any more that an earlier key signed");
         }
         let current = self.pki.current();
         self.server.token_keys().replace(&current.signing_keys).context("service-account keys")?;
         retarget(&self.layout.token(), &current.server.pem)?;
         publish::publish(&self.client, &current).await?;
         if !recorded.rotation.is_open() {
-            return Ok(());
+            return self.hold(recorded, layer, false).await;
         }
         let machines = gather::machines(&self.client, Some(succession), SystemClock.now()).await?;
+        let verdict = judge(succession.phase, recorded.rotation.paused, &machines);
+        self.hold(recorded, layer, verdict != Verdict::Decide).await?;
         if *self.effect.borrow() == current.trust() && self.etcd_follows(succession.phase, &machines).await? {
             self.tell(&current.trust()).await?;
         }
         self.go_on(recorded, &machines).await
+    }
+
+    /// Others are kept from the control plane while machines change, and not while a person takes time to decide.
+    async fn hold(&self, recorded: &Recorded, layer: &mut Kept, at_work: bool) -> Result<()> {
+        let (name, by) = (recorded.rotation.work(), recorded.rotation.by.as_str());
+        layer.keep(&self.client, Work { name: &name, by }, at_work, SystemClock.now()).await
     }
 
     /// True where this server's etcd trusts what it should. It reads that at its start: once the old authority is out,
@@ -130,4 +146,14 @@ impl Rotating {
             _ => Ok(()),
         }
     }
+}
+
+/// When to look again without news, if ever.
+fn pause(recorded: &Recorded, now: Timestamp) -> Option<Duration> {
+    if recorded.rotation.is_open() {
+        return Some(LOOK);
+    }
+    let left = recorded.rotation.succession.tokens_until.filter(|until| now < *until)?.duration_since(now);
+    // A moment late, so that it is surely over.
+    Some((Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)).min(TOKENS_LOOK))
 }

@@ -5,6 +5,7 @@
 //! on their lease.
 
 mod act;
+mod claim;
 mod follow;
 mod gather;
 mod judge;

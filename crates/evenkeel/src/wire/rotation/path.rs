@@ -1,4 +1,5 @@
-//! `/v1-evenkeel/authorities` (authorised by path): how far a rotation is, and `?wish=start|pause|resume|finish`.
+//! `/v1-evenkeel/authorities` (authorised by path): how far a rotation is, and `?wish=start|pause|resume|finish|tokens`,
+//! with the name of who sits there as `&by=`.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +9,7 @@ use async_trait::async_trait;
 use base::{Chain, Clock};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use view::Client;
@@ -19,10 +20,9 @@ use super::judge::{Machine, Verdict, judge, locked_out};
 use super::record::Recorded;
 use crate::pki::{Phase, Role, ServerPki};
 use crate::wire::SystemClock;
+use crate::wire::keeper::query as query_parts;
 
 pub const PATH: &str = "/v1-evenkeel/authorities";
-/// The tokens of pods last an hour, and some clocks are slow.
-const TOKENS_LAST: SignedDuration = SignedDuration::from_mins(65);
 
 /// How a rotation stands, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct Shown {
     pub decide: bool,
     /// Machines that would be out after the end.
     pub locked_out: Vec<String>,
-    /// From when on no pod holds a token of the old key.
+    /// Until then tokens hold that an earlier key signed; None where that is not decided yet.
     pub tokens_until: Option<Timestamp>,
 }
 
@@ -52,6 +52,12 @@ pub struct ShownMachine {
     pub role: Role,
     pub reached: Option<Phase>,
     pub live: bool,
+}
+
+/// What somebody asks for.
+struct Asked<'a> {
+    word: &'a str,
+    by: &'a str,
 }
 
 /// The server's side.
@@ -75,7 +81,6 @@ impl Shown {
         // What is waited for is shown of one that is paused, too.
         let verdict = phase.map(|phase| judge(phase, false, &machines));
         let open = phase.is_some_and(|phase| phase != Phase::Done);
-        let issued = rotation.and_then(|rotation| rotation.issued);
         Shown {
             cluster: cluster[..12].to_owned(),
             number: rotation.map(|rotation| rotation.succession.number),
@@ -88,7 +93,7 @@ impl Shown {
             },
             decide: verdict == Some(Verdict::Decide),
             locked_out: if open { locked_out(&machines) } else { Vec::new() },
-            tokens_until: issued.map(|at| at + TOKENS_LAST),
+            tokens_until: rotation.and_then(|rotation| rotation.succession.tokens_until),
             machines: machines.into_iter().map(ShownMachine::from).collect(),
         }
     }
@@ -98,6 +103,16 @@ impl From<Machine> for ShownMachine {
     fn from(machine: Machine) -> ShownMachine {
         let Machine { name, role, reached, live } = machine;
         ShownMachine { name, role, reached, live }
+    }
+}
+
+// === impl Asked ===
+
+impl<'a> Asked<'a> {
+    fn of(query: Option<&'a str>) -> Asked<'a> {
+        let parts = query_parts(query);
+        let part = |name: &str| parts.get(name).copied().unwrap_or_default();
+        Asked { word: part("wish"), by: part("by") }
     }
 }
 
@@ -116,16 +131,17 @@ impl AuthoritiesPath {
         Ok(Shown::of(&current.cluster, recorded.as_ref(), machines))
     }
 
-    async fn respond(&self, user: &User, wish: Option<&str>) -> Response<Body> {
+    async fn respond(&self, user: &User, asked: Option<Asked<'_>>) -> Response<Body> {
         let Some(client) = self.client.get() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "this server has just been started; ask again".to_owned());
         };
-        if let Some(word) = wish {
+        if let Some(Asked { word, by }) = asked {
             let Ok(wish) = serde_json::from_value::<Wish>(word.into()) else {
-                return text(StatusCode::BAD_REQUEST, "?wish=start, pause, resume or finish".to_owned());
+                return text(StatusCode::BAD_REQUEST, "?wish=start, pause, resume, finish or tokens".to_owned());
             };
-            info!(user = %user.name, ?wish, "asked about the authorities");
-            if let Err(error) = grant(wish, client, &self.pki, SystemClock.now()).await {
+            info!(user = %user.name, by, ?wish, "asked about the authorities");
+            let by = format!("{by} ({})", user.name);
+            if let Err(error) = grant(wish, &by, client, &self.pki, SystemClock.now()).await {
                 let code = match error {
                     WishError::Refused(_) | WishError::Race => StatusCode::CONFLICT,
                     WishError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -156,10 +172,10 @@ impl Extension for AuthoritiesPath {
     }
 
     async fn answer(&self, user: Option<User>, request: Request<Body>) -> Response<Body> {
-        let wish = request.uri().query().and_then(|query| query.strip_prefix("wish=")).unwrap_or_default().to_owned();
-        match (user, request.method().as_str()) {
+        let (parts, _) = request.into_parts();
+        match (user, parts.method.as_str()) {
             (Some(user), "GET") => self.respond(&user, None).await,
-            (Some(user), "POST") => self.respond(&user, Some(&wish)).await,
+            (Some(user), "POST") => self.respond(&user, Some(Asked::of(parts.uri.query()))).await,
             _ => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()),
         }
     }

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 use api::{Key, Object};
+use apiserver::limits::TOKEN_SECONDS_MAX;
 use base::Clock;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::{ListQuery, Store};
@@ -17,6 +18,9 @@ use crate::wire::join::records::{LABEL, NAMESPACE, RecordError, decode, secret, 
 const NAME: &str = "evenkeel-authorities";
 const RECORD: &str = "authorities";
 
+/// The longest that a token of a service account lasts, and some for slow clocks.
+const TOKENS_LAST: SignedDuration = SignedDuration::from_secs(TOKEN_SECONDS_MAX + 300);
+
 /// What is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,10 +29,10 @@ pub struct Rotation {
     pub started: Timestamp,
     /// When this phase began.
     pub since: Timestamp,
-    /// When the new authorities began to sign.
-    #[serde(default)]
-    pub issued: Option<Timestamp>,
     pub paused: bool,
+    /// Who began it, for those whom it keeps from other work.
+    #[serde(default)]
+    pub by: String,
 }
 
 /// With the version that was read.
@@ -41,8 +45,13 @@ pub struct Recorded {
 // === impl Rotation ===
 
 impl Rotation {
-    pub fn new(succession: Succession, now: Timestamp) -> Rotation {
-        Rotation { succession, started: now, since: now, issued: None, paused: false }
+    pub fn new(succession: Succession, by: &str, now: Timestamp) -> Rotation {
+        Rotation { succession, started: now, since: now, paused: false, by: by.to_owned() }
+    }
+
+    /// What it is called as work on a layer.
+    pub fn work(&self) -> String {
+        format!("rotate-ca {}", self.succession.number)
     }
 
     pub fn is_open(&self) -> bool {
@@ -54,8 +63,9 @@ impl Rotation {
     pub fn advanced(mut self, phase: Phase, now: Timestamp) -> Rotation {
         self.succession.phase = phase;
         self.since = now;
-        if phase == Phase::Issue {
-            self.issued = Some(now);
+        if phase == Phase::Finish {
+            // A server that was out of reach may have signed with the key before until now.
+            self.succession.tokens_until = Some(now + TOKENS_LAST);
         }
         if phase == Phase::Done {
             self.succession = self.succession.without_keys();
@@ -108,8 +118,10 @@ pub fn catch_up(store: &Store, pki: &ServerPki) -> Result<()> {
     let secrets = store.list("/secrets", &ListQuery::default())?;
     let Some(object) = secrets.objects.iter().find(|object| object.key == key()) else { return Ok(()) };
     let gone_along = Recorded::of(object).context("read the record of authorities").and_then(|recorded| {
-        let succession = recorded.rotation.succession;
-        Ok(pki.succeed(&succession, SystemClock.now())?.then_some(succession.phase))
+        let (succession, now) = (recorded.rotation.succession, SystemClock.now());
+        let gone_along = pki.succeed(&succession, now)?;
+        pki.retire(&succession, now)?;
+        Ok(gone_along.then_some(succession.phase))
     });
     match gone_along {
         Ok(phase) => phase.into_iter().for_each(|phase| info!(?phase, "the authorities changed meanwhile")),
