@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Agent, Cluster, Endpoint, Options, Rack, Tool, eventually};
+use e2e::{Agent, Cluster, Endpoint, Options, Rack, Tool, Transcript, eventually};
 use serde_json::Value;
 
 const BOUND: Duration = Duration::from_secs(120);
@@ -41,7 +41,11 @@ pub fn rotation(_: &()) -> anyhow::Result<()> {
     stop(writers, &[])?;
     before.is_out(&rack)?;
     before.tokens_hold_until_ended(&rack)?;
-    everything_works(&rack, &nodes)
+    everything_works(&rack, &nodes)?;
+    let start = Instant::now();
+    rekeyed(&mut rack)?;
+    println!("rotate_encryption_s {:.1}", start.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// A pod on every node; answers their names, which are the nodes'.
@@ -140,23 +144,26 @@ impl Before {
         }
         let tls = rack.servers[0].data.join("server/tls");
         for server in &rack.servers {
-            let health = |leaf: &Path| {
-                let mut tool = Tool::new("etcdctl");
-                tool.environment = vec![("ETCDCTL_API".into(), "3".into())];
-                let (ca, leaf) = (tls.join("etcd-ca.crt"), leaf.join("etcd-member"));
-                let words = format!(
-                    "--endpoints=https://{}:2379 --cacert={} --cert={leaf}.crt --key={leaf}.key endpoint health",
-                    server.host.address,
-                    ca.display(),
-                    leaf = leaf.display(),
-                );
-                tool.call(&words.split_whitespace().collect::<Vec<_>>(), "")
-            };
-            health(&tls)?.succeeded()?;
-            ensure!(!health(&self.folder)?.success, "etcd of {} lets the old certificate in", server.host.name);
+            etcdctl(rack, &tls, server, "endpoint health")?.succeeded()?;
+            let old = etcdctl(rack, &self.folder, server, "endpoint health")?;
+            ensure!(!old.success, "etcd of {} lets the old certificate in", server.host.name);
         }
         Ok(())
     }
+}
+
+/// A server's member is asked with the certificate in a folder.
+fn etcdctl(rack: &Rack, leaf: &Path, server: &Cluster, words: &str) -> anyhow::Result<Transcript> {
+    let mut tool = Tool::new("etcdctl");
+    tool.environment = vec![("ETCDCTL_API".into(), "3".into())];
+    let (ca, leaf) = (rack.servers[0].data.join("server/tls/etcd-ca.crt"), leaf.join("etcd-member"));
+    let words = format!(
+        "--endpoints=https://{}:2379 --cacert={} --cert={leaf}.crt --key={leaf}.key {words}",
+        server.host.address,
+        ca.display(),
+        leaf = leaf.display(),
+    );
+    tool.call(&words.split_whitespace().collect::<Vec<_>>(), "")
 }
 
 fn issuer(certificate: &Path) -> anyhow::Result<String> {
@@ -316,6 +323,67 @@ fn everything_works(rack: &Rack, nodes: &[String]) -> anyhow::Result<()> {
             kubectl.ok(&format!("get pod {node} -o jsonpath={{.status.containerStatuses[0].restartCount}}"))?;
         ensure!(restarts == "0", "the pod on {node} was restarted {restarts} times");
     }
+    Ok(())
+}
+
+// === The key of Secrets at rest ===
+
+/// Another key while one server is off, which is waited for, and another one is killed in the middle.
+fn rekeyed(rack: &mut Rack) -> anyhow::Result<()> {
+    rack.servers[0].kubectl().ok("create secret generic kept --from-literal=word=plain")?;
+    let rotate = format!("secrets-encrypt rotate --data-dir={}", rack.servers[0].data.display());
+    let plan = rack.servers[0].evenkeel()?.ok(&format!("{rotate} --dry-run"))?;
+    ensure!(plan.contains("3 servers; Secrets at rest are under key number 1"), "{plan}");
+    rack.servers[2].kill_server()?;
+    let begun = rack.servers[0].evenkeel()?.spawn(&format!("{rotate} --yes"))?;
+    let silent = rack.servers[2].host.name.clone();
+    eventually("the server that is off is waited for", BOUND, || {
+        let shown = key(&rack.servers[1])?;
+        ensure!(shown["phase"] == "distribute" && shown["waiting"] == serde_json::json!([silent]), "{shown}");
+        Ok(())
+    })?;
+    rack.servers[2].start_server()?;
+    eventually("all encrypt with it, or are about to", BOUND, || {
+        let shown = key(&rack.servers[0])?;
+        ensure!(shown["phase"] == "issue", "{shown}");
+        Ok(())
+    })?;
+    rack.servers[1].kill_server()?;
+    rack.servers[1].start_server()?;
+    let ended = begun.wait_with_output()?;
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    ensure!(ended.status.success() && said.contains("under key number 2") && said.contains("done"), "{said}");
+    for server in &rack.servers {
+        let cred = server.data.join("server/cred");
+        let keys = std::fs::read_to_string(cred.join("encryption.keys"))?;
+        ensure!(keys.starts_with("2 ") && keys.lines().count() == 1, "{} has other keys", server.host.name);
+        ensure!(!cred.join("encryption.next").exists(), "{} has a key that waits", server.host.name);
+        ensure!(server.kubectl().ok("get secret kept -o jsonpath={.data.word}")? == "cGxhaW4=");
+    }
+    all_under_key_two(rack)
+}
+
+fn key(server: &Cluster) -> anyhow::Result<Value> {
+    let words = format!("secrets-encrypt status --json --data-dir={}", server.data.display());
+    serde_json::from_str(&server.evenkeel()?.ok(&words)?).context("read how far the key is")
+}
+
+/// As etcd has them: the head of each value says which key it is under.
+fn all_under_key_two(rack: &Rack) -> anyhow::Result<()> {
+    let read = etcdctl(
+        rack,
+        &rack.servers[0].data.join("server/tls"),
+        &rack.servers[0],
+        "get /evenkeel/1//secrets/ --prefix -w json",
+    )?;
+    let found: Value = serde_json::from_str(&read.succeeded()?)?;
+    let values = found["kvs"].as_array().context("etcd holds no secrets")?;
+    for value in values {
+        let text = value["value"].as_str().unwrap_or_default();
+        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text)?;
+        ensure!(bytes.get(3..7) == Some(&[0, 0, 0, 2]), "a secret is under another key");
+    }
+    ensure!(values.len() > 5, "these are not all secrets");
     Ok(())
 }
 

@@ -127,6 +127,11 @@ impl Layout {
         self.data.join("server/cred/encryption.keys")
     }
 
+    /// A key of Secrets at rest that does not encrypt until every server has it.
+    pub fn encryption_next(&self) -> PathBuf {
+        self.data.join("server/cred/encryption.next")
+    }
+
     /// The join token that an administrator copies to an agent.
     pub fn token(&self) -> PathBuf {
         self.data.join("server/token")

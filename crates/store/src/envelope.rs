@@ -87,6 +87,12 @@ pub(crate) fn open(keys: &Keyring, place: &Place, value: &Bytes) -> Result<Opene
     Ok(Opened { document, offset: (offset != 0).then_some(offset), key_id })
 }
 
+/// The id of the key that sealed an envelope's body; None for one in the clear.
+pub(crate) fn key_of(value: &[u8]) -> Option<u32> {
+    let id = u32::from_be_bytes(value.get(3..7)?.try_into().ok()?);
+    (id != 0).then_some(id)
+}
+
 fn unseal(keys: &Keyring, place: &Place, value: &Bytes, id: u32) -> Result<Bytes, EnvelopeError> {
     let (header, rest) = value.split_at(HEADER_BYTES);
     let key = keys.key(id).ok_or(EnvelopeError::KeyMissing { id })?;
@@ -117,7 +123,7 @@ fn associated(header: &[u8], place: &Place) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{EnvelopeError, open, seal};
+    use super::{EnvelopeError, key_of, open, seal};
     use crate::keyring::Keyring;
     use admit::Place;
     use api::Key;
@@ -136,6 +142,7 @@ mod tests {
         let value = seal(&keys, &secret, DOCUMENT, Some(37));
         assert!(!value.windows(8).any(|window| window == b"aHVudGVy"));
         let opened = open(&keys, &secret, &value).unwrap();
+        assert_eq!((key_of(&value), key_of(b"short")), (Some(1), None));
         assert_eq!((opened.document.as_ref(), opened.offset, opened.key_id), (DOCUMENT, Some(37), 1));
         let moved = open(&keys, &place("/secrets", "b"), &value);
         assert_eq!(moved, Err(EnvelopeError::Sealed { id: 1 }));

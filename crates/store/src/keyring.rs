@@ -1,4 +1,4 @@
-//! The keys that encrypt at rest: several may decrypt, the newest encrypts. Which storages are encrypted is decided here.
+//! The keys that encrypt at rest: several may decrypt, one encrypts. Which storages are encrypted is decided here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,6 +20,8 @@ const SECRETS: &str = "/secrets";
 #[derive(Clone)]
 pub struct Keyring {
     keys: Arc<BTreeMap<u32, SealingKey>>,
+    /// The key that encrypts; None where nothing does.
+    sealing: Option<u32>,
     sealed: Arc<BTreeSet<SmolStr>>,
 }
 
@@ -46,7 +48,7 @@ pub enum KeyringError {
 impl Keyring {
     /// No key: everything is stored in the clear. For tests and for the engine's own suite.
     pub fn plain() -> Keyring {
-        Keyring { keys: Arc::default(), sealed: Arc::default() }
+        Keyring { keys: Arc::default(), sealing: None, sealed: Arc::default() }
     }
 
     /// A ring with one fresh key that seals Secrets.
@@ -71,15 +73,56 @@ impl Keyring {
         Ok(if self.sealed.is_empty() { ring } else { Keyring { sealed: self.sealed.clone(), ..ring } })
     }
 
-    /// This ring with its newest key only: for after everything was encrypted anew.
+    /// This ring with the one key that encrypts: for after everything was encrypted anew.
     #[must_use]
-    pub fn newest_only(&self) -> Keyring {
-        let newest = self.keys.iter().next_back().map(|(id, key)| (*id, key.secret));
-        let ring = Keyring::from_keys(newest.into_iter().collect()).expect("one key of a valid ring is valid");
+    pub fn sealing_only(&self) -> Keyring {
+        self.part(|id| Some(id) == self.sealing)
+    }
+
+    /// This ring, which also decrypts what another one encrypted.
+    ///
+    /// # Errors
+    /// Where one id means two keys, and for too many keys.
+    pub fn opening(&self, other: &Keyring) -> Result<Keyring, KeyringError> {
+        let mut all: BTreeMap<u32, [u8; KEY_BYTES]> = self.keys.iter().map(|(id, key)| (*id, key.secret)).collect();
+        for (id, key) in other.keys.iter() {
+            if *all.entry(*id).or_insert(key.secret) != key.secret {
+                return Err(KeyringError::Id { id: *id });
+            }
+        }
+        let ring = Keyring::from_keys(all.into_iter().collect())?;
+        Ok(Keyring { sealing: self.sealing, sealed: self.sealed.clone(), ..ring })
+    }
+
+    /// The keys that do not encrypt yet: those newer than the one that does.
+    #[must_use]
+    pub fn waiting(&self) -> Keyring {
+        self.part(|id| self.sealing < Some(id))
+    }
+
+    /// The others: the one that encrypts, and those that did.
+    #[must_use]
+    pub fn in_use(&self) -> Keyring {
+        self.part(|id| Some(id) <= self.sealing)
+    }
+
+    fn part(&self, is_in: impl Fn(u32) -> bool) -> Keyring {
+        let keys = self.keys.iter().filter(|(id, _)| is_in(**id)).map(|(id, key)| (*id, key.secret));
+        let ring = Keyring::from_keys(keys.collect()).expect("a part of a valid ring is valid");
         Keyring { sealed: self.sealed.clone(), ..ring }
     }
 
-    /// A ring of given keys. Ids start at 1: 0 marks a value in the clear.
+    /// The id of the key that encrypts.
+    pub fn seals_with(&self) -> Option<u32> {
+        self.sealing
+    }
+
+    /// The ids of all keys, oldest first.
+    pub fn ids(&self) -> Vec<u32> {
+        self.keys.keys().copied().collect()
+    }
+
+    /// A ring of given keys, whose newest encrypts. Ids start at 1: 0 marks a value in the clear.
     ///
     /// # Errors
     /// For repeated ids and too many keys.
@@ -94,7 +137,8 @@ impl Keyring {
                 return Err(KeyringError::Id { id });
             }
         }
-        Ok(Keyring { keys: Arc::new(keys), sealed: Arc::new(BTreeSet::from([SECRETS.into()])) })
+        let sealing = keys.keys().next_back().copied();
+        Ok(Keyring { keys: Arc::new(keys), sealing, sealed: Arc::new(BTreeSet::from([SECRETS.into()])) })
     }
 
     /// Encrypts these storages instead of Secrets alone.
@@ -138,7 +182,7 @@ impl Keyring {
         if !self.sealed.contains(storage) {
             return None;
         }
-        self.keys.iter().next_back().map(|(id, key)| (*id, key))
+        self.sealing.and_then(|id| Some((id, self.keys.get(&id)?)))
     }
 
     pub(crate) fn key(&self, id: u32) -> Option<&SealingKey> {
@@ -176,7 +220,22 @@ mod tests {
         assert_eq!(again.encode(), ring.encode());
         assert_eq!(ring.encode().lines().count(), 2);
         assert_eq!(ring.sealing_key(SECRETS).unwrap().0, 2);
-        assert_eq!(ring.newest_only().encode(), ring.encode().lines().nth(1).unwrap().to_owned() + "\n");
+        assert_eq!(ring.sealing_only().encode(), ring.encode().lines().nth(1).unwrap().to_owned() + "\n");
+    }
+
+    /// What a server holds that is to know a key before anybody encrypts with it.
+    #[test]
+    fn a_ring_opens_what_the_next_one_seals_and_does_not_seal_with_it() {
+        let old = Keyring::generate().unwrap();
+        let next = old.rotated().unwrap().sealing_only();
+        let both = old.opening(&next).unwrap();
+        assert_eq!((both.seals_with(), both.ids()), (Some(1), vec![1, 2]));
+        assert_eq!((both.in_use().encode(), both.waiting().encode()), (old.encode(), next.encode()));
+        assert_eq!(both.opening(&next).unwrap().encode(), both.encode(), "twice is once");
+        assert_eq!(next.opening(&old).unwrap().seals_with(), Some(2));
+        assert_eq!(both.rotated().unwrap().seals_with(), Some(3), "an id is never used again");
+        let other = Keyring::generate().unwrap();
+        assert_eq!(old.opening(&other).unwrap_err(), KeyringError::Id { id: 1 });
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! ```
 //! Numbers are big endian. Keys are not in it: a bundle carries them sealed, beside this file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write as IoWrite};
 use std::sync::Arc;
 
@@ -52,6 +52,8 @@ pub struct Survey {
     pub revision: Revision,
     /// Objects of each kind's storage, `group/resource`. Claims and records of the store itself are not objects.
     pub counts: BTreeMap<SmolStr, u64>,
+    /// The keys that values are sealed with.
+    pub keys: BTreeSet<u32>,
     /// The documents of the storages that were asked for.
     pub documents: Vec<(Place, Bytes)>,
 }
@@ -149,6 +151,7 @@ pub fn survey(reader: impl Read, storages: &[&str]) -> Result<Survey, ImportErro
     let (mut survey, mut records) = (Survey { revision, ..Survey::default() }, 0);
     while let Some((place, value)) = reader.record()? {
         records += 1;
+        survey.keys.extend(envelope::key_of(&value));
         if place::is_claim(&place.storage) {
             continue;
         }

@@ -1,5 +1,6 @@
 //! The store over each engine, and over engines that misbehave.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -246,12 +247,20 @@ async fn secrets_are_sealed_below_and_keys_rotate_online(engine: Arc<dyn Engine>
         rows.iter().filter(|row| row.value.windows(needle.len()).any(|window| window == needle)).count()
     };
     assert_eq!(shown(b"aHVudGVyMg").await, 1, "the pod alone is in the clear");
-    let keys = keys.rotated().unwrap();
+    let next = keys.rotated().unwrap().sealing_only();
+    // Another server encrypts with it already: this one only has to open it.
+    store.set_keyring(keys.opening(&next).unwrap());
+    let other = Store::open(engine.clone(), next.opening(&keys).unwrap(), clock()).await.unwrap();
+    let theirs = at("/secrets", "default", "theirs");
+    let revision = create(&other, &theirs, "new").await;
+    store.wait_for(revision).await.unwrap();
+    assert_eq!(store.get(&theirs).unwrap().header.labels["v"], "new");
+    let keys = next.opening(&keys).unwrap();
     store.set_keyring(keys.clone());
     assert_eq!(store.reencrypt().await.unwrap(), 1);
     assert_eq!(store.reencrypt().await.unwrap(), 0);
     store.read_barrier().await.unwrap();
-    let only_new = keys.newest_only();
+    let only_new = keys.sealing_only();
     store.set_keyring(only_new.clone());
     create(&store, &at("/secrets", "default", "t"), "more").await;
     let again = Store::open(engine.clone(), only_new, clock()).await.unwrap();
@@ -279,6 +288,7 @@ async fn a_snapshot_restores_into_an_empty_engine_and_revisions_go_on(engine: Ar
     assert!(!file.windows(10).any(|window| window == b"aHVudGVyMg"), "secrets stay sealed");
     let surveyed = survey(&file[..], &["configmaps"]).unwrap();
     let counts: Vec<(&str, u64)> = surveyed.counts.iter().map(|(storage, count)| (storage.as_str(), *count)).collect();
+    assert_eq!(surveyed.keys, BTreeSet::from([1]));
     assert_eq!((surveyed.revision, counts), (summary.revision, vec![("/secrets", 1), ("configmaps", 250)]));
     assert_eq!(surveyed.documents.len(), 250);
     assert!(survey(&file[..], &["/secrets"]).is_err(), "a Secret was read without its key");

@@ -33,6 +33,7 @@ fn story(cluster: &mut Cluster, keep: &Keep) -> anyhow::Result<()> {
     ensure!(said.contains(&two) && said.contains("not in it: the content of volumes"), "backup says {said}");
     ensure!(said.contains("not in it: the content of volume ledger (shop/data, left)"), "no volume by name: {said}");
     kubectl.ok("create configmap later")?;
+    rekeyed(cluster)?;
     let before = revision(&kubectl)?;
     let full =
         evenkeel.call(&["restore", &data, "--file", &bundle, "--secret-file", &keep.path("two")], "")?.failed()?;
@@ -51,12 +52,35 @@ fn story(cluster: &mut Cluster, keep: &Keep) -> anyhow::Result<()> {
     cluster.start_server()?;
     ensure!(kubectl.ok("get configmap kept -o jsonpath={.data.a}")? == "1");
     ensure!(kubectl.ok("get secret secret -o jsonpath={.data.word}")? == "cGxhaW4=");
+    ensure!(keys(cluster)? == ["1"], "the bundle of before brought another key than its own");
     ensure!(!kubectl.call(&["get", "configmap", "later"], "")?.success, "something came after the backup");
     ensure!(before < revision(&kubectl)?, "revisions went back");
     let watch = format!("get --raw /api/v1/configmaps?watch=1&resourceVersion={before}&timeoutSeconds=5");
     let told = kubectl.call(&watch.split(' ').collect::<Vec<_>>(), "")?;
     ensure!(format!("{}{}", told.stdout, told.stderr).contains("too old"), "a watch from before: {told:?}");
     kubectl.ok("wait pod/sleeper --for=condition=Ready --timeout=90s").map(drop)
+}
+
+/// Secrets get another key in a running server; the bundle of before is restored with the one it holds.
+fn rekeyed(cluster: &Cluster) -> anyhow::Result<()> {
+    let (evenkeel, kubectl) = (cluster.evenkeel()?, cluster.kubectl());
+    let version = "get secret secret -o jsonpath={.metadata.resourceVersion}";
+    let before = kubectl.ok(version)?;
+    let rotate = format!("secrets-encrypt rotate --data-dir={}", cluster.data.display());
+    let plan = evenkeel.ok(&format!("{rotate} --dry-run"))?;
+    ensure!(plan.contains("under key number 1") && keys(cluster)? == ["1"], "{plan}");
+    let said = evenkeel.ok(&format!("{rotate} --yes"))?;
+    ensure!(said.contains("under key number 2") && said.contains("done"), "{said}");
+    ensure!(keys(cluster)? == ["2"], "the key before is there still");
+    ensure!(kubectl.ok(version)? != before, "the secret was not written anew");
+    ensure!(kubectl.ok("get secret secret -o jsonpath={.data.word}")? == "cGxhaW4=");
+    Ok(())
+}
+
+/// The ids of the keys of Secrets at rest.
+fn keys(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let text = fs::read_to_string(cluster.data.join("server/cred/encryption.keys"))?;
+    Ok(text.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect())
 }
 
 /// A volume of somebody's: its content is in no bundle.

@@ -13,7 +13,8 @@ mod run;
 mod values;
 
 pub use access::{
-    CertificateArgs, CertificateCommand, KubeconfigArgs, RotateArgs, RotateCommand, TokenArgs, TokenCommand,
+    CertificateArgs, CertificateCommand, KubeconfigArgs, RotateArgs, RotateCommand, SecretsArgs, SecretsCommand,
+    TokenArgs, TokenCommand,
 };
 pub use change::{
     ApplyArgs, AskArgs, ChangeArgs, JournalArgs, KeeperRehearseArgs, KeeperWatchArgs, LeaveArgs, NodeCommand,
@@ -109,6 +110,8 @@ pub enum Command {
     Node(NodeCommandArgs),
     /// The cluster's certificates
     Certificate(CertificateArgs),
+    /// The key that encrypts Secrets at rest
+    SecretsEncrypt(SecretsArgs),
     /// Container images on this machine
     Images(ImagesArgs),
     /// Containers on this machine

@@ -10,6 +10,7 @@ mod datastore;
 mod diff;
 mod drift;
 mod explain;
+mod follow;
 mod images;
 mod install;
 mod keeper;
@@ -21,6 +22,7 @@ mod recover;
 mod replace;
 mod restore;
 mod rotate;
+mod secrets;
 mod status;
 mod stop;
 mod token;
@@ -175,6 +177,7 @@ pub async fn run(cli: Cli, warnings: Vec<String>) -> Result<ExitCode> {
         Command::Access(args) => return access::run(args).await,
         Command::Compare(args) => return compare::run(args).await,
         Command::Certificate(args) => return certificate::run(&args).await,
+        Command::SecretsEncrypt(args) => return secrets::run(&args).await,
         Command::CheckConfig(args) => return Ok(check::run(&args)),
         Command::Apply(args) => return keeper::apply(args).await,
         Command::Upgrade(args) => return keeper::upgrade(args).await,

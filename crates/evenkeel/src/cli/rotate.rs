@@ -2,23 +2,19 @@
 //! sits here begins it, looks on, and ends it.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use http::{Method, StatusCode};
+use anyhow::Result;
+use http::Method;
 
 use super::args::{RotateArgs, RotateCommand};
+use super::attention;
+use super::follow::{Asked, exchange, look_on, refuse};
 use super::keeper::{agreed, who};
 use super::output::table;
-use super::{attention, refused};
 use crate::layout::Layout;
 use crate::pki::{Phase, Role};
-use crate::wire::admin;
 use crate::wire::rotation::{PATH, Shown, ShownMachine};
 
-const LOOK: Duration = Duration::from_secs(1);
-/// A server that starts again answers within this time.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// What waits for a person.
 const UNDECIDED: u8 = 4;
 
@@ -27,12 +23,6 @@ const PLAN: &str = "\
 2. Every machine gets certificates of the new ones, which say that the old ones vouch for them.
 3. After `evenkeel certificate rotate-ca --finish`, and not before: the old ones hold no longer.
 No pod and no server is restarted. It can be paused between steps and goes on by itself whatever server is lost.";
-
-/// What a server answered.
-enum Asked {
-    Done(Box<Shown>),
-    Refused(String),
-}
 
 pub async fn run(args: &RotateArgs, layout: &Layout) -> Result<ExitCode> {
     match (&args.command, args.finish) {
@@ -74,7 +64,7 @@ async fn start(args: &RotateArgs, layout: &Layout) -> Result<ExitCode> {
             return Ok(refuse(&why));
         }
     }
-    look_on(layout, args.json, |shown| shown.decide || shown.paused || !shown.is_open()).await
+    wait(layout, args.json, |shown| shown.decide || shown.paused || !shown.is_open()).await
 }
 
 async fn finish(args: &RotateArgs, layout: &Layout) -> Result<ExitCode> {
@@ -95,7 +85,7 @@ async fn finish(args: &RotateArgs, layout: &Layout) -> Result<ExitCode> {
             return Ok(refuse(&why));
         }
     }
-    look_on(layout, args.json, |shown| !shown.is_open() || shown.paused).await
+    wait(layout, args.json, |shown| !shown.is_open() || shown.paused).await
 }
 
 async fn wish(layout: &Layout, word: &str, json: bool) -> Result<ExitCode> {
@@ -106,13 +96,10 @@ async fn wish(layout: &Layout, word: &str, json: bool) -> Result<ExitCode> {
 }
 
 async fn look(layout: &Layout) -> Result<Shown> {
-    match exchange(layout, Method::GET, PATH).await? {
-        Asked::Done(shown) => Ok(*shown),
-        Asked::Refused(why) => bail!("{why}"),
-    }
+    super::follow::look(layout, PATH).await
 }
 
-async fn ask(layout: &Layout, word: &str) -> Result<Asked> {
+async fn ask(layout: &Layout, word: &str) -> Result<Asked<Shown>> {
     exchange(layout, Method::POST, &format!("{PATH}?wish={word}&by={}", plain(&who()))).await
 }
 
@@ -121,37 +108,10 @@ pub(super) fn plain(name: &str) -> String {
     name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "@.-_".contains(*letter)).collect()
 }
 
-async fn exchange(layout: &Layout, method: Method, path: &str) -> Result<Asked> {
-    let answer = admin::ask(layout, method, path).await?;
-    let text = || String::from_utf8_lossy(&answer.body).into_owned();
-    match answer.status {
-        status if status.is_success() => Ok(Asked::Done(serde_json::from_slice(&answer.body)?)),
-        StatusCode::CONFLICT => Ok(Asked::Refused(text())),
-        status => bail!("the server answered {status}: {}", text()),
-    }
-}
-
-/// Says what changes until something is reached, and how it is then. Closing it changes nothing.
-async fn look_on(layout: &Layout, json: bool, reached: impl Fn(&Shown) -> bool) -> Result<ExitCode> {
-    let (mut said, mut heard) = (String::new(), Instant::now());
-    loop {
-        match look(layout).await {
-            Ok(shown) if reached(&shown) => {
-                print(&shown, json)?;
-                return Ok(if shown.paused { attention() } else { ExitCode::SUCCESS });
-            }
-            Ok(shown) => {
-                let line = progress(&shown);
-                if line != said && !json {
-                    println!("{line}");
-                }
-                (said, heard) = (line, Instant::now());
-            }
-            Err(failure) if SILENCE_MAX <= heard.elapsed() => return Err(failure),
-            Err(_) => {}
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+async fn wait(layout: &Layout, json: bool, reached: impl Fn(&Shown) -> bool) -> Result<ExitCode> {
+    let shown = look_on((layout, PATH), json, progress, reached).await?;
+    print(&shown, json)?;
+    Ok(if shown.paused { attention() } else { ExitCode::SUCCESS })
 }
 
 fn head(shown: &Shown) -> String {
@@ -234,9 +194,4 @@ fn code(shown: &Shown) -> ExitCode {
         (_, true) => ExitCode::from(UNDECIDED),
         (false, false) => ExitCode::SUCCESS,
     }
-}
-
-fn refuse(why: &str) -> ExitCode {
-    eprintln!("refused: {why}");
-    refused()
 }

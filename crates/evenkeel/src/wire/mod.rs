@@ -20,6 +20,7 @@ mod inprocess;
 mod join;
 mod joining;
 pub mod keeper;
+mod keys;
 mod kinds;
 pub mod leaving;
 mod leftovers;
@@ -49,12 +50,13 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use crate::layout::Layout;
-use crate::pki::{self, Access};
+use crate::pki;
 
 pub use apiserver::engine;
 pub use join::Refused;
 pub use join::messages::Leaving;
 pub use join::records::Records;
+pub use keys::keyring;
 pub use world::{SystemClock, SystemRng};
 
 /// Name of this instance's things on the machine: the plain one for the default data folder, else one of its own.
@@ -64,19 +66,6 @@ pub fn instance(layout: &Layout) -> String {
     }
     let hash = pki::sha256_hex(layout.data.as_os_str().as_encoded_bytes());
     format!("evenkeel-{}", &hash[..8])
-}
-
-/// The keys that encrypt at rest; made on the first start.
-pub fn keyring(layout: &Layout) -> Result<store::Keyring> {
-    let path = layout.encryption_keys();
-    match pki::read(&path)? {
-        Some(text) => store::Keyring::decode(&text).with_context(|| format!("read {}", path.display())),
-        None => {
-            let ring = store::Keyring::generate().context("make encryption keys")?;
-            pki::write(&path, ring.encode().as_bytes(), Access::Secret)?;
-            Ok(ring)
-        }
-    }
 }
 
 /// Certificates are looked at this often at least: the clock may have been set, a file restored.

@@ -41,6 +41,7 @@ use super::manifests::{Edited, Edits, MANAGER, Manifests};
 use super::node::{self, NodeTls};
 use super::replace::FencePath;
 use super::restart::Restart;
+use super::rotation::encryption::{EncryptionPath, Rekeying};
 use super::rotation::{self, AuthoritiesPath, Rotating};
 use super::{SystemClock, backup, controllers, host, inprocess, keyring, pid, recover, schedule, signer, vip};
 use crate::cli::ServerArgs;
@@ -199,6 +200,7 @@ impl Setup {
         rotation::catch_up(&store, &self.pki).context("go along with the cluster's authorities")?;
         let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
         let authorities = Arc::new(AuthoritiesPath::new(self.pki.clone()));
+        let encryption = Arc::new(EncryptionPath::new(&self.layout, &self.pki.current().cluster[..12]));
         let join = Arc::new(Join::new(&self.layout, self.pki.clone(), self.cluster.clone(), clock, store.clone()));
         let (revoked, revocations) = watch::channel(BTreeSet::new());
         let (health, healthy) = watch::channel(Health::default());
@@ -210,6 +212,7 @@ impl Setup {
                 Arc::new(FactsPath { layout: self.layout.clone(), config: self.args.common.config.clone() }),
                 Arc::new(FencePath { own: self.name.clone() }),
                 authorities.clone(),
+                encryption.clone(),
                 Arc::new(DatastorePath { settings: self.etcd(), kind, restart: beside.restart.clone() }),
                 beside.backups.paths(),
                 beside.keeping.slot.clone(),
@@ -225,6 +228,7 @@ impl Setup {
         let client = inprocess::administrator(&server, "evenkeel");
         join.attach(client.clone(), self.side(kind, managed, &beside.restart));
         authorities.client.get_or_init(|| client.clone());
+        encryption.client.get_or_init(|| client.clone());
         Ok(Opened { server, tls, health, revoked, client })
     }
 
@@ -398,6 +402,17 @@ impl Setup {
             client: inprocess::administrator(server, "evenkeel-authorities"),
             etcd: etcd.cloned(),
             effect,
+        }
+    }
+
+    /// The same for the key of Secrets at rest.
+    fn rekeying(&self, server: &::apiserver::Server) -> Rekeying {
+        Rekeying {
+            name: self.name.clone(),
+            layout: self.layout.clone(),
+            store: server.store().clone(),
+            client: inprocess::administrator(server, "evenkeel-encryption"),
+            settled: None,
         }
     }
 

@@ -91,3 +91,34 @@ pub enum RotateCommand {
     /// Go on
     Resume,
 }
+
+#[derive(Debug, Args)]
+pub struct SecretsArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: SecretsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SecretsCommand {
+    /// Which key Secrets are under, and how far a change of it is
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw another key, write every Secret anew under it, and let the one before go
+    #[command(alias = "rotate-keys")]
+    Rotate {
+        /// Say what would be done, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long, short = 'y')]
+        yes: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}

@@ -31,6 +31,11 @@ pub fn standing(layout: &Layout) -> Result<Standing> {
     Ok(Standing { kit, proof })
 }
 
+/// What opens for every server of this cluster, and for nobody else.
+pub fn proof_secret(layout: &Layout) -> Result<String> {
+    pki::read(&layout.proof_key())?.context("this machine has no proof key: no server was started here")
+}
+
 /// A new kit. Bundles sealed before open with the one before.
 pub fn draw(layout: &Layout) -> Result<String> {
     let (public, secret) = pki::recipient()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base::Clock;
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use super::contents::{self, INCLUDED, NOT_INCLUDED, SURVEYED};
 use super::kit;
 use crate::layout::Layout;
 use crate::pki::{self, Lineage, Opener};
-use crate::wire::SystemClock;
+use crate::wire::{SystemClock, keys};
 
 /// Who can open the keys, and how the manifest names each.
 #[derive(Clone, Default)]
@@ -64,6 +64,11 @@ pub fn make(layout: &Layout, openers: &Openers, snapshot: &[u8]) -> Result<Made>
     let survey = store::survey(snapshot, &SURVEYED).context("read the snapshot back")?;
     let ca = pki::read(&layout.server_tls().join("server-ca.crt"))?.context("this machine has no authority")?;
     let files = contents::key_files(layout)?;
+    // A bundle without a key at all says itself what it lacks; one with other keys would not.
+    if let Some(ring) = keys::read(layout)? {
+        let lacks = survey.keys.iter().find(|id| !ring.ids().contains(*id));
+        ensure!(lacks.is_none(), "the key of Secrets at rest changed while the snapshot was taken; try again");
+    }
     let at = SystemClock.now();
     let counts: BTreeMap<String, u64> = survey.counts.iter().map(|(kind, count)| (kind.to_string(), *count)).collect();
     let manifest = Manifest {

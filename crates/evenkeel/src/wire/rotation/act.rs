@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use base::Chain;
+use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use view::{Client, ClientError};
@@ -33,9 +34,21 @@ pub enum WishError {
     Failed(String),
 }
 
+// === impl WishError ===
+
+impl WishError {
+    /// How a server answers.
+    pub fn code(&self) -> StatusCode {
+        match self {
+            WishError::Refused(_) | WishError::Race => StatusCode::CONFLICT,
+            WishError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
 /// Changes the record as somebody wishes. The same wish again changes nothing.
 pub async fn grant(wish: Wish, by: &str, client: &Client, pki: &ServerPki, now: Timestamp) -> Result<(), WishError> {
-    let recorded = Recorded::read(client).await.map_err(failed)?;
+    let recorded = Recorded::<Rotation>::read(client).await.map_err(failed)?;
     let open = recorded.as_ref().map(|recorded| &recorded.rotation).filter(|rotation| rotation.is_open());
     let wanted = match (wish, open) {
         (Wish::Start, Some(_)) => return Ok(()),
@@ -62,30 +75,45 @@ pub async fn grant(wish: Wish, by: &str, client: &Client, pki: &ServerPki, now: 
     if recorded.as_ref().is_some_and(|recorded| recorded.rotation == wanted) {
         return Ok(());
     }
-    let (name, begins) = (wanted.work(), matches!(wish, Wish::Start | Wish::Finish));
-    let work = Work { name: &name, by };
-    if begins {
-        // What goes on alone is not asked again: only a person begins beside other work, or does not.
-        let claimed = work.begin(client, now).await.map_err(failed)?;
-        claimed.map_err(|held| WishError::Refused(held.to_string()))?;
+    let record = Recorded::write(client, &wanted, recorded.as_ref());
+    if !matches!(wish, Wish::Start | Wish::Finish) {
+        return written(record.await);
     }
-    let written = wanted.write(client, recorded.as_ref()).await.map_err(|error| {
-        let race = error.is_conflict() || error.is_already_exists();
-        if race { WishError::Race } else { failed(ClientError::into(error)) }
-    });
-    if begins && matches!(written, Err(WishError::Failed(_))) && open.is_none() {
+    let name = wanted.work();
+    begun(Work { name: &name, by }, client, now, record).await
+}
+
+/// Claims the layer, then records what begins there. What goes on alone is not asked again: only a person begins beside
+/// other work, or does not.
+pub async fn begun(
+    work: Work<'_>,
+    client: &Client,
+    now: Timestamp,
+    record: impl Future<Output = Result<(), ClientError>>,
+) -> Result<(), WishError> {
+    let claimed = work.begin(client, now).await.map_err(failed)?;
+    claimed.map_err(|held| WishError::Refused(held.to_string()))?;
+    let recorded = written(record.await);
+    if matches!(recorded, Err(WishError::Failed(_))) {
         // Nobody follows what was not recorded.
         work.end(client).await.map_err(failed)?;
     }
-    written
+    recorded
 }
 
-fn failed(failure: anyhow::Error) -> WishError {
+fn written(outcome: Result<(), ClientError>) -> Result<(), WishError> {
+    outcome.map_err(|error| {
+        let race = error.is_conflict() || error.is_already_exists();
+        if race { WishError::Race } else { failed(ClientError::into(error)) }
+    })
+}
+
+pub fn failed(failure: anyhow::Error) -> WishError {
     WishError::Failed(Chain(failure.as_ref()).to_string())
 }
 
 /// Of a rotation that is over, or about to be.
-fn end_tokens(recorded: Option<&Recorded>, now: Timestamp) -> Result<Rotation, WishError> {
+fn end_tokens(recorded: Option<&Recorded<Rotation>>, now: Timestamp) -> Result<Rotation, WishError> {
     let rotation = recorded.map(|recorded| &recorded.rotation);
     let Some(rotation) = rotation.filter(|rotation| Phase::Finish <= rotation.succession.phase) else {
         let why = "no earlier key is about to end: the authorities have not been changed, or not to the end";
@@ -114,7 +142,7 @@ mod tests {
     use crate::pki::{Phase, ServerPki, leaf::LEAF_LIFE};
     use crate::wire::SystemClock;
     use crate::wire::keeper::layers;
-    use crate::wire::rotation::record::Recorded;
+    use crate::wire::rotation::record::{Recorded, Rotation};
     use base::Clock;
     use jiff::SignedDuration;
     use keeper::{Claim, Layer};
@@ -129,7 +157,7 @@ mod tests {
         let refused = grant(Wish::Start, "ben", &client, &pki, now).await.unwrap_err();
         let WishError::Refused(why) = refused else { panic!("{refused}") };
         assert!(why.starts_with("anna works on the control plane (run-7) since "), "{why}");
-        assert!(Recorded::read(&client).await.unwrap().is_none(), "something was begun all the same");
+        assert!(Recorded::<Rotation>::read(&client).await.unwrap().is_none(), "something was begun all the same");
         layers::release(&client, "run-7").await.unwrap();
         for _ in 0..2 {
             grant(Wish::Start, "ben", &client, &pki, now).await.unwrap();
@@ -148,9 +176,10 @@ mod tests {
         let early = grant(Wish::Tokens, "ben", &client, &pki, now).await.unwrap_err();
         assert!(early.to_string().contains("not to the end"), "{early}");
         grant(Wish::Resume, "ben", &client, &pki, now).await.unwrap();
-        let read = async || Recorded::read(&client).await.unwrap().unwrap();
+        let read = async || Recorded::<Rotation>::read(&client).await.unwrap().unwrap();
         let begun = read().await;
-        begun.rotation.clone().advanced(Phase::Issue, now).write(&client, Some(&begun)).await.unwrap();
+        let issued = begun.rotation.clone().advanced(Phase::Issue, now);
+        Recorded::write(&client, &issued, Some(&begun)).await.unwrap();
         grant(Wish::Finish, "ben", &client, &pki, now).await.unwrap();
         let until = read().await.rotation.succession.tokens_until.unwrap();
         assert!(now + SignedDuration::from_hours(365 * 24) < until, "{until}");

@@ -1,31 +1,28 @@
 //! One server's part in a rotation: it makes its own files and certificates what the phase says, tells of it, and takes
 //! the next step for all where everybody has.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::{PatchType, Tree};
-use base::{Chain, Clock};
+use base::Clock;
 use jiff::Timestamp;
-use serde_json::json;
-use std::sync::Arc;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
-use view::{Client, Drain, PatchRequest, View};
+use tracing::info;
+use view::{Client, Drain};
 
 use super::claim::{Kept, Work};
 use super::judge::{Machine, Verdict, is_turn_of, judge, may_be_away};
-use super::record::{self, Recorded};
+use super::look::{LOOK, Part, follow};
+use super::record::{Recorded, Rotation};
 use super::{TRUST, gather, publish};
 use crate::layout::Layout;
 use crate::pki::{Phase, ServerPki};
+use crate::wire::SystemClock;
 use crate::wire::etcd::Managed;
-use crate::wire::join::{records::secrets, retarget};
-use crate::wire::{SystemClock, presence};
+use crate::wire::join::retarget;
 
-/// Between two looks at what others say, while a rotation is open.
-const LOOK: Duration = Duration::from_secs(2);
-/// And at whether tokens of the key before are over: the clock may have been set.
+/// Between two looks at whether tokens of the key before are over: the clock may have been set.
 const TOKENS_LOOK: Duration = Duration::from_secs(3600);
 
 /// What a server needs for it.
@@ -40,43 +37,20 @@ pub struct Rotating {
     pub effect: watch::Receiver<String>,
 }
 
-// === impl Rotating ===
+impl Part for Rotating {
+    type Record = Rotation;
+    const WHAT: &'static str = "the cluster's authorities";
 
-impl Rotating {
-    pub async fn run(self, drain: Drain) {
-        let view = View::start(&self.client, vec![record::watched()], &drain);
-        let mut snapshots = view.subscribe();
-        let mut layer = Kept::default();
-        loop {
-            let found = snapshots.borrow_and_update().stream(&secrets()).get(&record::key()).cloned();
-            let recorded = match found.map(|object| Recorded::of(&object)).transpose() {
-                Ok(recorded) => recorded,
-                Err(failure) => {
-                    error!(error = %Chain(&failure), "how far the authorities are cannot be read");
-                    None
-                }
-            };
-            let mut pause = None;
-            if let Some(recorded) = recorded {
-                pause = self::pause(&recorded, SystemClock.now());
-                if let Err(failure) = self.turn(&recorded, &mut layer).await {
-                    warn!(error = %Chain(failure.as_ref()), "the authorities are not changed yet");
-                    pause = Some(LOOK);
-                }
-            }
-            let news = async {
-                tokio::select! {
-                    changed = snapshots.changed() => changed.is_ok(),
-                    () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => true,
-                }
-            };
-            if drain.run_until_cancelled(news).await != Some(true) {
-                return;
-            }
+    fn pause(&self, rotation: &Rotation, now: Timestamp) -> Option<Duration> {
+        if rotation.is_open() {
+            return Some(LOOK);
         }
+        let left = rotation.succession.tokens_until.filter(|until| now < *until)?.duration_since(now);
+        // A moment late, so that it is surely over.
+        Some((Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)).min(TOKENS_LOOK))
     }
 
-    async fn turn(&self, recorded: &Recorded, layer: &mut Kept) -> Result<()> {
+    async fn turn(&mut self, recorded: &Recorded<Rotation>, layer: &mut Kept) -> Result<()> {
         let succession = &recorded.rotation.succession;
         if self.pki.succeed(succession, SystemClock.now())? {
             info!(number = succession.number, phase = ?succession.phase, "authorities");
@@ -95,13 +69,22 @@ impl Rotating {
         let verdict = judge(succession.phase, recorded.rotation.paused, &machines);
         self.hold(recorded, layer, verdict != Verdict::Decide).await?;
         if *self.effect.borrow() == current.trust() && self.etcd_follows(succession.phase, &machines).await? {
-            self.tell(&current.trust()).await?;
+            gather::tell(&self.client, &self.name, TRUST, &current.trust()).await?;
         }
         self.go_on(recorded, &machines).await
     }
+}
+
+// === impl Rotating ===
+
+impl Rotating {
+    pub async fn run(self, drain: Drain) {
+        let client = self.client.clone();
+        follow(self, client, drain).await;
+    }
 
     /// Others are kept from the control plane while machines change, and not while a person takes time to decide.
-    async fn hold(&self, recorded: &Recorded, layer: &mut Kept, at_work: bool) -> Result<()> {
+    async fn hold(&self, recorded: &Recorded<Rotation>, layer: &mut Kept, at_work: bool) -> Result<()> {
         let (name, by) = (recorded.rotation.work(), recorded.rotation.by.as_str());
         layer.keep(&self.client, Work { name: &name, by }, at_work, SystemClock.now()).await
     }
@@ -123,37 +106,16 @@ impl Rotating {
         Ok(false)
     }
 
-    /// On this server's lease.
-    async fn tell(&self, trust: &str) -> Result<()> {
-        let (gvr, key) = (presence::leases(), presence::lease_of(&self.name));
-        let lease: Tree = self.client.get(&gvr, &key).await.context("read this server's lease")?;
-        if lease["metadata"]["annotations"][TRUST] == trust {
-            return Ok(());
-        }
-        let body = json!({"metadata": {"annotations": {TRUST: trust}}});
-        let patch = PatchRequest { gvr: &gvr, key: &key, subresource: None, patch: PatchType::Merge, body: &body };
-        self.client.patch(&patch).await.map(drop).context("say what this server trusts")
-    }
-
     /// Whoever sees first that a phase is over begins the next one.
-    async fn go_on(&self, recorded: &Recorded, machines: &[Machine]) -> Result<()> {
+    async fn go_on(&self, recorded: &Recorded<Rotation>, machines: &[Machine]) -> Result<()> {
         let rotation = &recorded.rotation;
         let Verdict::Advance(phase) = judge(rotation.succession.phase, rotation.paused, machines) else {
             return Ok(());
         };
-        match rotation.clone().advanced(phase, SystemClock.now()).write(&self.client, Some(recorded)).await {
+        match Recorded::write(&self.client, &rotation.clone().advanced(phase, SystemClock.now()), Some(recorded)).await
+        {
             Err(error) if !error.is_conflict() => Err(error).context("record the next phase"),
             _ => Ok(()),
         }
     }
-}
-
-/// When to look again without news, if ever.
-fn pause(recorded: &Recorded, now: Timestamp) -> Option<Duration> {
-    if recorded.rotation.is_open() {
-        return Some(LOOK);
-    }
-    let left = recorded.rotation.succession.tokens_until.filter(|until| now < *until)?.duration_since(now);
-    // A moment late, so that it is surely over.
-    Some((Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)).min(TOKENS_LOOK))
 }

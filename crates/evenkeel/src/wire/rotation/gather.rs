@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use api::{Gvr, Key, Tree};
+use api::{Gvr, Key, PatchType, Tree};
 use jiff::{SignedDuration, Timestamp};
-use view::{Client, ListOptions};
+use serde_json::json;
+use view::{Client, ListOptions, PatchRequest};
 
 use super::TRUST;
 use super::judge::Machine;
@@ -18,8 +19,13 @@ use crate::wire::presence;
 const FRESH: SignedDuration = SignedDuration::from_secs(30);
 const PHASES: [Phase; 3] = [Phase::Finish, Phase::Issue, Phase::Distribute];
 
-/// Every machine that belongs to the cluster.
+/// Every machine that belongs to the cluster, and how far it is with a succession.
 pub async fn machines(client: &Client, succession: Option<&Succession>, now: Timestamp) -> Result<Vec<Machine>> {
+    all(client, now, |object| reached(object, succession?)).await
+}
+
+/// Every machine that belongs to the cluster, and how far it is by what its node or its lease says.
+pub async fn all(client: &Client, now: Timestamp, reached: impl Fn(&Tree) -> Option<Phase>) -> Result<Vec<Machine>> {
     let nodes = list(client, &Gvr::new("", "v1", "nodes"), None).await?;
     let leases = list(client, &presence::leases(), Some("kube-system")).await?;
     let records = Records::new(client.clone()).machines().await?;
@@ -29,7 +35,7 @@ pub async fn machines(client: &Client, succession: Option<&Succession>, now: Tim
         let found =
             if server { leases.get(&presence::lease_of(&known.node)) } else { nodes.get(&Key::cluster(&known.node)) };
         let live = found.is_some_and(|object| if server { is_fresh(object, now) } else { is_ready(object) });
-        let reached = found.zip(succession).and_then(|(object, succession)| reached(object, succession));
+        let reached = found.and_then(&reached);
         Machine { name: known.node, role: known.role, reached, live }
     };
     Ok(joined.map(machine).collect())
@@ -37,8 +43,25 @@ pub async fn machines(client: &Client, succession: Option<&Succession>, now: Tim
 
 /// By the bundle that a machine has.
 fn reached(object: &Tree, succession: &Succession) -> Option<Phase> {
-    let trust = object["metadata"]["annotations"][TRUST].as_str()?;
+    let trust = told(object, TRUST)?;
     PHASES.into_iter().find(|phase| trust_of(&succession.server_bundle(*phase)) == trust)
+}
+
+/// What a machine says of itself.
+pub fn told<'a>(object: &'a Tree, what: &str) -> Option<&'a str> {
+    object["metadata"]["annotations"][what].as_str()
+}
+
+/// Says it on a server's lease.
+pub async fn tell(client: &Client, server: &str, what: &str, text: &str) -> Result<()> {
+    let (gvr, key) = (presence::leases(), presence::lease_of(server));
+    let lease: Tree = client.get(&gvr, &key).await.context("read this server's lease")?;
+    if told(&lease, what) == Some(text) {
+        return Ok(());
+    }
+    let body = json!({"metadata": {"annotations": {what: text}}});
+    let patch = PatchRequest { gvr: &gvr, key: &key, subresource: None, patch: PatchType::Merge, body: &body };
+    client.patch(&patch).await.map(drop).context("say how far this server is")
 }
 
 fn is_fresh(lease: &Tree, now: Timestamp) -> bool {

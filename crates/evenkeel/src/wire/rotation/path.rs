@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use view::Client;
 
-use super::act::{Wish, WishError, grant};
+use super::act::{Wish, grant};
 use super::gather;
 use super::judge::{Machine, Verdict, judge, locked_out};
-use super::record::Recorded;
+use super::record::{Recorded, Rotation};
 use crate::pki::{Phase, Role, ServerPki};
 use crate::wire::SystemClock;
-use crate::wire::keeper::query as query_parts;
+use crate::wire::keeper;
 
 pub const PATH: &str = "/v1-evenkeel/authorities";
 
@@ -54,12 +54,6 @@ pub struct ShownMachine {
     pub live: bool,
 }
 
-/// What somebody asks for.
-struct Asked<'a> {
-    word: &'a str,
-    by: &'a str,
-}
-
 /// The server's side.
 pub struct AuthoritiesPath {
     pub pki: Arc<ServerPki>,
@@ -74,7 +68,7 @@ impl Shown {
         self.phase.is_some_and(|phase| phase != Phase::Done)
     }
 
-    fn of(cluster: &str, recorded: Option<&Recorded>, machines: Vec<Machine>) -> Shown {
+    fn of(cluster: &str, recorded: Option<&Recorded<Rotation>>, machines: Vec<Machine>) -> Shown {
         let rotation = recorded.map(|recorded| &recorded.rotation);
         let phase = rotation.map(|rotation| rotation.succession.phase);
         let paused = rotation.is_some_and(|rotation| rotation.paused && rotation.is_open());
@@ -106,16 +100,6 @@ impl From<Machine> for ShownMachine {
     }
 }
 
-// === impl Asked ===
-
-impl<'a> Asked<'a> {
-    fn of(query: Option<&'a str>) -> Asked<'a> {
-        let parts = query_parts(query);
-        let part = |name: &str| parts.get(name).copied().unwrap_or_default();
-        Asked { word: part("wish"), by: part("by") }
-    }
-}
-
 // === impl AuthoritiesPath ===
 
 impl AuthoritiesPath {
@@ -125,39 +109,28 @@ impl AuthoritiesPath {
 
     async fn show(&self, client: &Client) -> anyhow::Result<Shown> {
         let (now, current) = (SystemClock.now(), self.pki.current());
-        let recorded = Recorded::read(client).await?;
+        let recorded = Recorded::<Rotation>::read(client).await?;
         let succession = recorded.as_ref().map(|recorded| &recorded.rotation.succession);
         let machines = gather::machines(client, succession, now).await?;
         Ok(Shown::of(&current.cluster, recorded.as_ref(), machines))
     }
 
-    async fn respond(&self, user: &User, asked: Option<Asked<'_>>) -> Response<Body> {
+    async fn respond(&self, user: &User, query: Option<&str>) -> Response<Body> {
         let Some(client) = self.client.get() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "this server has just been started; ask again".to_owned());
         };
-        if let Some(Asked { word, by }) = asked {
+        if let Some(query) = query {
+            let (word, by) = (query_part(Some(query), "wish"), query_part(Some(query), "by"));
             let Ok(wish) = serde_json::from_value::<Wish>(word.into()) else {
                 return text(StatusCode::BAD_REQUEST, "?wish=start, pause, resume, finish or tokens".to_owned());
             };
             info!(user = %user.name, by, ?wish, "asked about the authorities");
             let by = format!("{by} ({})", user.name);
             if let Err(error) = grant(wish, &by, client, &self.pki, SystemClock.now()).await {
-                let code = match error {
-                    WishError::Refused(_) | WishError::Race => StatusCode::CONFLICT,
-                    WishError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                return text(code, error.to_string());
+                return text(error.code(), error.to_string());
             }
         }
-        match self.show(client).await {
-            Ok(shown) => {
-                let mut response = text(StatusCode::OK, serde_json::to_string(&shown).expect("it is plain data"));
-                let json = HeaderValue::from_static("application/json");
-                response.headers_mut().insert(CONTENT_TYPE, json);
-                response
-            }
-            Err(failure) => text(StatusCode::SERVICE_UNAVAILABLE, Chain(failure.as_ref()).to_string()),
-        }
+        answer(self.show(client).await)
     }
 }
 
@@ -175,13 +148,29 @@ impl Extension for AuthoritiesPath {
         let (parts, _) = request.into_parts();
         match (user, parts.method.as_str()) {
             (Some(user), "GET") => self.respond(&user, None).await,
-            (Some(user), "POST") => self.respond(&user, Some(Asked::of(parts.uri.query()))).await,
+            (Some(user), "POST") => self.respond(&user, Some(parts.uri.query().unwrap_or_default())).await,
             _ => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()),
         }
     }
 }
 
-fn text(code: StatusCode, text: String) -> Response<Body> {
+/// One part of a query; empty where it is not there.
+pub fn query_part<'a>(query: Option<&'a str>, name: &str) -> &'a str {
+    keeper::query(query).get(name).copied().unwrap_or_default()
+}
+
+pub fn answer(shown: anyhow::Result<impl Serialize>) -> Response<Body> {
+    match shown {
+        Ok(shown) => {
+            let mut response = text(StatusCode::OK, serde_json::to_string(&shown).expect("it is plain data"));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(failure) => text(StatusCode::SERVICE_UNAVAILABLE, Chain(failure.as_ref()).to_string()),
+    }
+}
+
+pub fn text(code: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(full(text));
     *response.status_mut() = code;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");

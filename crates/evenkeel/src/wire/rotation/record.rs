@@ -5,6 +5,7 @@ use api::{Key, Object};
 use apiserver::limits::TOKEN_SECONDS_MAX;
 use base::Clock;
 use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::{ListQuery, Store};
@@ -15,8 +16,13 @@ use crate::pki::{Phase, ServerPki, Succession};
 use crate::wire::SystemClock;
 use crate::wire::join::records::{LABEL, NAMESPACE, RecordError, decode, secret, secrets};
 
-const NAME: &str = "evenkeel-authorities";
-const RECORD: &str = "authorities";
+/// How far something is that all servers change together: the content of one Secret.
+pub trait Record: PartialEq + Serialize + DeserializeOwned + Send + Sync {
+    /// The Secret's name.
+    const NAME: &'static str;
+    /// Of its label.
+    const KIND: &'static str;
+}
 
 /// The longest that a token of a service account lasts, and some for slow clocks.
 const TOKENS_LAST: SignedDuration = SignedDuration::from_secs(TOKEN_SECONDS_MAX + 300);
@@ -37,9 +43,14 @@ pub struct Rotation {
 
 /// With the version that was read.
 #[derive(Clone, Debug)]
-pub struct Recorded {
-    pub rotation: Rotation,
+pub struct Recorded<R> {
+    pub rotation: R,
     version: String,
+}
+
+impl Record for Rotation {
+    const NAME: &'static str = "evenkeel-authorities";
+    const KIND: &'static str = "authorities";
 }
 
 // === impl Rotation ===
@@ -72,52 +83,58 @@ impl Rotation {
         }
         self
     }
-
-    /// Writes it, unless somebody else did since it was read, which is a conflict.
-    pub async fn write(&self, client: &Client, before: Option<&Recorded>) -> Result<(), ClientError> {
-        let mut secret = secret(NAME, RECORD, self);
-        match before {
-            None => client.create(&secrets(), NAMESPACE, &secret).await?,
-            Some(before) => {
-                secret["metadata"]["resourceVersion"] = json!(before.version);
-                client.update(&secrets(), &Key::new(NAMESPACE, NAME), None, &secret).await?
-            }
-        };
-        Ok(())
-    }
 }
 
 // === impl Recorded ===
 
-impl Recorded {
-    pub fn of(object: &Object) -> Result<Recorded, RecordError> {
+impl<R: Record> Recorded<R> {
+    pub fn of(object: &Object) -> Result<Recorded<R>, RecordError> {
         Ok(Recorded { rotation: decode(object)?, version: object.revision.to_string() })
     }
 
-    pub async fn read(client: &Client) -> Result<Option<Recorded>> {
-        let selector = format!("{LABEL}={RECORD}");
+    pub async fn read(client: &Client) -> Result<Option<Recorded<R>>> {
+        let selector = selector::<R>();
         let options =
             ListOptions { namespace: Some(NAMESPACE), label_selector: Some(&selector), ..ListOptions::default() };
-        let page = client.list(&secrets(), &options).await.context("read how far the authorities are")?;
-        Ok(page.items.iter().find(|object| object.key == key()).map(|object| Recorded::of(object)).transpose()?)
+        let page = client.list(&secrets(), &options).await.with_context(|| format!("read how far {} are", R::KIND))?;
+        Ok(page.items.iter().find(|object| object.key == Self::key()).map(|object| Recorded::of(object)).transpose()?)
+    }
+
+    /// Writes the next state, unless somebody else did since this one was read, which is a conflict.
+    pub async fn write(client: &Client, next: &R, before: Option<&Recorded<R>>) -> Result<(), ClientError> {
+        let mut secret = secret(R::NAME, R::KIND, next);
+        match before {
+            None => client.create(&secrets(), NAMESPACE, &secret).await?,
+            Some(before) => {
+                secret["metadata"]["resourceVersion"] = json!(before.version);
+                client.update(&secrets(), &Self::key(), None, &secret).await?
+            }
+        };
+        Ok(())
+    }
+
+    /// For a view.
+    pub fn watched() -> Watched {
+        Watched::all(secrets(), &[]).in_namespace(NAMESPACE).with_labels(&selector::<R>())
+    }
+
+    /// The record among others of a snapshot or page.
+    pub fn key() -> Key {
+        Key::new(NAMESPACE, R::NAME)
     }
 }
 
-/// For a view.
-pub fn watched() -> Watched {
-    Watched::all(secrets(), &[]).in_namespace(NAMESPACE).with_labels(&format!("{LABEL}={RECORD}"))
-}
-
-/// The record among others of a snapshot or page.
-pub fn key() -> Key {
-    Key::new(NAMESPACE, NAME)
+fn selector<R: Record>() -> String {
+    format!("{LABEL}={}", R::KIND)
 }
 
 /// Takes part in what happened while this server was off, before anybody can reach it.
 pub fn catch_up(store: &Store, pki: &ServerPki) -> Result<()> {
     let secrets = store.list("/secrets", &ListQuery::default())?;
-    let Some(object) = secrets.objects.iter().find(|object| object.key == key()) else { return Ok(()) };
-    let gone_along = Recorded::of(object).context("read the record of authorities").and_then(|recorded| {
+    let Some(object) = secrets.objects.iter().find(|object| object.key == Recorded::<Rotation>::key()) else {
+        return Ok(());
+    };
+    let gone_along = Recorded::<Rotation>::of(object).context("read the record of authorities").and_then(|recorded| {
         let (succession, now) = (recorded.rotation.succession, SystemClock.now());
         let gone_along = pki.succeed(&succession, now)?;
         pki.retire(&succession, now)?;

@@ -108,6 +108,7 @@ impl Running {
         follow(client, managed.as_ref(), revoked, tasks, work);
         let (effect, in_effect) = watch::channel(String::new());
         tasks.spawn(setup.rotating(&server, managed.as_ref(), in_effect).run(work.clone()));
+        tasks.spawn(setup.rekeying(&server).run(work.clone()));
         tasks.spawn(renew(setup, (tls, identity, managed), effect, work.clone()));
         Ok(())
     }

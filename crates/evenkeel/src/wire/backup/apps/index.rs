@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::hook::App;
 use crate::layout::Layout;
-use crate::pki::{self, Opener, hex, open_with, sha256_hex};
+use crate::pki::{Opener, hex, open_with, sha256_hex};
+use crate::wire::backup::kit;
 
 const FORMAT: u32 = 1;
 const END: &str = ".json";
@@ -63,9 +64,7 @@ pub fn files_of<'a>(bundle: &BundleName, files: &'a BTreeMap<String, u64>) -> im
 
 impl Key {
     pub fn of(layout: &Layout) -> Result<Key> {
-        let text =
-            pki::read(&layout.proof_key())?.context("this machine has no proof key: no server was started here")?;
-        Key::parse(&text)
+        Key::parse(&kit::proof_secret(layout)?)
     }
 
     /// Out of the file's text, as a bundle holds it too.

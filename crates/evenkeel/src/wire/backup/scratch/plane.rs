@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::pki::leaf::LEAF_LIFE;
 use crate::pki::{self, Access, ServerPki};
 use crate::wire::backup::bundle::{Bundle, Manifest};
-use crate::wire::{SystemClock, SystemRng};
+use crate::wire::{SystemClock, SystemRng, keys};
 
 /// The audit log of a proof is thrown away with it.
 const AUDIT_BYTES_MAX: u64 = 1 << 20;
@@ -27,8 +27,7 @@ pub async fn load(bundle: &Bundle, files: &BTreeMap<PathBuf, Vec<u8>>, layout: &
     for (name, content) in files {
         pki::write(&layout.data.join(name), content, Access::Secret)?;
     }
-    let keys = pki::read(&layout.encryption_keys())?.context("server/cred/encryption.keys is missing")?;
-    let keys = store::Keyring::decode(&keys).context("read server/cred/encryption.keys")?;
+    let keys = keys::read(layout)?.context("server/cred/encryption.keys is missing")?;
     let engine = store::sqlite::open(&layout.database()).context("make an empty state")?;
     let summary = store::import(&*engine, bundle.snapshot.as_slice()).await.context("fill the state")?;
     let store = store::Store::open(engine, keys, Arc::new(SystemClock)).await.context("open the state")?;
