@@ -20,6 +20,7 @@ pub fn rack_loss(_: &()) -> anyhow::Result<()> {
     kubectl.ok("wait node --all --for=condition=Ready --timeout=60s")?;
     kubectl.ok_fed("apply -f -", &pod(&rack.servers[0].host.name))?;
     kubectl.ok("wait pod/keeps --for=condition=Ready --timeout=90s")?;
+    sealed_things_are_everywhere(&rack)?;
     nothing_to_recover(&rack)?;
     two_are_lost(&mut rack)?;
     old_disk_comes_back(&mut rack)?;
@@ -30,7 +31,8 @@ pub fn rack_loss(_: &()) -> anyhow::Result<()> {
 
 fn pod(node: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: keeps}}\nspec:\n  nodeName: {node}\n  \
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: keeps\n  annotations:\n    \
+         backup.evenkeel.io/name: rows\n    backup.evenkeel.io/take: echo rows\nspec:\n  nodeName: {node}\n  \
          terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: evenkeel.local/busybox:1\n    \
          command: [sleep, \"9999\"]\n"
     )
@@ -55,6 +57,28 @@ fn printed(said: &str, verb: &str) -> anyhow::Result<String> {
     let line =
         said.lines().find_map(|line| line.trim().strip_prefix("evenkeel ").filter(|rest| rest.starts_with(verb)));
     Ok(line.with_context(|| format!("no evenkeel {verb} in {said}"))?.to_owned())
+}
+
+/// Whichever servers are lost: the bundle, what an application kept beside it, and the kit are on the others.
+fn sealed_things_are_everywhere(rack: &Rack) -> anyhow::Result<()> {
+    let said = succeeds(&rack.servers[0], "backup")?;
+    ensure!(said.contains("default/rows: ") && said.contains("kept beside it"), "{said}");
+    let made = said.split_whitespace().find_map(|word| word.strip_suffix(':').filter(|word| word.ends_with(".bundle")));
+    let bundle = made.with_context(|| format!("no bundle in {said}"))?;
+    let kit = succeeds(&rack.servers[0], "backup kit")?;
+    let secret = kit.split_whitespace().find(|word| word.starts_with("EVK-SECRET-")).context("no secret in the kit")?;
+    for server in &rack.servers {
+        eventually("every server has a copy", 3 * BOUND, || {
+            for end in ["", ".app-default.rows.00000", ".app-default.rows.json"] {
+                let file = server.data.join(format!("backups/{bundle}{end}"));
+                ensure!(file.exists(), "{} is not there", file.display());
+            }
+            let said = succeeds(server, "backup kit")?;
+            ensure!(said.contains(secret), "another kit");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// With a quorum it is refused, and says who answers.

@@ -99,6 +99,11 @@ fn kit(backups: &Backups) -> anyhow::Result<()> {
     ensure!(said.contains("EVK-SECRET-"), "the new kit: {said}");
     let said = backups.fails(&check)?;
     ensure!(said.contains("one that was replaced"), "the old kit: {said}");
+    let said = backups.ok("kit")?;
+    fs::remove_file(&path)?;
+    let sealed = backups.ok("kit")?;
+    let secret = |text: &str| text.split_whitespace().find(|word| word.starts_with("EVK-SECRET-")).map(str::to_owned);
+    ensure!(secret(&said).is_some() && secret(&said) == secret(&sealed), "carried away, and not found again: {sealed}");
     Ok(())
 }
 

@@ -7,7 +7,8 @@ use keeper::backup::BundleName;
 
 use crate::cli::args::ExtractArgs;
 use crate::cli::restore::{Source, opener};
-use crate::wire::backup::apps::{App, Index, Key};
+use crate::wire::backup::apps::{App, Index};
+use crate::wire::backup::signed::Key;
 
 /// Among the sealed keys of a bundle.
 const PROOF_KEY: &str = "server/cred/proof.key";

@@ -1,7 +1,7 @@
 //! Backups that prove themselves: bundles by schedule, kept in several places, restored into a scratch control plane.
 //!
 //! [`Backups`] is the one task that makes and proves; [`Paths`] is how the command line and the other servers reach it;
-//! [`Peers`] fetches what another server made. What is decided is decided in `keeper::backup`.
+//! [`Peers`] fetches what another server made, and what lies sealed beside it. What is decided is decided in `keeper::backup`.
 
 pub mod apps;
 pub mod bundle;
@@ -14,6 +14,7 @@ pub mod prove;
 mod record;
 mod run;
 pub mod scratch;
+pub mod signed;
 pub mod targets;
 mod wiring;
 

@@ -1,10 +1,11 @@
 //! The paths of backups beside the API, all authorised by path.
 //!
 //! - `GET /v1-evenkeel/bundles`: what each target holds, for `evenkeel backup list` and for the other servers.
-//! - `GET /v1-evenkeel/bundles/NAME`: a bundle, sealed as it is.
+//! - `GET /v1-evenkeel/bundles/NAME`: a bundle, or a file beside one, sealed as it is.
 //! - `POST /v1-evenkeel/backup`: make one now; `POST /v1-evenkeel/backup/prove[?bundle=NAME]`: prove one now. What takes
 //!   longer than a request may is answered with 202 and goes on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ pub struct Listing {
     /// Why it could not be listed.
     pub error: Option<String>,
     pub bundles: Vec<ListedBundle>,
+    /// What lies sealed beside them in a folder, with its size: for the other servers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub beside: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,19 +78,27 @@ impl Paths {
                 proven: stored.proven,
             };
             let bundles = found.unwrap_or_default().into_iter().map(one).collect();
-            listings.push(Listing { target: target.name(), kind: target.kind().to_owned(), error, bundles });
+            let mut beside = BTreeMap::new();
+            // A store that all servers share has no copies to give.
+            if !target.is_offsite() {
+                beside = targets::beside(target.as_ref()).await.unwrap_or_default();
+            }
+            listings.push(Listing { target: target.name(), kind: target.kind().to_owned(), error, bundles, beside });
         }
         json(&listings)
     }
 
     async fn bundle(&self, name: &str) -> Response<Body> {
-        // Only a bundle's name reaches a target: nothing that leads elsewhere.
-        let Ok(name) = name.parse::<BundleName>() else {
-            return text(StatusCode::BAD_REQUEST, format!("{name:?} is not the name of a bundle"));
-        };
+        // Only such a name reaches a target: nothing that leads elsewhere.
+        if name.parse::<BundleName>().is_err() && !targets::is_beside(name) {
+            return text(
+                StatusCode::BAD_REQUEST,
+                format!("{name:?} is not the name of a bundle, or of what lies beside one"),
+            );
+        }
         let mut why = format!("no target holds {name}");
         for target in &self.targets {
-            match target.get(&name.to_string()).await {
+            match target.get(name).await {
                 Ok(bytes) => return Response::new(full(bytes)),
                 Err(failure) => why = Chain(failure.as_ref()).to_string(),
             }

@@ -1,9 +1,10 @@
-//! A copy of every bundle on every server: each fetches from the others what it does not hold.
+//! A copy of every bundle, and of what lies sealed beside it, on every server: each fetches from the others what it does
+//! not hold. What retention lets go takes along what lies beside it.
 //!
 //! The servers of a cluster are the endpoints of the `kubernetes` Service. A server asks as the administrator that it can
 //! issue a certificate for; bundles travel and lie sealed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +18,18 @@ use keeper::backup::{BundleName, Retention};
 use tracing::{info, warn};
 use view::{Client, Drain, Endpoint, Https, ListOptions, Transport};
 
+use super::apps::bundle_of;
+use super::kit;
 use super::paths::{BUNDLES_PATH, ListedBundle, Listing};
 use super::record::Records;
-use super::targets::{self, Target};
+use super::targets::{self, Folder, Target};
+use crate::layout::Layout;
 use crate::pki::{ServerPki, client_config};
 use crate::wire::SystemClock;
 
 /// Between two looks at what the others hold.
-const LOOK: Duration = Duration::from_secs(300);
-/// A peer that takes longer is asked at the next look.
+const LOOK: Duration = Duration::from_secs(60);
+/// A peer that takes longer with one answer is asked at the next look.
 const PEER_TIMEOUT: Duration = Duration::from_secs(120);
 const BUNDLE_BYTES_MAX: usize = 5 << 30;
 /// Newest bundles of a peer that are copied at one look.
@@ -40,6 +44,7 @@ pub struct Peers {
     pub own: BTreeSet<SocketAddr>,
     pub target: Arc<dyn Target>,
     pub retention: Retention,
+    pub layout: Layout,
 }
 
 // === impl Peers ===
@@ -66,8 +71,7 @@ impl Peers {
         let page = self.client.list(&slices, &options).await.context("list the servers")?;
         let servers = page.items.iter().flat_map(|slice| addresses(&slice.tree())).collect::<BTreeSet<_>>();
         for server in servers.difference(&self.own) {
-            let copied = tokio::time::timeout(PEER_TIMEOUT, self.copy_from(*server)).await;
-            if let Err(failure) = copied.unwrap_or_else(|_| Err(anyhow::anyhow!("it takes too long"))) {
+            if let Err(failure) = self.copy_from(*server).await {
                 warn!(%server, error = %Chain(failure.as_ref()), "no bundles were copied from this server");
             }
         }
@@ -81,7 +85,11 @@ impl Peers {
         let listings: Vec<Listing> = serde_json::from_slice(&get(&https, BUNDLES_PATH).await?)?;
         // What lies in a store that all share needs no copy.
         let local = listings.into_iter().filter(|listing| listing.kind == "folder");
-        let listed: Vec<ListedBundle> = local.flat_map(|listing| listing.bundles).collect();
+        let (mut listed, mut beside) = (Vec::new(), BTreeMap::new());
+        for listing in local {
+            listed.extend(listing.bundles);
+            beside.extend(listing.beside);
+        }
         let theirs: BTreeSet<BundleName> = listed.iter().map(|one| one.name.clone()).collect();
         let ours: BTreeSet<BundleName> =
             targets::bundles(self.target.as_ref()).await?.into_iter().map(|one| one.name).collect();
@@ -90,8 +98,32 @@ impl Peers {
             targets::keep(self.target.as_ref(), &name, &bytes).await?;
             info!(%name, %server, "a copy of a backup was fetched");
         }
+        self.copy_beside(&https, &beside).await?;
         self.note_proofs(&listed).await?;
         targets::prune(self.target.as_ref(), &self.retention, SystemClock.now()).await.map(drop)
+    }
+
+    /// What applications kept beside the bundles that are here, and the kit, which each server then goes along with.
+    async fn copy_beside(&self, https: &Https, theirs: &BTreeMap<String, u64>) -> Result<()> {
+        let ours = self.target.list().await?;
+        for file in missing_beside(theirs, &ours) {
+            let bytes = get(https, &format!("{BUNDLES_PATH}/{file}")).await?;
+            self.target.put(file, &bytes).await.with_context(|| format!("keep {file}"))?;
+            info!(file, "a copy of an application's backup was fetched");
+        }
+        // Where every command finds it, wherever bundles go.
+        let kits = Folder::new(self.layout.backups());
+        let ours = kits.list().await?;
+        for file in kit::copies::missing(theirs.keys(), ours.keys()) {
+            let bytes = get(https, &format!("{BUNDLES_PATH}/{file}")).await?;
+            kits.put(file, &bytes).await.with_context(|| format!("keep {file}"))?;
+            info!(file, "a copy of the recovery kit was fetched");
+        }
+        kit::copies::prune(&self.layout)?;
+        if kit::adopt(&self.layout)? {
+            info!("bundles are sealed to a newer recovery kit from now on");
+        }
+        Ok(())
     }
 
     /// Copies say what was proven of them, or retention here would let go what it keeps there.
@@ -119,10 +151,20 @@ fn missing(theirs: &BTreeSet<BundleName>, ours: &BTreeSet<BundleName>) -> Vec<Bu
     newest.filter(|name| ours.first().is_none_or(|oldest| oldest < *name)).cloned().collect()
 }
 
+/// Files of applications beside bundles that are here, which are not: pieces before the index that names them.
+fn missing_beside<'a>(theirs: &'a BTreeMap<String, u64>, ours: &BTreeMap<String, u64>) -> Vec<&'a str> {
+    let is_here = |bundle: BundleName| ours.contains_key(&bundle.to_string());
+    let wanted = theirs.keys().filter(|file| bundle_of(file).is_some_and(is_here) && !ours.contains_key(*file));
+    wanted.map(String::as_str).collect()
+}
+
 async fn get(https: &Https, path: &str) -> Result<Bytes> {
-    let response = https.call(Request::get(path).body(Bytes::new())?).await?;
-    ensure!(response.status().is_success(), "{path} is answered {}", response.status());
-    Ok(view::read_body(response.into_body(), BUNDLE_BYTES_MAX).await?)
+    let got = async {
+        let response = https.call(Request::get(path).body(Bytes::new())?).await?;
+        ensure!(response.status().is_success(), "{path} is answered {}", response.status());
+        Ok(view::read_body(response.into_body(), BUNDLE_BYTES_MAX).await?)
+    };
+    tokio::time::timeout(PEER_TIMEOUT, got).await.with_context(|| format!("{path} takes too long"))?
 }
 
 /// Every address of a slice with its port.
@@ -136,14 +178,14 @@ fn addresses(slice: &Tree) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Peers, addresses, missing};
+    use super::{Peers, addresses, missing, missing_beside};
     use crate::cli::{Cli, Command};
     use crate::layout::Layout;
     use crate::pki::leaf::LEAF_LIFE;
-    use crate::pki::{ServerNames, ServerPki};
+    use crate::pki::{Access, ServerNames, ServerPki};
     use crate::wire::apiserver::{Parts, Tls, build};
     use crate::wire::backup::targets::{self, Folder, Target};
-    use crate::wire::backup::{Paths, Records};
+    use crate::wire::backup::{Paths, Records, kit};
     use crate::wire::presence::Presence;
     use crate::wire::{SystemClock, inprocess};
     use base::Clock;
@@ -197,6 +239,18 @@ mod tests {
         let name = BundleName::new(SystemClock.now(), 7);
         let there = Folder::new(Layout::new(theirs.path()).backups());
         targets::keep(&there, &name, b"sealed").await.unwrap();
+        let (app, other) = (format!("{name}.app-shop.sql.json"), "evenkeel-19700101t000000z-r1.bundle.app-a.b.json");
+        for file in [&app, other] {
+            there.put(file, b"sealed, too").await.unwrap();
+        }
+        let own = Layout::new(ours.path());
+        kit::standing(&Layout::new(theirs.path())).unwrap();
+        crate::pki::write(
+            &own.proof_key(),
+            kit::proof_secret(&Layout::new(theirs.path())).unwrap().as_bytes(),
+            Access::Secret,
+        )
+        .unwrap();
         let client = inprocess::administrator(&server, "test");
         let target: Arc<dyn Target> = Arc::new(Folder::new(ours.path().join("backups")));
         let peers = Peers {
@@ -206,6 +260,7 @@ mod tests {
             own: BTreeSet::new(),
             target: target.clone(),
             retention: Retention { count: 3, age: None },
+            layout: own.clone(),
         };
         // The slice of the `kubernetes` Service names the server.
         let clock = Arc::new(SystemClock);
@@ -213,6 +268,9 @@ mod tests {
         peers.look().await.unwrap();
         assert_eq!(target.get(&name.to_string()).await.unwrap(), b"sealed", "copied from {address}");
         assert_eq!(targets::bundles(target.as_ref()).await.unwrap()[0].proven, None);
+        assert_eq!(target.get(&app).await.unwrap(), b"sealed, too");
+        assert!(target.get(other).await.is_err(), "its bundle is not here");
+        assert_eq!(kit::find(&own).unwrap(), kit::find(&Layout::new(theirs.path())).unwrap());
         let evidence = Evidence {
             at: SystemClock.now(),
             by: "a".to_owned(),
@@ -236,6 +294,16 @@ mod tests {
         let found: Vec<String> = addresses(&slice).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["10.0.0.1:6443", "[fd00::2]:6443"]);
         assert!(addresses(&json!({"endpoints": [{"addresses": ["10.0.0.1"]}]})).is_empty(), "no port");
+    }
+
+    #[test]
+    fn an_index_comes_after_its_pieces() {
+        let bundle = BundleName::new(jiff::Timestamp::UNIX_EPOCH, 7).to_string();
+        let files = |ends: &[&str]| ends.iter().map(|end| (format!("{bundle}{end}"), 1)).collect();
+        let theirs = files(&[".app-a.b.json", ".app-a.b.00000", ".app-a.b.00001", ".proven.json"]);
+        let found = missing_beside(&theirs, &files(&["", ".app-a.b.00000"])).join(" ");
+        assert_eq!(found, format!("{bundle}.app-a.b.00001 {bundle}.app-a.b.json"));
+        assert!(missing_beside(&theirs, &files(&[])).is_empty());
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Wiring {
     pub fn new(args: &ServerArgs, layout: &Layout) -> Result<Wiring> {
         let first = !layout.kit_recipient().exists();
         kit::standing(layout).context("draw the recovery kit")?;
+        kit::copy(layout).context("keep a sealed copy of the recovery kit")?;
         if first {
             let path = layout.recovery_kit();
             info!(path = %path.display(), "the recovery kit opens every backup: move it off this machine");
@@ -78,6 +79,7 @@ impl Wiring {
             own: me.own,
             target: self.targets[0].clone(),
             retention,
+            layout: self.layout.clone(),
         };
         let layout = self.layout;
         let config = Config {

@@ -2,23 +2,20 @@
 //!
 //! ```text
 //! BUNDLE.app-NAMESPACE.NAME.00000 ...   pieces, each sealed to those who can open the bundle
-//! BUNDLE.app-NAMESPACE.NAME.json        {"index": TEXT, "mac": HMAC-SHA256 of TEXT under the cluster's proof key}
+//! BUNDLE.app-NAMESPACE.NAME.json        signed by the cluster
 //! ```
-//! Pieces can be sealed by anybody who knows a recipient; the index, only by this cluster. Its key is among those that the
-//! bundle holds.
+//! Pieces can be sealed by anybody who knows a recipient; the index is written by this cluster alone.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use aws_lc_rs::hmac;
 use jiff::Timestamp;
 use keeper::backup::BundleName;
 use serde::{Deserialize, Serialize};
 
 use super::hook::App;
-use crate::layout::Layout;
-use crate::pki::{Opener, hex, open_with, sha256_hex};
-use crate::wire::backup::kit;
+use crate::pki::sha256_hex;
+use crate::wire::backup::signed::Key;
 
 const FORMAT: u32 = 1;
 const END: &str = ".json";
@@ -42,36 +39,17 @@ pub struct Index {
     pub pieces: Vec<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Signed {
-    index: String,
-    mac: String,
-}
-
-/// The cluster's own key for what it wrote itself.
-pub struct Key {
-    mac: hmac::Key,
-    opener: Opener,
+/// The bundle that a file of an application's backup lies beside; None for every other name.
+pub fn bundle_of(file: &str) -> Option<BundleName> {
+    let (bundle, rest) = file.split_once(".app-")?;
+    let plain = rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+    plain.then(|| bundle.parse().ok())?
 }
 
 /// The files beside a bundle.
 pub fn files_of<'a>(bundle: &BundleName, files: &'a BTreeMap<String, u64>) -> impl Iterator<Item = String> + use<'a> {
     let prefix = format!("{bundle}.app-");
     files.keys().filter(move |file| file.starts_with(&prefix)).cloned()
-}
-
-// === impl Key ===
-
-impl Key {
-    pub fn of(layout: &Layout) -> Result<Key> {
-        Key::parse(&kit::proof_secret(layout)?)
-    }
-
-    /// Out of the file's text, as a bundle holds it too.
-    pub fn parse(text: &str) -> Result<Key> {
-        let opener = Opener::secret(text)?;
-        Ok(Key { mac: hmac::Key::new(hmac::HMAC_SHA256, text.trim().as_bytes()), opener })
-    }
 }
 
 // === impl Index ===
@@ -100,16 +78,12 @@ impl Index {
     }
 
     pub fn sign(&self, key: &Key) -> Result<Vec<u8>> {
-        let index = serde_json::to_string(self)?;
-        let mac = hex(hmac::sign(&key.mac, index.as_bytes()).as_ref());
-        Ok(serde_json::to_vec_pretty(&Signed { index, mac })?)
+        key.sign(serde_json::to_string(self)?)
     }
 
     pub fn read(bytes: &[u8], key: &Key) -> Result<Index> {
-        let signed: Signed = serde_json::from_slice(bytes).context("this is no index of a backup")?;
-        let mac = hex(hmac::sign(&key.mac, signed.index.as_bytes()).as_ref());
-        ensure!(mac == signed.mac, "the index was not written by this cluster, or was changed");
-        let index: Index = serde_json::from_str(&signed.index).context("read the index")?;
+        let text = key.read(bytes).context("this is no index of a backup")?;
+        let index: Index = serde_json::from_str(&text).context("read the index")?;
         ensure!(index.format == FORMAT, "it has format {}; this program reads {FORMAT}", index.format);
         Ok(index)
     }
@@ -119,15 +93,16 @@ impl Index {
         let file = self.piece(number);
         let hash = self.pieces.get(number).with_context(|| format!("the index names no {file}"))?;
         ensure!(sha256_hex(sealed) == *hash, "{file} is damaged");
-        open_with(&key.opener, sealed).with_context(|| format!("open {file}"))
+        key.open(sealed).with_context(|| format!("open {file}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Index, Key, files_of};
+    use super::{Index, bundle_of, files_of};
     use crate::pki::{Opener, recipient, seal_to, sha256_hex};
     use crate::wire::backup::apps::hook::App;
+    use crate::wire::backup::signed::Key;
     use jiff::Timestamp;
     use keeper::backup::BundleName;
     use std::collections::BTreeMap;
@@ -149,7 +124,8 @@ mod tests {
         let other = seal_to(&[Opener::recipient(&public).unwrap()], b"rows").unwrap();
         assert!(index.open(0, &other, &key).is_err() && index.open(1, &sealed, &key).is_err());
         let changed = String::from_utf8(signed).unwrap().replace("sql-0", "sql-1");
-        assert!(Index::read(changed.as_bytes(), &key).unwrap_err().to_string().contains("was changed"));
+        let refused = format!("{:#}", Index::read(changed.as_bytes(), &key).unwrap_err());
+        assert!(refused.contains("was changed"), "{refused}");
         let (public, secret) = recipient().unwrap();
         assert!(Index::read(changed.as_bytes(), &Key::parse(&format!("{public} {secret}")).unwrap()).is_err());
     }
@@ -161,6 +137,10 @@ mod tests {
         let files: BTreeMap<String, u64> = names.into_iter().map(|name| (name, 1)).collect();
         let found: Vec<String> = files_of(&index.bundle, &files).collect();
         assert_eq!(found, [index.piece(0), index.file()]);
+        assert_eq!(bundle_of(&index.piece(0)), Some(index.bundle.clone()));
+        for other in [index.bundle.to_string(), format!("{}.app-../x", index.bundle), "x.app-a.b.json".to_owned()] {
+            assert_eq!(bundle_of(&other), None, "{other}");
+        }
         assert_eq!(index.piece(0), "evenkeel-19700101t000000z-r7.bundle.app-shop.sql.00000");
     }
 }

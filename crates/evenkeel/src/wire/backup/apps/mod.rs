@@ -25,13 +25,14 @@ use serde::{Deserialize, Serialize};
 use view::{Client, ListOptions};
 
 use super::make::Openers;
+use super::signed::Key;
 use super::targets::Target;
 use crate::layout::Layout;
 use exec::Exec;
 use hook::Hook;
 
 pub use hook::App;
-pub use index::{Index, Key, files_of};
+pub use index::{Index, bundle_of, files_of};
 
 /// How the last backup of one application went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 use super::Apps;
 use super::exec::Place;
 use super::hook::Hook;
-use super::index::{Index, Key};
+use super::index::Index;
 use super::take::{QUEUE, number};
 use crate::wire::SystemClock;
+use crate::wire::backup::signed::Key;
 use crate::wire::backup::targets::Target;
 
 /// The image is there already where it runs.

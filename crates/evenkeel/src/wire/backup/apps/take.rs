@@ -11,10 +11,11 @@ use tokio::sync::mpsc;
 use super::Apps;
 use super::exec::Place;
 use super::hook::Hook;
-use super::index::{Index, Key};
+use super::index::Index;
 use crate::pki::{seal_to, sha256_hex};
 use crate::wire::SystemClock;
 use crate::wire::backup::make::Openers;
+use crate::wire::backup::signed::Key;
 use crate::wire::backup::targets::Target;
 
 /// What is held in memory at once, a few times over.

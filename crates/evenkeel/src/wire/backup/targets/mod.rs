@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use keeper::backup::{BundleName, Evidence, Held, Retention};
 
-use super::apps::files_of;
+use super::apps::{bundle_of, files_of};
+use super::kit;
 
 pub use folder::Folder;
 pub use s3::{S3, S3Options};
@@ -49,6 +50,18 @@ pub struct Stored {
     pub bytes: u64,
     /// What the newest proof said; None where none was tried.
     pub proven: Option<bool>,
+}
+
+/// Whether a file belongs beside bundles, and is sealed as they are: of an application's backup, or a copy of the kit.
+pub fn is_beside(file: &str) -> bool {
+    bundle_of(file).is_some() || kit::copies::is_one(file)
+}
+
+/// What lies beside the bundles of a target.
+pub async fn beside(target: &dyn Target) -> Result<BTreeMap<String, u64>> {
+    let mut files = target.list().await?;
+    files.retain(|file, _| is_beside(file));
+    Ok(files)
 }
 
 /// The bundles of a target, oldest first.
