@@ -242,7 +242,8 @@ fn restored(rack: &mut Rack, keep: &std::path::Path) -> anyhow::Result<()> {
     kubectl.ok("create configmap restored --from-literal=a=1")?;
     ensure!(before < revision(&kubectl, "restored")?, "revisions went back");
     let ghosts = call(first, "recover ghosts")?;
-    ensure!(ghosts.code == 2 && ghosts.stdout.contains(&rack.servers[1].host.name), "{ghosts:?}");
+    ensure!(ghosts.code == 2 && ghosts.stdout.contains("given up, has not joined anew"), "{ghosts:?}");
+    ensure!(ghosts.stdout.contains(&rack.servers[1].host.name), "{ghosts:?}");
     // One with its old disk, one without.
     let join = joining(&rack.servers[0])?;
     rejoins(&mut rack.servers[1], &join)?;
@@ -256,6 +257,8 @@ fn restored(rack: &mut Rack, keep: &std::path::Path) -> anyhow::Result<()> {
     ensure!(rack.servers[2].kubectl().ok("get configmap restored -o jsonpath={.data.a}")? == "1");
     let none = succeeds(&rack.servers[0], "recover ghosts")?;
     ensure!(none.contains("no node is left"), "{none}");
+    let none = succeeds(&rack.servers[0], "restore --prune --yes")?;
+    ensure!(none.contains("nothing is to be pruned"), "{none}");
     rack.servers[0].kubectl().ok("wait node --all --for=condition=Ready --timeout=60s").map(drop)
 }
 

@@ -11,6 +11,7 @@ mod diff;
 mod drift;
 mod explain;
 mod follow;
+mod ghosts;
 mod images;
 mod install;
 mod keeper;

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::args::{RecoverArgs, RecoverCommand};
 use super::output::age;
-use super::refused;
+use super::{ghosts, refused};
 use crate::layout::Layout;
 use crate::pki::Kubeconfig;
 use crate::wire::recover::{self, Assessment, Found, Note, consent};
-use crate::wire::{SystemClock, admin, ghosts};
+use crate::wire::{SystemClock, admin};
 
 /// A server that drains without a quorum, copies a large state and starts again.
 const DONE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -28,7 +28,7 @@ pub async fn run(args: RecoverArgs) -> Result<ExitCode> {
     let layout = args.common.layout();
     match args.command {
         RecoverCommand::Quorum { confirm, json } => quorum(&layout, confirm.as_deref(), json).await,
-        RecoverCommand::Ghosts { confirm } => ghosts(&layout, confirm.as_deref()).await,
+        RecoverCommand::Ghosts { confirm } => ghosts::given_up(&layout, confirm.as_deref()).await,
     }
 }
 
@@ -165,41 +165,6 @@ fn as_json(found: &Found, command: &str) -> String {
         "givenUp": found.given_up, "next": command,
     });
     format!("{found:#}\n")
-}
-
-async fn ghosts(layout: &Layout, confirm: Option<&str>) -> Result<ExitCode> {
-    let config = Kubeconfig::load(&layout.kubeconfig()).context("does a server run on this machine?")?;
-    let found = ghosts::find(&admin::client(&config)?).await?;
-    if found.is_empty() {
-        println!("no node is left of a server that was given up");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let now = SystemClock.now();
-    let mut subject = vec!["ghosts"];
-    subject.extend(found.iter().map(String::as_str));
-    match confirm {
-        None => {
-            println!("nodes whose machines were given up and have not joined anew: {}", found.join(", "));
-            println!("removing them ends their pods' records; those are made anew elsewhere. To do it:");
-            println!(
-                "  evenkeel recover ghosts --data-dir {} --confirm {}",
-                layout.data.display(),
-                consent::code(&subject, now)
-            );
-            Ok(super::attention())
-        }
-        Some(code) if consent::holds(code, &subject, now) => {
-            for node in &found {
-                admin::remove_node(layout, node, true).await.with_context(|| format!("remove {node}"))?;
-                println!("{node} is no node of this cluster any more");
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(_) => {
-            println!("refused: this code was not shown for these nodes; run `evenkeel recover ghosts` again");
-            Ok(refused())
-        }
-    }
 }
 
 #[cfg(test)]

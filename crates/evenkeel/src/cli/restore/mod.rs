@@ -4,7 +4,6 @@
 //! The keys are unpacked beside their place and put there at the end. Until then their folder marks the restore as not
 //! ended: no server starts from half of one, and running it again takes over.
 
-mod prune;
 mod source;
 
 pub use source::Source;
@@ -26,7 +25,7 @@ use crate::wire::backup::bundle::{Bundle, Manifest};
 pub async fn run(args: RestoreArgs) -> Result<()> {
     let layout = args.common.layout();
     if args.prune {
-        return prune::run(&layout, args.yes).await;
+        return super::ghosts::silent(&layout, args.yes).await;
     }
     let name = args.bundle.as_ref().or(args.file.as_ref()).context("name the bundle")?;
     let bundle = Source::of(name, &args.s3)?.bundle().await?;
