@@ -3,55 +3,34 @@
 //! Data lock -> authorities -> signing keys -> encryption keys -> engine -> bootstrap objects -> listen -> node and loops.
 //! /readyz depends on no loop. SIGTERM drains and exits; pods, links and containerd stay.
 
+mod open;
 mod running;
+mod shown;
+mod work;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use api::Registry;
-use base::{Chain, Clock, SmolStr};
-use jiff::Timestamp;
-use reconcile::{Health, Leader, LeaderConfig, Recorder};
-use tokio::net::TcpSocket;
+use base::{Clock, SmolStr};
+use reconcile::Health;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tracing::error;
-use view::{Client, Drain, Endpoint};
+use view::Client;
 
 use self::running::Running;
-use super::agreed::ClusterFlags;
-use super::apiserver::{self as parts, Tls};
-use super::endpoints::KnownServers;
-use super::etcd::{self, DatastorePath, EngineKind, Managed};
-use super::extensions::Extensions;
-use super::facts::FactsPath;
+use super::apiserver::Tls;
+use super::etcd;
 use super::join::messages::ClusterSettings;
 use super::join::registrar::{Applicant, Registrar};
-use super::join::server::Side;
-use super::join::{self, Join};
 use super::joining::{Joiner, Joining};
 use super::keeper::{self, Keeping};
-use super::manifests::{Edited, Edits, MANAGER, Manifests};
-use super::node::{self, NodeTls};
-use super::replace::FencePath;
+use super::manifests::Edited;
 use super::restart::Restart;
-use super::rotation::encryption::{EncryptionPath, Rekeying};
-use super::rotation::{self, AuthoritiesPath, Rotating};
-use super::{SystemClock, backup, controllers, host, inprocess, keyring, pid, recover, schedule, signer, vip};
+use super::{SystemClock, backup, host, join, pid, recover};
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
-use crate::pki::{
-    self, Access, Kubeconfig, Lineage, MachineKey, NodeIdentity, Role, ServerNames, ServerPki, hash_of_ca,
-};
-
-/// The kinds that are served now.
-type Kinds = Arc<dyn Fn() -> Arc<Registry> + Send + Sync>;
+use crate::pki::{Lineage, MachineKey, Role, ServerNames, ServerPki};
 
 /// A server that is about to run: what its parts share.
 struct Setup {
@@ -187,85 +166,8 @@ impl Setup {
         }
     }
 
-    /// Reads the state and puts the API server together.
-    async fn open(
-        &self,
-        (engine, kind): (Arc<dyn store::Engine>, EngineKind),
-        managed: Option<&Managed>,
-        beside: &Beside,
-    ) -> Result<Opened> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store =
-            store::Store::open(engine, keyring(&self.layout)?, clock.clone()).await.context("read the state")?;
-        rotation::catch_up(&store, &self.pki).context("go along with the cluster's authorities")?;
-        let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
-        let authorities = Arc::new(AuthoritiesPath::new(self.pki.clone()));
-        let encryption = Arc::new(EncryptionPath::new(&self.layout, &self.pki.current().cluster[..12]));
-        let join = Arc::new(Join::new(&self.layout, self.pki.clone(), self.cluster.clone(), clock, store.clone()));
-        let (revoked, revocations) = watch::channel(BTreeSet::new());
-        let (health, healthy) = watch::channel(Health::default());
-        let made = parts::Parts {
-            store,
-            pki: self.pki.clone(),
-            extension: Arc::new(Extensions(vec![
-                join.clone(),
-                Arc::new(FactsPath { layout: self.layout.clone(), config: self.args.common.config.clone() }),
-                Arc::new(FencePath { own: self.name.clone() }),
-                authorities.clone(),
-                encryption.clone(),
-                Arc::new(DatastorePath { settings: self.etcd(), kind, restart: beside.restart.clone() }),
-                beside.backups.paths(),
-                beside.keeping.slot.clone(),
-            ])),
-            revoked: revocations,
-            nodes: tls.proxy()?,
-            advertise: self.advertise(),
-            health: healthy,
-            checks: managed.map(Managed::check).into_iter().collect(),
-            loops: controllers::names(&self.controllers_config()),
-        };
-        let server = parts::build(&self.args, &self.layout, made)?;
-        let client = inprocess::administrator(&server, "evenkeel");
-        join.attach(client.clone(), self.side(kind, managed, &beside.restart));
-        authorities.client.get_or_init(|| client.clone());
-        encryption.client.get_or_init(|| client.clone());
-        Ok(Opened { server, tls, health, revoked, client })
-    }
-
     fn joiner(&self) -> Joiner<'_> {
         Joiner { layout: &self.layout, name: &self.name, addresses: &self.addresses, key: &self.machine }
-    }
-
-    /// What this server gives to others that join.
-    fn side(&self, kind: EngineKind, managed: Option<&Managed>, restart: &Restart) -> Side {
-        Side {
-            settings: self.etcd(),
-            kind,
-            etcd: managed.cloned(),
-            restart: restart.clone(),
-            shared: ClusterFlags::of(&self.args),
-        }
-    }
-
-    /// What the keeper reaches the cluster through.
-    fn keeper_parts(
-        &self,
-        server: &::apiserver::Server,
-        keeping: &Keeping,
-        tls: &Tls,
-        etcd: Option<Managed>,
-    ) -> keeper::coordinator::Parts {
-        keeper::coordinator::Parts {
-            name: self.name.clone(),
-            cluster: self.pki.current().cluster[..12].to_owned(),
-            layout: self.layout.clone(),
-            config: self.args.common.config.clone(),
-            client: inprocess::administrator(server, "evenkeel-keeper"),
-            agents: keeper::Agents { tls: tls.kubelets() },
-            node: keeping.node.clone(),
-            backup: keeping.bundles(server.store().clone(), &self.name),
-            etcd,
-        }
     }
 
     /// What the cluster is to know of this machine: its key, and the token that others join with.
@@ -282,248 +184,6 @@ impl Setup {
         join::own_token(&registrar.records, &self.layout.token(), given, (&ca_pem, &lineage), now).await?;
         recover::finish(&self.layout, &self.name, client, now).await.context("go on alone")
     }
-
-    /// Nobody else can have the port from here on; who connects is refused until there is somebody to answer.
-    fn take_port(&self) -> Result<TcpSocket> {
-        let wanted = SocketAddr::new(self.args.bind_address, self.args.https_listen_port);
-        match bound(wanted) {
-            Ok(socket) => Ok(socket),
-            // A machine without IPv6 has no `::`.
-            Err(error) if wanted.ip().is_unspecified() && error.raw_os_error() == Some(AFNOSUPPORT) => {
-                let four = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), wanted.port());
-                bound(four).with_context(|| format!("listen on {four}"))
-            }
-            Err(error) => Err(error).with_context(|| format!("listen on {wanted}")),
-        }
-    }
-
-    fn start_loops(
-        &self,
-        server: &::apiserver::Server,
-        tasks: &mut JoinSet<()>,
-        health: watch::Sender<Health>,
-        drain: &Drain,
-    ) -> watch::Receiver<bool> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let client = inprocess::client(server, "system:kube-controller-manager", "kube-controller-manager");
-        let identity = format!("{}_{}", self.name, &hash_of_ca(&self.pki.current().client.pem)[..8]);
-        let config = LeaderConfig::new("kube-controller-manager", &identity);
-        let (leader, leading) = Leader::new(config, client.clone(), clock.clone());
-        let leadership = leader.leadership();
-        tasks.spawn(leader.run(drain.clone()));
-        let registry: Kinds = {
-            let server = server.clone();
-            Arc::new(move || server.registry())
-        };
-        let loops = controllers::Parts {
-            client,
-            clock: clock.clone(),
-            config: self.controllers_config(),
-            registry: registry.clone(),
-            leadership: leadership.clone(),
-            signer: Some(Arc::new(signer::PkiSigner(self.pki.clone()))),
-        };
-        let controllers = controllers::build(loops, drain);
-        tasks.spawn(follow_root_ca(self.pki.clone(), controllers.root_ca(), drain.clone()));
-        let client = inprocess::client(server, "system:kube-scheduler", "kube-scheduler");
-        let (scheduler, scheduling) = schedule::driver(client, clock, leadership, &self.name, drain);
-        health.send_replace(controllers.health.and(scheduling));
-        tasks.spawn(controllers.driver.run(drain.clone()));
-        tasks.spawn(controllers.kinds.run(drain.clone()));
-        tasks.spawn(scheduler.run(drain.clone()));
-        self.start_manifests(server, registry, tasks, drain);
-        // Readers of health outlive this function.
-        let drain = drain.clone();
-        tasks.spawn(async move {
-            drain.cancelled().await;
-            drop(health);
-        });
-        leading
-    }
-
-    /// Who this server is, for the copies of backups that servers fetch from each other.
-    fn me(&self) -> backup::Me {
-        let port = self.args.https_listen_port;
-        let own = self.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).chain([self.advertise()]).collect();
-        backup::Me { name: self.name.clone(), pki: self.pki.clone(), own }
-    }
-
-    fn start_manifests(&self, server: &::apiserver::Server, registry: Kinds, tasks: &mut JoinSet<()>, drain: &Drain) {
-        let client = inprocess::administrator(server, MANAGER);
-        let (recorder, events) = Recorder::new(client.clone(), Arc::new(SystemClock), &self.name);
-        let events = events.for_component("evenkeel");
-        let edits = Edits { policy: self.args.node.drift_policy, told: self.edited.clone() };
-        let from = (events, self.name.as_str());
-        let manifests = Manifests::new(&self.layout, &self.args.disable, client, registry, from, edits);
-        tasks.spawn(recorder.run(drain.clone()));
-        tasks.spawn(manifests.run(drain.clone()));
-    }
-
-    fn controllers_config(&self) -> ::controllers::Config {
-        ::controllers::Config {
-            cluster_cidrs: self.args.cluster_cidr.iter().map(Into::into).collect(),
-            root_ca: self.pki.current().server.pem.clone(),
-            local_path: self.cluster.local_path.as_ref().map(|path| path.display().to_string().into()),
-            service_load_balancer: self.args.enables("servicelb"),
-            ..::controllers::Config::default()
-        }
-    }
-
-    fn start_virtual_address(
-        &self,
-        server: &::apiserver::Server,
-        tasks: &mut JoinSet<()>,
-        drain: &Drain,
-    ) -> Result<()> {
-        let Some(address) = self.args.virtual_address else { return Ok(()) };
-        let client = inprocess::administrator(server, "evenkeel-virtual-address");
-        let own = Endpoint::new(&self.own_address().to_string(), self.args.https_listen_port);
-        vip::start(address, &self.name, client, own, (self.pki.clone(), &self.layout), tasks, drain)
-    }
-
-    /// Where this machine reaches its own server.
-    fn own_address(&self) -> IpAddr {
-        let bound = self.args.bind_address;
-        if bound.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { bound }
-    }
-
-    /// What makes this server go along when the authorities change.
-    fn rotating(
-        &self,
-        server: &::apiserver::Server,
-        etcd: Option<&Managed>,
-        effect: watch::Receiver<String>,
-    ) -> Rotating {
-        Rotating {
-            name: self.name.clone(),
-            layout: self.layout.clone(),
-            pki: self.pki.clone(),
-            server: server.clone(),
-            client: inprocess::administrator(server, "evenkeel-authorities"),
-            etcd: etcd.cloned(),
-            effect,
-        }
-    }
-
-    /// The same for the key of Secrets at rest.
-    fn rekeying(&self, server: &::apiserver::Server) -> Rekeying {
-        Rekeying {
-            name: self.name.clone(),
-            layout: self.layout.clone(),
-            store: server.store().clone(),
-            client: inprocess::administrator(server, "evenkeel-encryption"),
-            settled: None,
-        }
-    }
-
-    /// Starts the node of this machine, if there is to be one.
-    fn start_node(&self, keeping: &Keeping, tasks: &mut JoinSet<()>, drain: &Drain) -> Result<Option<NodeTls>> {
-        if self.args.disable_agent {
-            return Ok(None);
-        }
-        let identity = self.node_identity()?;
-        let tls = NodeTls::new(&identity)?;
-        let own = Endpoint::new(&self.own_address().to_string(), self.args.https_listen_port);
-        let parts = node::Parts {
-            args: self.args.node.clone(),
-            layout: self.layout.clone(),
-            name: self.name.clone(),
-            addresses: self.addresses.clone(),
-            cluster: self.cluster.clone(),
-            known: KnownServers::new(&self.layout, &self.name, Some(&own), None),
-            config: self.args.common.config.clone(),
-            disable: self.args.disable.clone(),
-            extension: Some(keeping.node.clone()),
-            edited: Some(self.edited.subscribe()),
-        };
-        let running = node::run(parts, tls.clone(), drain.clone());
-        tasks.spawn(async move {
-            // The API goes on without the node: `status` says what is wrong with it.
-            if let Err(failure) = running.await {
-                error!(error = %Chain(failure.as_ref()), "the node of this machine did not start");
-            }
-        });
-        Ok(Some(tls))
-    }
-
-    fn node_identity(&self) -> Result<NodeIdentity> {
-        let addresses: BTreeSet<IpAddr> =
-            self.addresses.iter().chain(&self.args.node.node_external_ip).copied().collect();
-        let made = NodeIdentity::of_server(&self.layout, &self.pki, &self.name, &addresses, SystemClock.now());
-        Ok(made.context("certificates of the node")?.0)
-    }
-
-    fn advertise(&self) -> SocketAddr {
-        let address = self.args.advertise_address.unwrap_or(self.addresses[0]);
-        SocketAddr::new(address, self.args.https_listen_port)
-    }
-
-    /// This machine's own kubeconfig names the loopback, unless the operator said which address is the right one.
-    fn kubeconfig_url(&self) -> String {
-        let named = self.args.advertise_address.is_some() || !self.args.node.node_ip.is_empty();
-        let bound = Some(self.args.bind_address).filter(|address| !address.is_unspecified());
-        let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.args.https_listen_port);
-        let address =
-            if named { self.advertise() } else { bound.map_or(loopback, |ip| SocketAddr::new(ip, loopback.port())) };
-        format!("https://{address}")
-    }
-
-    fn kubeconfig_path(&self) -> PathBuf {
-        self.args.write_kubeconfig.clone().unwrap_or_else(|| self.layout.kubeconfig())
-    }
-
-    /// Issues what is due of everything this process shows to others; answers when the first of it is due next.
-    fn renew(&self, tls: &Tls, node: Option<&NodeTls>, etcd: Option<&Managed>) -> Result<Timestamp> {
-        let mut due = tls.renew(&SystemClock)?.min(self.write_kubeconfig()?);
-        if let Some(etcd) = etcd {
-            due = due.min(etcd.renew(SystemClock.now())?);
-        }
-        if let Some(node) = node {
-            let identity = self.node_identity()?;
-            node.renew(&identity)?;
-            due = due.min(identity.due());
-        }
-        Ok(due)
-    }
-
-    /// Answers when the certificate in it is due.
-    fn write_kubeconfig(&self) -> Result<Timestamp> {
-        let text = self.args.write_kubeconfig_mode.trim_start_matches("0o");
-        let mode = u32::from_str_radix(text, 8).context("--write-kubeconfig-mode is octal: 0600")?;
-        let (admin, _) = self.pki.admin(SystemClock.now())?;
-        let config = Kubeconfig::new(&self.kubeconfig_url(), &self.pki.current().server.pem, &admin);
-        let text = config.render("default");
-        for path in BTreeSet::from([self.kubeconfig_path(), self.own_kubeconfig()]) {
-            let has_mode = fs::metadata(&path).is_ok_and(|found| found.permissions().mode() & 0o7777 == mode);
-            if !has_mode || pki::read(&path)?.as_deref() != Some(text.as_str()) {
-                pki::write(&path, text.as_bytes(), Access::Mode(mode))?;
-            }
-        }
-        Ok(admin.due())
-    }
-
-    /// Where this program's own commands look, whatever was asked for.
-    fn own_kubeconfig(&self) -> PathBuf {
-        self.layout.kubeconfig()
-    }
-}
-
-/// Has the loops publish the authorities as they change.
-async fn follow_root_ca(pki: Arc<ServerPki>, publish: impl Fn(&str) + Send, drain: Drain) {
-    let mut changes = pki.changes();
-    while let Some(Ok(())) = drain.run_until_cancelled(changes.changed()).await {
-        publish(&pki.current().server.pem);
-    }
-}
-
-/// `EAFNOSUPPORT`.
-const AFNOSUPPORT: i32 = 97;
-
-fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
 }
 
 /// The address number `n` of a range.
