@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Agent, Cluster, Endpoint, Options, Rack, Tool, Transcript, eventually};
+use e2e::{Agent, Cluster, Endpoint, Options, Rack, Tool, Transcript, eventually, manifests};
 use serde_json::Value;
 
 const BOUND: Duration = Duration::from_secs(120);
@@ -55,18 +55,10 @@ fn pods(rack: &Rack, agent: &Agent) -> anyhow::Result<Vec<String>> {
         rack.servers.iter().map(|server| server.host.name.clone()).chain([agent.host.name.clone()]).collect();
     for node in &nodes {
         eventually("the node registers", BOUND, || kubectl.ok(&format!("get node {node}")).map(drop))?;
-        kubectl.ok_fed("apply -f -", &pod(node))?;
+        kubectl.ok_fed("apply -f -", &manifests::greeter(node, node))?;
     }
     kubectl.ok("wait pod --all --for=condition=Ready --timeout=120s")?;
     Ok(nodes)
-}
-
-fn pod(node: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {node}}}\nspec:\n  nodeName: {node}\n  \
-         terminationGracePeriodSeconds: 0\n  tolerations: [{{operator: Exists}}]\n  containers:\n  - name: c\n    \
-         image: evenkeel.local/busybox:1\n    command: [sh, -c, \"echo from {node}; exec sleep 9999\"]\n"
-    )
 }
 
 // === What was before ===

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Agent, Cluster, Options, Rack, Tool, eventually};
+use e2e::{Agent, Options, Rack, Tool, eventually, manifests};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// Longest that nobody may write when the leader of the store is lost, in a debug build on a busy machine.
@@ -58,10 +58,8 @@ fn everyone_serves(rack: &Rack) -> anyhow::Result<()> {
         }
     }
     // Tokens are the cluster's.
-    let data = |server: &Cluster| format!("--data-dir={}", server.data.display());
-    let (one, two) = (&rack.servers[1], &rack.servers[2]);
-    one.evenkeel()?.ok(&format!("token create --description=spare {}", data(one)))?;
-    let listed = two.evenkeel()?.ok(&format!("token list {}", data(two)))?;
+    rack.servers[1].succeeds("token create --description=spare")?;
+    let listed = rack.servers[2].succeeds("token list")?;
     ensure!(listed.contains("spare"), "{listed}");
     Ok(())
 }
@@ -70,17 +68,9 @@ fn everyone_serves(rack: &Rack) -> anyhow::Result<()> {
 fn pods(rack: &Rack, nodes: &[String]) -> anyhow::Result<()> {
     let kubectl = rack.servers[0].kubectl();
     for node in nodes {
-        kubectl.ok_fed("apply -f -", &pod(node, node))?;
+        kubectl.ok_fed("apply -f -", &manifests::greeter(node, node))?;
     }
     kubectl.ok("wait pod --all --for=condition=Ready --timeout=120s").map(drop)
-}
-
-fn pod(name: &str, node: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeName: {node}\n  \
-         terminationGracePeriodSeconds: 0\n  tolerations: [{{operator: Exists}}]\n  containers:\n  - name: c\n    \
-         image: evenkeel.local/busybox:1\n    command: [sh, -c, \"echo from {name}; exec sleep 9999\"]\n"
-    )
 }
 
 /// Logs and exec from any server to any node.
@@ -109,7 +99,7 @@ fn leader_is_lost(rack: &mut Rack, nodes: &[String]) -> anyhow::Result<()> {
     rack.serves(1, 2)?;
     // The agent goes on with another server, and so do the loops.
     let there = &nodes[3];
-    kubectl.ok_fed("apply -f -", &pod("after", there))?;
+    kubectl.ok_fed("apply -f -", &manifests::greeter("after", there))?;
     kubectl.ok("wait pod/after --for=condition=Ready --timeout=60s")?;
     ensure!(rack.servers[2].kubectl().ok("exec after -- hostname")?.trim() == "after");
     let lost = &rack.servers[0].host.name;
@@ -138,10 +128,8 @@ fn leader_is_lost(rack: &mut Rack, nodes: &[String]) -> anyhow::Result<()> {
 fn impostors(rack: &Rack, agent: &Agent) -> anyhow::Result<()> {
     let (first, third) = (&rack.servers[0], &rack.servers[2]);
     let evenkeel = third.evenkeel()?;
-    let token = |role: &str| {
-        let text = first.evenkeel()?.ok(&format!("token create --role={role} --data-dir={}", first.data.display()))?;
-        Ok::<_, anyhow::Error>(text.trim().to_owned())
-    };
+    let token =
+        |role: &str| Ok::<_, anyhow::Error>(first.succeeds(&format!("token create --role={role}"))?.trim().to_owned());
     let data = third.data.join("impostor");
     let common = |token: &str| {
         format!("--server=https://{}:6443 --token={token} --data-dir={}", first.host.address, data.display())
@@ -170,19 +158,17 @@ fn old_disk(rack: &mut Rack) -> anyhow::Result<()> {
     let name = rack.servers[2].host.name.clone();
     rack.servers[2].power_cut()?;
     let first = &rack.servers[0];
-    let data = format!("--data-dir={}", first.data.display());
-    let removed = first.evenkeel()?.ok(&format!("node remove {name} --now {data}"))?;
+    let removed = first.succeeds(&format!("node remove {name} --now"))?;
     ensure!(removed.contains("is no node of this cluster any more"), "{removed}");
     rack.serves(0, 2)?;
     let listed = first.kubectl().ok("get nodes -o name")?;
     ensure!(!listed.contains(&name), "{listed}");
-    let token = std::fs::read_to_string(first.data.join("server/token"))?;
-    let join = vec![format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())];
+    let join = first.joining()?;
     let third = &mut rack.servers[2];
     third.host.power_on()?;
     let said = third.refused(&[])?;
     ensure!(said.contains(&format!("was removed from the cluster as {name}")), "{said}");
-    third.evenkeel()?.ok(&format!("leave --local --data-dir={}", third.data.display()))?;
+    third.succeeds("leave --local")?;
     third.set_arguments(join);
     // Half a join is gone on with.
     third.cut_when("server/joining.json", "https://")?;
@@ -213,8 +199,7 @@ fn agent_leaves(rack: &Rack, agent: &mut Agent) -> anyhow::Result<()> {
 /// A server that runs and is removed ends by itself; the others go on.
 fn removed_alive(rack: &mut Rack) -> anyhow::Result<()> {
     let name = rack.servers[1].host.name.clone();
-    let first = &rack.servers[0];
-    first.evenkeel()?.ok(&format!("node remove {name} --data-dir={}", first.data.display()))?;
+    rack.servers[0].succeeds(&format!("node remove {name}"))?;
     let log = rack.servers[1].ended(BOUND)?;
     ensure!(log.contains(&format!("was removed from the cluster as {name}")), "{log}");
     rack.serves(0, 2)?;
@@ -225,12 +210,11 @@ fn removed_alive(rack: &mut Rack) -> anyhow::Result<()> {
 /// The third one leaves in good order; the last one cannot.
 fn last_is_kept(rack: &Rack) -> anyhow::Result<()> {
     let (first, third) = (&rack.servers[0], &rack.servers[2]);
-    let data = |server: &Cluster| format!("--data-dir={}", server.data.display());
-    let said = third.evenkeel()?.ok(&format!("leave {}", data(third)))?;
+    let said = third.succeeds("leave")?;
     ensure!(said.contains("belongs to no cluster now"), "{said}");
     rack.serves(0, 1)?;
     ensure!(first.kubectl().ok("get configmap of-two -o jsonpath={.data.a}")? == "1", "the last one lost something");
-    let said = fails(&first.evenkeel()?, &format!("node remove {} {}", first.host.name, data(first)))?;
+    let said = first.call(&format!("node remove {}", first.host.name))?.failed()?;
     ensure!(said.contains("the only server of this cluster"), "{said}");
     Ok(())
 }

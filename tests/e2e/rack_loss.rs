@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Cluster, Options, Rack, Tool, Transcript, eventually};
+use e2e::{Cluster, Options, Rack, Tool, eventually, printed};
 
 const BOUND: Duration = Duration::from_secs(60);
 const HOST: u8 = 26;
@@ -38,34 +38,18 @@ fn pod(node: &str) -> String {
     )
 }
 
-fn call(server: &Cluster, words: &str) -> anyhow::Result<Transcript> {
-    let words = format!("{words} --data-dir={}", server.data.display());
-    server.evenkeel()?.call(&words.split_whitespace().collect::<Vec<_>>(), "")
-}
-
-fn succeeds(server: &Cluster, words: &str) -> anyhow::Result<String> {
-    call(server, words)?.succeeded()
-}
-
 fn revision(kubectl: &Tool, name: &str) -> anyhow::Result<u64> {
     let words = format!("get configmap {name} -o jsonpath={{.metadata.resourceVersion}}");
     kubectl.ok(&words)?.parse().context("a revision")
 }
 
-/// The line that a command printed for the next one, without the program's name.
-fn printed(said: &str, verb: &str) -> anyhow::Result<String> {
-    let line =
-        said.lines().find_map(|line| line.trim().strip_prefix("evenkeel ").filter(|rest| rest.starts_with(verb)));
-    Ok(line.with_context(|| format!("no evenkeel {verb} in {said}"))?.to_owned())
-}
-
 /// Whichever servers are lost: the bundle, what an application kept beside it, and the kit are on the others.
 fn sealed_things_are_everywhere(rack: &Rack) -> anyhow::Result<()> {
-    let said = succeeds(&rack.servers[0], "backup")?;
+    let said = rack.servers[0].succeeds("backup")?;
     ensure!(said.contains("default/rows: ") && said.contains("kept beside it"), "{said}");
     let made = said.split_whitespace().find_map(|word| word.strip_suffix(':').filter(|word| word.ends_with(".bundle")));
     let bundle = made.with_context(|| format!("no bundle in {said}"))?;
-    let kit = succeeds(&rack.servers[0], "backup kit")?;
+    let kit = rack.servers[0].succeeds("backup kit")?;
     let secret = kit.split_whitespace().find(|word| word.starts_with("EVK-SECRET-")).context("no secret in the kit")?;
     for server in &rack.servers {
         eventually("every server has a copy", 3 * BOUND, || {
@@ -73,7 +57,7 @@ fn sealed_things_are_everywhere(rack: &Rack) -> anyhow::Result<()> {
                 let file = server.data.join(format!("backups/{bundle}{end}"));
                 ensure!(file.exists(), "{} is not there", file.display());
             }
-            let said = succeeds(server, "backup kit")?;
+            let said = server.succeeds("backup kit")?;
             ensure!(said.contains(secret), "another kit");
             Ok(())
         })?;
@@ -83,7 +67,7 @@ fn sealed_things_are_everywhere(rack: &Rack) -> anyhow::Result<()> {
 
 /// With a quorum it is refused, and says who answers.
 fn nothing_to_recover(rack: &Rack) -> anyhow::Result<()> {
-    let said = call(&rack.servers[0], "recover quorum")?;
+    let said = rack.servers[0].call("recover quorum")?;
     ensure!(said.code == 3, "{said:?}");
     ensure!(said.stdout.contains(&rack.servers[1].host.address), "{}", said.stdout);
     Ok(())
@@ -100,16 +84,16 @@ fn two_are_lost(rack: &mut Rack) -> anyhow::Result<()> {
     rack.servers[2].power_cut()?;
     let lost = Instant::now();
     let first = eventually("the loss is seen", BOUND, || {
-        let said = call(&rack.servers[0], "recover quorum")?;
+        let said = rack.servers[0].call("recover quorum")?;
         ensure!(said.code == 2, "{said:?}");
         Ok(said.stdout)
     })?;
     for part in ["1 of 3 servers is left", "ago; what was written after that is lost", &rack.servers[1].host.name] {
         ensure!(first.contains(part), "{part:?} is not in {first}");
     }
-    let stale = call(&rack.servers[0], "recover quorum --confirm=00000000")?;
+    let stale = rack.servers[0].call("recover quorum --confirm=00000000")?;
     ensure!(stale.code == 3 && stale.stdout.contains("was not shown"), "{stale:?}");
-    let said = succeeds(&rack.servers[0], &printed(&first, "recover quorum")?)?;
+    let said = rack.servers[0].succeeds(&printed(&first, "recover quorum")?)?;
     ensure!(said.contains("the API is up"), "{said}");
     println!("recover_quorum_s {:.1}", lost.elapsed().as_secs_f64());
     ensure!(kubectl.ok("get configmap before -o jsonpath={.data.a}")? == "1", "something was lost");
@@ -125,23 +109,12 @@ fn two_are_lost(rack: &mut Rack) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn joining(first: &Cluster) -> anyhow::Result<Vec<String>> {
-    let token = fs::read_to_string(first.data.join("server/token")).context("the servers' token")?;
-    Ok(vec![format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())])
-}
-
 /// One lost server comes back with its old disk, is told what to do, and does it; the other has a new one.
 fn old_disk_comes_back(rack: &mut Rack) -> anyhow::Result<()> {
-    let join = joining(&rack.servers[0])?;
-    let (second, third) = (1, 2);
-    rejoins(&mut rack.servers[second], &join)?;
+    let join = rack.servers[0].joining()?;
+    rejoins(&mut rack.servers[1], &join)?;
     rack.serves(0, 2)?;
-    let third = &mut rack.servers[third];
-    third.wipe()?;
-    third.host.power_on()?;
-    third.set_arguments(join);
-    third.start_server()?;
-    third.set_arguments(Vec::new());
+    rack.servers[2].start_blank(join)?;
     rack.serves(0, 3)?;
     ensure!(rack.servers[2].kubectl().ok("get configmap after -o jsonpath={.data.a}")? == "1");
     rack.servers[0].kubectl().ok("wait node --all --for=condition=Ready --timeout=60s").map(drop)
@@ -152,7 +125,7 @@ fn rejoins(server: &mut Cluster, join: &[String]) -> anyhow::Result<()> {
     let said = server.refused(&[])?;
     let sentence = format!("this machine was removed from the cluster as {}", server.host.name);
     ensure!(said.contains(&sentence) && said.contains("evenkeel leave --local"), "{said}");
-    succeeds(server, "leave --local")?;
+    server.succeeds("leave --local")?;
     server.set_arguments(join.to_vec());
     server.start_server()?;
     server.set_arguments(Vec::new());
@@ -168,7 +141,7 @@ fn replaced(rack: &mut Rack) -> anyhow::Result<()> {
     kubectl.ok("create deployment web --image=evenkeel.local/busybox:1 --replicas=2 -- sleep 9999")?;
     kubectl.ok("wait deployment/web --for=condition=Available --timeout=60s")?;
     let words = format!("replace {name}");
-    let said = call(&rack.servers[0], &words)?;
+    let said = rack.servers[0].call(&words)?;
     ensure!(said.code == 3 && said.stdout.contains("still answers"), "{said:?}");
     rack.servers[2].power_cut()?;
     rack.servers[2].host.unplug()?;
@@ -176,22 +149,16 @@ fn replaced(rack: &mut Rack) -> anyhow::Result<()> {
     given_up(&kubectl, &name)?;
     let begin = Instant::now();
     eventually("the margin is gone", BOUND, || {
-        let dry = succeeds(&rack.servers[0], &format!("{words} --dry-run"))?;
+        let dry = rack.servers[0].succeeds(&format!("{words} --dry-run"))?;
         ensure!(dry.starts_with("cluster ") && dry.contains("2 of 3 servers are there, 0 more"), "{dry}");
         Ok(())
     })?;
-    let said = succeeds(&rack.servers[0], &format!("{words} --no-wait"))?;
+    let said = rack.servers[0].succeeds(&format!("{words} --no-wait"))?;
     let command = printed(&said, "server")?;
     ensure!(command.ends_with(&format!("--node-name={name}")), "{command}");
-    let blank = &mut rack.servers[2];
-    blank.wipe()?;
-    blank.host.plug()?;
-    blank.host.power_on()?;
-    blank.set_arguments(command.split_whitespace().skip(1).map(str::to_owned).collect());
-    blank.start_server()?;
-    blank.set_arguments(Vec::new());
+    rack.servers[2].start_blank(command.split_whitespace().skip(1).map(str::to_owned).collect())?;
     // Another server goes on with what the first one began.
-    let card = succeeds(&rack.servers[1], &format!("{words} --timeout=3m"))?;
+    let card = rack.servers[1].succeeds(&format!("{words} --timeout=3m"))?;
     println!("replace_s {:.1}", begin.elapsed().as_secs_f64());
     ensure!(card.contains(&format!("scorecard: {name} replaced in")) && card.contains("2 of 2 pods"), "{card}");
     let node =
@@ -225,7 +192,7 @@ fn all_are_lost(rack: &mut Rack) -> anyhow::Result<()> {
 fn restored(rack: &mut Rack, keep: &std::path::Path) -> anyhow::Result<()> {
     fs::write(keep.join("passphrase"), "a long enough passphrase\n")?;
     let sealed = format!("--file={0}/bundle --passphrase-file={0}/passphrase", keep.display());
-    succeeds(&rack.servers[1], &format!("backup {sealed}"))?;
+    rack.servers[1].succeeds(&format!("backup {sealed}"))?;
     let before = revision(&rack.servers[1].kubectl(), "after")?;
     for server in &mut rack.servers {
         server.power_cut()?;
@@ -234,30 +201,26 @@ fn restored(rack: &mut Rack, keep: &std::path::Path) -> anyhow::Result<()> {
     let first = &mut rack.servers[0];
     first.wipe()?;
     first.host.power_on()?;
-    succeeds(first, &format!("restore {sealed}"))?;
+    first.succeeds(&format!("restore {sealed}"))?;
     first.start_server()?;
     println!("restore_from_nothing_s {:.1}", begin.elapsed().as_secs_f64());
     let kubectl = first.kubectl();
     ensure!(kubectl.ok("get configmap before -o jsonpath={.data.a}")? == "1", "the bundle lacks something");
     kubectl.ok("create configmap restored --from-literal=a=1")?;
     ensure!(before < revision(&kubectl, "restored")?, "revisions went back");
-    let ghosts = call(first, "recover ghosts")?;
+    let ghosts = first.call("recover ghosts")?;
     ensure!(ghosts.code == 2 && ghosts.stdout.contains("given up, has not joined anew"), "{ghosts:?}");
     ensure!(ghosts.stdout.contains(&rack.servers[1].host.name), "{ghosts:?}");
     // One with its old disk, one without.
-    let join = joining(&rack.servers[0])?;
+    let join = rack.servers[0].joining()?;
     rejoins(&mut rack.servers[1], &join)?;
-    let third = &mut rack.servers[2];
-    third.wipe()?;
-    third.host.power_on()?;
-    third.set_arguments(join);
-    third.start_server()?;
+    rack.servers[2].start_blank(join)?;
     rack.serves(0, 3)?;
     println!("restore_all_joined_s {:.1}", begin.elapsed().as_secs_f64());
     ensure!(rack.servers[2].kubectl().ok("get configmap restored -o jsonpath={.data.a}")? == "1");
-    let none = succeeds(&rack.servers[0], "recover ghosts")?;
+    let none = rack.servers[0].succeeds("recover ghosts")?;
     ensure!(none.contains("no node is left"), "{none}");
-    let none = succeeds(&rack.servers[0], "restore --prune --yes")?;
+    let none = rack.servers[0].succeeds("restore --prune --yes")?;
     ensure!(none.contains("nothing is to be pruned"), "{none}");
     rack.servers[0].kubectl().ok("wait node --all --for=condition=Ready --timeout=60s").map(drop)
 }
@@ -268,12 +231,12 @@ fn stopped_survivor(rack: &mut Rack) -> anyhow::Result<()> {
     rack.servers[1].power_cut()?;
     rack.servers[2].kill_server()?;
     let survivor = &mut rack.servers[2];
-    let first = call(survivor, "recover quorum --json")?;
+    let first = survivor.call("recover quorum --json")?;
     ensure!(first.code == 2, "{first:?}");
     let found: serde_json::Value = serde_json::from_str(&first.stdout)?;
     ensure!(found["members"] == 3 && found["givenUp"].as_array().is_some_and(|names| names.len() == 2), "{found}");
     let next = found["next"].as_str().context("no next command")?;
-    let said = succeeds(survivor, &printed(next, "recover quorum")?)?;
+    let said = survivor.succeeds(&printed(next, "recover quorum")?)?;
     ensure!(said.contains("start the server as ever"), "{said}");
     survivor.start_server()?;
     let kubectl = survivor.kubectl();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Agent, Cluster, Options, Tool, Transcript, eventually};
+use e2e::{Agent, Cluster, Options, Tool, eventually, manifests};
 use serde_json::Value;
 
 /// Two pods that answer and two that ask without end, one of each on each node.
@@ -29,11 +29,7 @@ metadata: {name: web-NODE, namespace: upgrade, labels: {app: web}}
 spec:
   nodeName: NODE
   terminationGracePeriodSeconds: 0
-  containers:
-  - name: c
-    image: evenkeel.local/busybox:1
-    command: [sh, -c, "mkdir /www; echo page > /www/index.html; exec busybox httpd -f -p 8080 -h /www"]
-    readinessProbe: {httpGet: {port: 8080}, periodSeconds: 2}
+  containers: [WEB]
 ---
 apiVersion: v1
 kind: Pod
@@ -41,20 +37,7 @@ metadata: {name: load-NODE, namespace: upgrade}
 spec:
   nodeName: NODE
   terminationGracePeriodSeconds: 0
-  containers:
-  - name: c
-    image: evenkeel.local/busybox:1
-    command:
-    - sh
-    - -c
-    - |
-      until busybox wget -q -O /dev/null http://web; do busybox usleep 100000; done
-      n=0
-      while :; do
-        busybox wget -q -O /dev/null http://web || echo "failed after $n"
-        n=$((n + 1)); [ $((n % 50)) = 0 ] && echo "asked $n"
-        busybox usleep 40000
-      done
+  containers: [ASKER]
 "#;
 /// Far more than the run needs on a busy machine.
 const RUN_BOUND: Duration = Duration::from_secs(240);
@@ -113,7 +96,8 @@ impl World {
     }
 
     fn load(&self) -> anyhow::Result<()> {
-        let pair = |node: &str| PAIR.replace("NODE", node);
+        let pair = PAIR.replace("WEB", &manifests::web()).replace("ASKER", &manifests::asker());
+        let pair = |node: &str| pair.replace("NODE", node);
         let (here, there) = (&self.cluster.host.name, &self.agent.host.name);
         let kubectl = self.cluster.kubectl();
         kubectl.ok_fed("apply -f -", &[LOAD.to_owned(), pair(here), pair(there)].concat())?;
@@ -134,19 +118,8 @@ impl World {
         Ok(path.to_owned())
     }
 
-    fn evenkeel(&self, words: &str) -> anyhow::Result<Transcript> {
-        let words = format!("{words} --data-dir={}", self.cluster.data.display());
-        self.cluster.evenkeel()?.call(&words.split(' ').collect::<Vec<_>>(), "")
-    }
-
-    fn ok(&self, words: &str) -> anyhow::Result<String> {
-        let said = self.evenkeel(words)?;
-        ensure!(said.success, "evenkeel {words}: {said:?}");
-        Ok(said.stdout)
-    }
-
     fn status(&self) -> anyhow::Result<Value> {
-        serde_json::from_str(&self.ok("plan --json")?).context("read the status")
+        serde_json::from_str(&self.cluster.succeeds("plan --json")?).context("read the status")
     }
 
     /// The programs that run, by node.
@@ -159,7 +132,7 @@ impl World {
 
     fn refuses_what_is_no_program(&self) -> anyhow::Result<()> {
         let text = self.write(&self.builds.join("text"), b"no program at all")?;
-        let said = self.evenkeel(&format!("upgrade --yes --to={}", text.display()))?;
+        let said = self.cluster.call(&format!("upgrade --yes --to={}", text.display()))?;
         ensure!(!said.success && said.stderr.contains("cannot be run"), "{said:?}");
         ensure!(self.status()?["run"].is_null(), "a run was armed");
         Ok(())
@@ -172,7 +145,7 @@ impl World {
         let said =
             kubectl.call(&[&user, "--as-group=system:nodes", "get", "--raw", "/v1-evenkeel/keeper/status"], "")?;
         ensure!(said.failed()?.contains("Forbidden"), "a node may ask the keeper");
-        let said = self.evenkeel("finalise --yes")?;
+        let said = self.cluster.call("finalise --yes")?;
         ensure!(said.code == 3 && said.stderr.contains("nothing to finalise"), "{said:?}");
         Ok(())
     }
@@ -180,10 +153,10 @@ impl World {
     /// A plan first, which changes nothing; then the upgrade, watched to its end.
     fn upgrades(&self, next: &Path) -> anyhow::Result<()> {
         let to = next.display();
-        let plan = self.ok(&format!("upgrade --dry-run --bake=2s --to={to}"))?;
+        let plan = self.cluster.succeeds(&format!("upgrade --dry-run --bake=2s --to={to}"))?;
         ensure!(plan.starts_with("cluster ") && plan.contains("margin 0") && plan.contains("way back:"), "{plan}");
         ensure!(self.status()?["run"].is_null(), "a dry run armed something");
-        let said = self.ok(&format!("upgrade --yes --bake=2s --to={to}"))?;
+        let said = self.cluster.succeeds(&format!("upgrade --yes --bake=2s --to={to}"))?;
         ensure!(said.contains("finished"), "{said}");
         // What the machines start with is the new program too.
         for installed in [self.cluster.binary.clone(), self.agent.data.join("bin/evenkeel")] {
@@ -196,20 +169,20 @@ impl World {
     }
 
     fn goes_back(&self) -> anyhow::Result<()> {
-        self.ok("back --yes --bake=2s").map(drop)
+        self.cluster.succeeds("back --yes --bake=2s").map(drop)
     }
 
     /// The one who comes second is told who came first; pausing holds before the next node.
     fn two_operators(&self, next: &Path) -> anyhow::Result<()> {
         let upgrade = format!("upgrade --yes --no-watch --bake=2s --to={}", next.display());
-        self.ok(&upgrade)?;
-        self.ok("pause")?;
-        let second = self.evenkeel(&upgrade)?;
+        self.cluster.succeeds(&upgrade)?;
+        self.cluster.succeeds("pause")?;
+        let second = self.cluster.call(&upgrade)?;
         ensure!(second.code == 3 && second.stderr.contains("you can watch it: `evenkeel watch`"), "{second:?}");
-        let watched = self.evenkeel("watch")?;
+        let watched = self.cluster.call("watch")?;
         ensure!(watched.code == 2 && watched.stderr.contains("is paused"), "{watched:?}");
-        self.ok("resume")?;
-        self.ok("watch")?;
+        self.cluster.succeeds("resume")?;
+        self.cluster.succeeds("watch")?;
         let programs = self.running()?;
         ensure!(programs[0] == programs[1], "half of it was done: {programs:?}");
         self.goes_back()
@@ -217,7 +190,7 @@ impl World {
 
     /// The server is killed at some places of the journal; whoever takes over goes on where it was.
     fn survives_kills(&mut self, next: &Path) -> anyhow::Result<()> {
-        self.ok(&format!("upgrade --yes --no-watch --bake=1s --to={}", next.display()))?;
+        self.cluster.succeeds(&format!("upgrade --yes --no-watch --bake=1s --to={}", next.display()))?;
         for place in [4, 7, 12] {
             eventually("the run comes to the place", RUN_BOUND, || {
                 let entries = self.status()?["run"]["journal"].as_array().map_or(0, Vec::len);
@@ -227,7 +200,7 @@ impl World {
             self.cluster.kill_server()?;
             self.cluster.start_server()?;
         }
-        self.ok("watch")?;
+        self.cluster.succeeds("watch")?;
         let programs = self.running()?;
         ensure!(programs[0] == programs[1], "half of it was done: {programs:?}");
         Ok(())
@@ -237,14 +210,14 @@ impl World {
     fn survives_the_agents_end(&self, next: &Path) -> anyhow::Result<()> {
         let log = || fs::read_to_string(self.agent.data.join("agent.log"));
         let trials = log()?.matches("on trial").count();
-        self.ok(&format!("upgrade --yes --no-watch --bake=1s --to={}", next.display()))?;
+        self.cluster.succeeds(&format!("upgrade --yes --no-watch --bake=1s --to={}", next.display()))?;
         let trial = self.agent.data.join("keeper/trial.json");
         eventually("the agent is on trial", RUN_BOUND, || {
             ensure!(trials < log()?.matches("on trial").count() && trial.exists(), "not yet");
             Ok(())
         })?;
         self.agent.kill()?;
-        self.ok("watch")?;
+        self.cluster.succeeds("watch")?;
         let programs = self.running()?;
         ensure!(programs[0] == programs[1], "half of it was done: {programs:?}");
         Ok(())
@@ -256,11 +229,11 @@ impl World {
         let real = self.builds.join("next");
         let script = format!("#!/bin/sh\n[ \"$1\" = version ] && exec {} \"$@\"\nexit 1\n", real.display());
         let broken = self.write(&self.builds.join("broken"), script.as_bytes())?;
-        let said = self.evenkeel(&format!("upgrade --yes --bake=1s --to={}", broken.display()))?;
+        let said = self.cluster.call(&format!("upgrade --yes --bake=1s --to={}", broken.display()))?;
         ensure!(said.code == 4 && said.stderr.contains("needs a decision"), "{said:?}");
         ensure!(said.stderr.contains("went back to what ran before"), "{said:?}");
         ensure!(self.running()? == before, "what ran before does not run");
-        self.ok("back --yes").map(drop)
+        self.cluster.succeeds("back --yes").map(drop)
     }
 
     /// All went well for those who asked through the Service, and no pod was started again.

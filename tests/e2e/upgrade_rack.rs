@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use e2e::{Endpoint, Rack, Tool, Traffic, Transcript, eventually};
+use e2e::{Endpoint, Rack, Tool, Traffic, Transcript, eventually, manifests};
 use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
 use serde_json::{Value, json};
 
@@ -41,11 +41,7 @@ spec:
     metadata: {labels: {app: web}}
     spec:
       terminationGracePeriodSeconds: 0
-      containers:
-      - name: c
-        image: evenkeel.local/busybox:1
-        command: [sh, -c, "mkdir /www; echo page > /www/index.html; exec busybox httpd -f -p 8080 -h /www"]
-        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 2}
+      containers: [WEB]
 ---
 apiVersion: apps/v1
 kind: DaemonSet
@@ -56,20 +52,7 @@ spec:
     metadata: {labels: {app: load}}
     spec:
       terminationGracePeriodSeconds: 0
-      containers:
-      - name: c
-        image: evenkeel.local/busybox:1
-        command:
-        - sh
-        - -c
-        - |
-          until busybox wget -q -O /dev/null http://web; do busybox usleep 100000; done
-          n=0
-          while :; do
-            busybox wget -q -O /dev/null http://web || echo "failed after $n"
-            n=$((n + 1)); [ $((n % 50)) = 0 ] && echo "asked $n"
-            busybox usleep 40000
-          done
+      containers: [ASKER]
 "#;
 
 /// Too short for anything.
@@ -134,17 +117,9 @@ pub fn story((): &()) -> anyhow::Result<()> {
 impl World {
     fn start() -> anyhow::Result<World> {
         let mut rack = Rack::of_own_programs("uprack", HOST)?;
-        for _ in 0..2 {
-            rack.join()?;
-        }
-        rack.serves(0, 3)?;
+        rack.fill()?;
         let kubectl = rack.servers[0].kubectl();
-        eventually("three nodes", Duration::from_secs(60), || {
-            ensure!(kubectl.ok("get nodes -o name")?.lines().count() == 3, "not yet");
-            Ok(())
-        })?;
-        kubectl.ok("wait node --all --for=condition=Ready --timeout=90s")?;
-        kubectl.ok_fed("apply -f -", LOAD)?;
+        kubectl.ok_fed("apply -f -", &LOAD.replace("WEB", &manifests::web()).replace("ASKER", &manifests::asker()))?;
         for set in ["web", "load"] {
             kubectl.ok(&format!("-n upgrade rollout status daemonset/{set} --timeout=120s"))?;
         }
@@ -243,15 +218,11 @@ impl World {
     }
 
     fn evenkeel(&self, server: usize, words: &str) -> anyhow::Result<Transcript> {
-        let server = &self.rack.servers[server];
-        let words = format!("{words} --data-dir={}", server.data.display());
-        server.evenkeel()?.call(&words.split(' ').collect::<Vec<_>>(), "")
+        self.rack.servers[server].call(words)
     }
 
     fn ok(&self, server: usize, words: &str) -> anyhow::Result<String> {
-        let said = self.evenkeel(server, words)?;
-        ensure!(said.success, "evenkeel {words}: {said:?}");
-        Ok(said.stdout)
+        self.rack.servers[server].succeeds(words)
     }
 
     fn status(&self, server: usize) -> anyhow::Result<Value> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Agent, Case, Cluster, Options, Tool, eventually};
+use e2e::{Agent, Case, Cluster, Options, Tool, eventually, manifests};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
@@ -19,51 +19,6 @@ const NOTICED: Duration = Duration::from_secs(60);
 /// `wrong` as the bench measures it; a debug build on a busy machine gets more.
 const LOOKS: usize = 5;
 
-const APP: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: api, namespace: shop}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: api}}
-  template:
-    metadata: {labels: {app: api}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      nodeName: HERE
-      containers: [{name: c, image: "evenkeel.local/busybox:1", command: [sleep, "9999"]}]
-"#;
-
-const STAYS: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: old}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: held, namespace: old, finalizers: [foo.example/cleanup]}
-"#;
-
-const WEBHOOK: &str = r#"
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata: {name: policy}
-webhooks:
-- name: policy.example.com
-  failurePolicy: Fail
-  sideEffects: None
-  admissionReviewVersions: [v1]
-  clientConfig: {service: {namespace: shop, name: policy}}
-  rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
-"#;
-
-const UNPULLABLE: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"pull","namespace":"shop"},"spec":{
-    "terminationGracePeriodSeconds":0,"nodeName":"HERE","containers":[{"name":"c","image":"127.0.0.1:9/none:1"}]}}"#;
-
 fn faults(_: &()) -> anyhow::Result<()> {
     // A build machine's resolvers are not reached from here, which `wrong` would rightly tell.
     let arguments = vec!["--resolv-conf=/dev/null".to_owned()];
@@ -72,7 +27,7 @@ fn faults(_: &()) -> anyhow::Result<()> {
     let agent = Agent::join(&lab.cluster, 20 + lab.cluster.number())?;
     let kubectl = lab.cluster.kubectl();
     let node = &lab.cluster.host.name.clone();
-    kubectl.ok_fed("apply -f -", &APP.replace("HERE", node))?;
+    kubectl.ok_fed("apply -f -", &manifests::shop(node))?;
     kubectl.ok("-n shop rollout status deployment/api --timeout=90s")?;
     eventually("the agent registers", NOTICED, || kubectl.ok(&format!("get node {}", agent.host.name)).map(drop))?;
     kubectl.ok(&format!("wait node/{} --for=condition=Ready --timeout=60s", agent.host.name))?;
@@ -102,8 +57,7 @@ struct Lab {
 
 impl Lab {
     fn wrong(&self, form: &str) -> anyhow::Result<(i32, String)> {
-        let data = format!("--data-dir={}", self.cluster.data.display());
-        let said = self.cluster.evenkeel()?.call(&["wrong", form, &data], "")?;
+        let said = self.cluster.call(&format!("wrong {form}"))?;
         ensure!(said.code != 1, "{said:?}");
         Ok((said.code, said.stdout))
     }
@@ -166,9 +120,7 @@ impl Lab {
     fn config(&self) -> anyhow::Result<()> {
         let config = self.cluster.data.join("config.yaml");
         let ask = || {
-            let (data, config) = (self.cluster.data.display(), config.display());
-            let words = format!("wrong --json --data-dir={data} --config={config}");
-            let said = self.cluster.evenkeel()?.call(&words.split(' ').collect::<Vec<_>>(), "")?;
+            let said = self.cluster.call(&format!("wrong --json --config={}", config.display()))?;
             Ok::<_, anyhow::Error>(serde_json::from_str::<Value>(&said.stdout)?)
         };
         ensure!(ask()?["cause"].is_null());
@@ -182,7 +134,7 @@ impl Lab {
     }
 
     fn webhook(&self, kubectl: &Tool) -> anyhow::Result<()> {
-        kubectl.ok_fed("create -f -", WEBHOOK)?;
+        kubectl.ok_fed("create -f -", manifests::WEBHOOK)?;
         let command = self.says("WEBHOOK_DEAD", AT_ONCE)?;
         self.follow(&command)?;
         kubectl.ok("delete validatingwebhookconfiguration policy")?;
@@ -237,7 +189,7 @@ impl Lab {
     }
 
     fn registry(&self, kubectl: &Tool) -> anyhow::Result<()> {
-        kubectl.ok_fed("create -f -", &UNPULLABLE.replace("HERE", &self.cluster.host.name))?;
+        kubectl.ok_fed("create -f -", &manifests::unpullable(&self.cluster.host.name))?;
         let command = self.says("REGISTRY_DOWN", NOTICED)?;
         ensure!(command == "evenkeel images pull 127.0.0.1:9/none:1", "{command}");
         kubectl.ok("-n shop delete pod pull --timeout=30s")?;
@@ -257,7 +209,7 @@ impl Lab {
 
     /// A frozen machine, and a namespace that does not go away: the one that is urgent comes first.
     fn frozen(&self, agent: &Agent, kubectl: &Tool) -> anyhow::Result<()> {
-        kubectl.ok_fed("apply -f -", STAYS)?;
+        kubectl.ok_fed("apply -f -", manifests::STAYS)?;
         kubectl.ok("delete namespace old --wait=false")?;
         agent.signal("STOP")?;
         self.says("AGENT_HUNG", NOTICED)?;

@@ -1,49 +1,31 @@
 //! One Evenkeel server with everything on one simulated host, and the clients that talk to it.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
 use crate::cgroups::remove_cgroups;
+use crate::data::{link_images, program, remove, target};
 use crate::disk::Disk;
-use crate::host::{Host, Segment, VOLUMES, child_of};
+use crate::host::{Host, VOLUMES, child_of};
 use crate::load::Endpoint;
+use crate::options::Options;
 use crate::tool::{Tool, Transcript};
 use crate::wait::eventually;
 
 /// How long a started server may take until it answers, in a debug build on a busy machine.
-const READY_BOUND: Duration = Duration::from_secs(60);
+const READY_BOUND: Duration = Duration::from_secs(120);
+/// Longer than any command may take; one that hangs must not hang the lane.
+const CALL_BOUND: Duration = Duration::from_secs(900);
+/// What `timeout` ends with where it had to end the command.
+const TIMED_OUT: i32 = 124;
 
 /// A build machine's disk is often full by measures of a server: what is tested must not depend on it.
-const EVICTION: &str = "--eviction-hard=memory.available<100Mi,nodefs.available<100Mi,imagefs.available<100Mi";
-
-/// Choices of a cluster that differ between lanes.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Number of the first host; lanes that run at once use different ones.
-    pub host: u8,
-    /// Further arguments of `evenkeel server`.
-    pub arguments: Vec<String>,
-    /// Puts the store on a disk of this size.
-    pub store_megabytes: Option<u32>,
-    /// Puts all data on a disk of this size: how full the machine's own is must not matter to what is tested.
-    pub data_megabytes: Option<u32>,
-    /// Puts the server's folder on a disk of its own with this size, which stays when the power goes.
-    pub disk_megabytes: Option<u32>,
-    /// The data folder of a server whose keys this one has as well: servers of one store.
-    pub keys_of: Option<PathBuf>,
-    /// Folder for all data; removed with the cluster.
-    pub name: String,
-    /// Every host has a copy of the program, which may be replaced there.
-    pub own_program: bool,
-    /// Only the images that small pods need: the others are large, and every host unpacks its own.
-    pub small_images: bool,
-    /// One of several servers: volumes lie on a disk of the host's own.
-    pub own_disk: bool,
-}
+pub(crate) const EVICTION: &str =
+    "--eviction-hard=memory.available<100Mi,nodefs.available<100Mi,imagefs.available<100Mi";
 
 /// A running server. Dropping it stops everything it started.
 pub struct Cluster {
@@ -55,16 +37,6 @@ pub struct Cluster {
     pub binary: PathBuf,
     options: Options,
     server: Option<Child>,
-}
-
-// === impl Options ===
-
-impl Options {
-    /// The cluster of a lane. `EVENKEEL_HOST` moves it to other host numbers, so that two people can run one lane.
-    pub fn lane(name: &str, host: u8) -> Options {
-        let shift: u8 = std::env::var("EVENKEEL_HOST").ok().and_then(|text| text.parse().ok()).unwrap_or_default();
-        Options { host: host + shift, name: format!("{name}{shift}"), ..Options::default() }
-    }
 }
 
 // === impl Cluster ===
@@ -163,6 +135,10 @@ impl Cluster {
     /// Further arguments of the starts from now on.
     pub fn set_arguments(&mut self, arguments: Vec<String>) {
         self.options.arguments = arguments;
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Number of this cluster's host.
@@ -307,7 +283,17 @@ impl Cluster {
     /// `evenkeel WORDS` on the host, for this server, however it ends.
     pub fn call(&self, words: &str) -> anyhow::Result<Transcript> {
         let words = format!("{words} --data-dir={}", self.data.display());
-        self.evenkeel()?.call(&words.split_whitespace().collect::<Vec<_>>(), "")
+        let mut tool = self.host.tool("timeout")?;
+        let bound = CALL_BOUND.as_secs().to_string();
+        tool.leading.extend(["-k".into(), "10".into(), bound.into(), self.binary.clone().into()]);
+        let said = tool.call(&words.split_whitespace().collect::<Vec<_>>(), "")?;
+        ensure!(said.code != TIMED_OUT, "it does not end within {CALL_BOUND:?}: {said:?}");
+        Ok(said)
+    }
+
+    /// Likewise; it must succeed. Answers what it said.
+    pub fn succeeds(&self, words: &str) -> anyhow::Result<String> {
+        self.call(words)?.succeeded()
     }
 
     /// Power off and on, without starting the server.
@@ -357,119 +343,6 @@ impl Cluster {
     }
 }
 
-/// A machine that joined a cluster with a token.
-pub struct Agent {
-    pub host: Host,
-    pub data: PathBuf,
-    /// What it is started by: a program, and its arguments.
-    pub command: Vec<String>,
-    process: Child,
-}
-
-impl Agent {
-    /// Starts `evenkeel agent` on a host of its own.
-    pub fn join(cluster: &Cluster, number: u8) -> anyhow::Result<Agent> {
-        Agent::join_in(cluster, Segment::First, number)
-    }
-
-    pub fn join_in(cluster: &Cluster, segment: Segment, number: u8) -> anyhow::Result<Agent> {
-        let mut host = Host::up_in(segment, number)?;
-        let data = cluster.data.join(&host.name);
-        if cluster.options.own_disk {
-            host.add_disk(data.join("volumes"))?;
-        }
-        link_images(&data, cluster.options.small_images)?;
-        Agent::start(cluster, host, data)
-    }
-
-    fn start(cluster: &Cluster, host: Host, data: PathBuf) -> anyhow::Result<Agent> {
-        let create = format!("token create --data-dir={}", cluster.data.display());
-        let token = cluster.evenkeel()?.ok(&create)?;
-        let program = program(&data, cluster.options.own_program)?;
-        let mut command = vec![
-            program.display().to_string(),
-            "agent".to_owned(),
-            format!("--server=https://{}:6443", cluster.host.address),
-            format!("--token={}", token.trim()),
-            format!("--data-dir={}", data.display()),
-            format!("--node-name={}", host.name),
-            format!("--node-ip={}", host.address),
-            EVICTION.to_owned(),
-        ];
-        // Whom names are asked of is the rack's.
-        let resolvers = cluster.options.arguments.iter().filter(|argument| argument.starts_with("--resolv-conf="));
-        command.extend(resolvers.cloned());
-        let process = spawn(&host, &data, &command)?;
-        Ok(Agent { host, data, command, process })
-    }
-}
-
-fn spawn(host: &Host, data: &Path, command: &[String]) -> anyhow::Result<Child> {
-    let log = File::options().create(true).append(true).open(data.join("agent.log"))?;
-    let (program, arguments) = command.split_first().context("what starts an agent is a program")?;
-    let tool = host.tool(program)?;
-    let mut command = Command::new(&tool.program);
-    command.args(&tool.leading).args(arguments);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    command.spawn().context("start the agent")
-}
-
-impl Agent {
-    /// `evenkeel` itself, run on the agent's host.
-    pub fn evenkeel(&self) -> anyhow::Result<Tool> {
-        self.host.tool(&binary().display().to_string())
-    }
-
-    /// Where the agent keeps its things.
-    pub fn data(&self) -> &Path {
-        &self.data
-    }
-
-    /// Waits until the agent ended by itself; answers its log.
-    pub fn ended(&mut self, bound: Duration) -> anyhow::Result<String> {
-        eventually("the agent ends", bound, || self.process.try_wait()?.context("it still runs"))?;
-        fs::read_to_string(self.data.join("agent.log")).context("read its log")
-    }
-
-    /// Starts it again, after it was killed if it still ran.
-    pub fn start_again(&mut self) -> anyhow::Result<()> {
-        if let Ok(inner) = child_of(self.process.id()) {
-            Tool::new("kill").ok(&format!("-9 {inner}"))?;
-        }
-        // Where it was stopped it would not notice.
-        let _ = self.process.kill();
-        self.process.wait().context("wait for the agent")?;
-        self.process = spawn(&self.host, &self.data, &self.command)?;
-        Ok(())
-    }
-
-    /// Kills the agent's process, and nothing else, without a word of warning. Whoever looks on may start it again.
-    pub fn kill(&self) -> anyhow::Result<()> {
-        let inner = child_of(self.process.id())?;
-        Tool::new("kill").ok(&format!("-9 {inner}")).map(drop)
-    }
-
-    /// Stops the agent's process without ending it, or lets it go on: `STOP`, `CONT`.
-    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let outer = self.process.id();
-        // The one outside stops with its child and does not go on with it.
-        Tool::new("kill").ok(&format!("-{signal} {} {outer}", child_of(outer)?)).map(drop)
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let cut = self.host.power_cut();
-        // Where it was stopped it would not notice.
-        let _ = self.process.kill();
-        let cut = cut.and_then(|()| self.process.wait().map(drop).context("wait for the agent"));
-        let cleaned = cut.and_then(|()| remove_cgroups(&self.data)).and_then(|()| remove(&self.data));
-        if let Err(error) = cleaned {
-            eprintln!("{error:#}");
-        }
-    }
-}
-
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Err(error) = self.host.power_cut() {
@@ -492,50 +365,4 @@ impl Drop for Cluster {
             eprintln!("{error:#}");
         }
     }
-}
-
-const SMALL_IMAGES: [&str; 2] = ["busybox-1.tar", "pause-1.tar"];
-
-/// The demo and test images, where a node imports them from at start.
-fn link_images(data: &Path, small: bool) -> anyhow::Result<()> {
-    let from = target().join("images");
-    let to = data.join("agent/images");
-    fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
-    for entry in fs::read_dir(&from).with_context(|| format!("read {}: run cargo xtask images", from.display()))? {
-        let entry = entry?;
-        let wanted = !small || SMALL_IMAGES.iter().any(|name| entry.file_name() == *name);
-        if wanted && entry.path().extension().is_some_and(|extension| extension == "tar") {
-            let link = to.join(entry.file_name());
-            fs::hard_link(entry.path(), &link).or_else(|_| fs::copy(entry.path(), &link).map(drop))?;
-        }
-    }
-    Ok(())
-}
-
-/// The build folder this test binary was built into.
-pub fn target() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the kit lies in the workspace");
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
-}
-
-fn binary() -> PathBuf {
-    std::env::var_os("EVENKEEL_BIN").map_or_else(|| target().join("debug/evenkeel"), PathBuf::from)
-}
-
-/// The program that a host starts: the one that was built, or a copy below `data`.
-fn program(data: &Path, own: bool) -> anyhow::Result<PathBuf> {
-    if !own {
-        return Ok(binary());
-    }
-    let copy = data.join("bin/evenkeel");
-    fs::create_dir_all(data.join("bin"))?;
-    fs::copy(binary(), &copy).with_context(|| format!("write {}", copy.display()))?;
-    Ok(copy)
-}
-
-fn remove(folder: &Path) -> anyhow::Result<()> {
-    if !folder.exists() {
-        return Ok(());
-    }
-    fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))
 }

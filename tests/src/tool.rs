@@ -139,6 +139,13 @@ impl Transcript {
     }
 }
 
+/// The line that a command printed for the next one, without the program's name.
+pub fn printed(said: &str, verb: &str) -> anyhow::Result<String> {
+    let mut lines = said.lines().filter_map(|line| line.trim().strip_prefix("evenkeel "));
+    let line = lines.find(|rest| rest.starts_with(verb));
+    line.map(str::to_owned).with_context(|| format!("no evenkeel {verb} in {said}"))
+}
+
 fn split(words: &str) -> Vec<&str> {
     words.split_whitespace().collect()
 }

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use e2e::eventually;
+use e2e::{eventually, printed};
 
 use crate::card::Card;
-use crate::world::{World, printed, succeeds};
+use crate::world::World;
 
 /// How long clients may see errors when a host dies.
 const ERRORS_S: f64 = 10.0;
@@ -55,16 +55,16 @@ pub fn replaced(world: &mut World) -> anyhow::Result<Card> {
     let words = format!("replace {}", world.rack.servers[dead].host.name);
     world.rack.serves(through, 2)?;
     eventually("the margin is gone", BOUND, || {
-        let dry = succeeds(&world.rack.servers[through], &format!("{words} --dry-run"))?;
+        let dry = world.rack.servers[through].succeeds(&format!("{words} --dry-run"))?;
         ensure!(dry.contains("2 of 3 servers are there, 0 more"), "{dry}");
         Ok(())
     })?;
     let begin = Instant::now();
-    let said = succeeds(&world.rack.servers[through], &format!("{words} --no-wait"))?;
+    let said = world.rack.servers[through].succeeds(&format!("{words} --no-wait"))?;
     let command = printed(&said, "server")?;
     let arguments = command.split_whitespace().skip(1).map(str::to_owned).collect();
     world.rack.servers[dead].start_blank(arguments)?;
-    let told = succeeds(&world.rack.servers[through], &format!("{words} --timeout=3m"))?;
+    let told = world.rack.servers[through].succeeds(&format!("{words} --timeout=3m"))?;
     eprint!("{told}");
     card.at_most("replace_s", begin.elapsed().as_secs_f64(), REPLACE_S);
     world.is_whole(through)?;

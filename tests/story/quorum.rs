@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use e2e::{eventually, saas};
+use e2e::{eventually, printed, saas};
 
 use crate::card::Card;
-use crate::world::{World, printed, succeeds};
+use crate::world::World;
 
 const BOUND: Duration = Duration::from_secs(60);
 const WRITES_BOUND: Duration = Duration::from_secs(180);
@@ -27,7 +27,7 @@ pub fn recovered(world: &mut World) -> anyhow::Result<Card> {
         Ok(said.stdout)
     })?;
     card.note("assessed_s", begin.elapsed().as_secs_f64());
-    succeeds(&world.rack.servers[survivor], &printed(&said, "recover quorum")?)?;
+    world.rack.servers[survivor].succeeds(&printed(&said, "recover quorum")?)?;
     card.note("api_back_s", begin.elapsed().as_secs_f64());
     let kubectl = world.rack.servers[survivor].kubectl();
     eventually("the database's pod is reached", BOUND, || saas::sql(&kubectl, "postgres-0", "postgres", ALONE))?;

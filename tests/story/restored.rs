@@ -8,7 +8,7 @@ use anyhow::ensure;
 use e2e::{Tool, eventually, saas};
 
 use crate::card::Card;
-use crate::world::{World, succeeds};
+use crate::world::World;
 
 const SERVING_S: f64 = 60.0;
 const JOINED_S: f64 = 120.0;
@@ -29,7 +29,7 @@ pub fn from_nothing(world: &mut World) -> anyhow::Result<Card> {
     first.host.plug()?;
     first.host.power_on()?;
     let (bundle, kit) = (kept.bundle.display(), kept.kit.display());
-    let said = succeeds(first, &format!("restore --file={bundle} --secret-file={kit}"))?;
+    let said = first.succeeds(&format!("restore --file={bundle} --secret-file={kit}"))?;
     ensure!(said.contains("not restored: the content of volume"), "it says of volumes: {said}");
     first.start_server()?;
     card.at_most("serving_s", begin.elapsed().as_secs_f64(), SERVING_S);
@@ -63,7 +63,7 @@ fn keep(world: &World) -> anyhow::Result<Kept> {
     world.judge.declare_restore_point();
     world.judge.go_on();
     let bundle = world.folder.join("bundle");
-    succeeds(server, &format!("backup --file={}", bundle.display()))?;
+    server.succeeds(&format!("backup --file={}", bundle.display()))?;
     Ok(Kept { bundle, kit: world.kit.clone(), dump })
 }
 

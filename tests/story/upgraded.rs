@@ -8,7 +8,7 @@ use anyhow::ensure;
 use e2e::Tool;
 
 use crate::card::Card;
-use crate::world::{World, succeeds};
+use crate::world::World;
 
 /// How long each node is looked at before the next one; people take minutes.
 const BAKE: &str = "2s";
@@ -21,14 +21,14 @@ pub fn there_and_back(world: &mut World) -> anyhow::Result<Card> {
     world.calm()?;
     let newer = newer(world)?;
     let begin = Instant::now();
-    let said = succeeds(&world.rack.servers[0], &format!("upgrade --yes --bake={BAKE} --to={}", newer.display()))?;
+    let said = world.rack.servers[0].succeeds(&format!("upgrade --yes --bake={BAKE} --to={}", newer.display()))?;
     ensure!(said.contains("finished"), "{said}");
     card.at_most("upgrade_s", begin.elapsed().saturating_sub(BAKES).as_secs_f64(), ACTIVE_S);
     for server in &world.rack.servers {
         ensure!(fs::read(&server.binary)? == fs::read(&newer)?, "{} runs the old program", server.host.name);
     }
     let again = Instant::now();
-    succeeds(&world.rack.servers[0], &format!("back --yes --bake={BAKE}"))?;
+    world.rack.servers[0].succeeds(&format!("back --yes --bake={BAKE}"))?;
     card.at_most("back_s", again.elapsed().saturating_sub(BAKES).as_secs_f64(), ACTIVE_S);
     world.is_whole(0)?;
     let tally = world.judge.since(begin);

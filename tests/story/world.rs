@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Cluster, Rack, Tool, eventually, saas};
+use e2e::{Rack, Tool, eventually, saas};
 
 use crate::judge::{self, Judge};
 
@@ -99,16 +99,4 @@ impl World {
         }
         Ok(begin)
     }
-}
-
-/// The line that a command printed for the next one, without the program's name.
-pub fn printed(said: &str, verb: &str) -> anyhow::Result<String> {
-    let rest = |line: &str| line.trim().strip_prefix("evenkeel ").map(str::to_owned);
-    let mut lines = said.lines().filter_map(rest).filter(|rest| rest.starts_with(verb));
-    lines.next().with_context(|| format!("no evenkeel {verb} in {said}"))
-}
-
-/// A command that must succeed.
-pub fn succeeds(server: &Cluster, words: &str) -> anyhow::Result<String> {
-    server.call(words)?.succeeded()
 }

@@ -8,7 +8,7 @@ use e2e::{Agent, Cluster, Endpoint, Options, Rack, Tool, eventually, pause};
 use serde_json::json;
 
 use super::gap::Writer;
-use super::{BOUND, Figures, HOST, blank, seconds};
+use super::{BOUND, Figures, HOST, seconds};
 
 /// Stateless pods, more than one on each node.
 const REPLICAS: usize = 8;
@@ -137,7 +137,7 @@ fn replaced(rack: &mut Rack) -> anyhow::Result<Duration> {
     let evenkeel = rack.servers[1].evenkeel()?;
     let said = evenkeel.ok(&format!("{words} --no-wait"))?;
     let command = said.lines().find_map(|line| line.trim().strip_prefix("evenkeel server ")).context("no command")?;
-    blank(&mut rack.servers[0], command.split_whitespace().map(str::to_owned).collect())?;
+    rack.servers[0].start_blank(command.split_whitespace().map(str::to_owned).collect())?;
     let card = evenkeel.ok(&format!("{words} --timeout=3m"))?;
     ensure!(card.contains(&format!("scorecard: {name} replaced in")), "{card}");
     Ok(begin.elapsed())

@@ -8,7 +8,7 @@ mod restore;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use e2e::{Agent, Cluster, Endpoint, Options, Rack, eventually};
+use e2e::{Agent, Endpoint, Options, Rack, eventually};
 use serde_json::{Value, json};
 
 use super::api;
@@ -50,21 +50,4 @@ fn agent(rack: &Rack) -> anyhow::Result<(Agent, Duration)> {
         Ok(())
     })?;
     Ok((agent, start.elapsed()))
-}
-
-/// What another machine is told so that it joins this server's cluster.
-fn joining(first: &Cluster) -> anyhow::Result<Vec<String>> {
-    let token = std::fs::read_to_string(first.data.join("server/token"))?;
-    Ok(vec![format!("--server=https://{}:6443", first.host.address), format!("--token={}", token.trim())])
-}
-
-/// A machine with a new disk and power again, started by one command.
-fn blank(server: &mut Cluster, arguments: Vec<String>) -> anyhow::Result<()> {
-    server.wipe()?;
-    server.host.plug()?;
-    server.host.power_on()?;
-    server.set_arguments(arguments);
-    server.start_server()?;
-    server.set_arguments(Vec::new());
-    Ok(())
 }

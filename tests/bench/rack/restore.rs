@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use e2e::{Options, Rack};
 
-use super::{Figures, HOST, blank, joining, seconds};
+use super::{Figures, HOST, seconds};
 
 /// Objects that were written as a load are there again.
 const OBJECT: &str = "-n bench get configmap many-04999 -o name";
@@ -36,9 +36,9 @@ fn restored(rack: &mut Rack, keep: &Path) -> anyhow::Result<Figures> {
     first.start_server()?;
     let serving = begin.elapsed();
     ensure!(first.kubectl().ok(OBJECT).is_ok(), "the bundle lacks something");
-    let join = joining(&rack.servers[0])?;
+    let join = rack.servers[0].joining()?;
     for server in &mut rack.servers[1..] {
-        blank(server, join.clone())?;
+        server.start_blank(join.clone())?;
     }
     rack.serves(0, 3)?;
     rack.servers[2].kubectl().ok(OBJECT)?;
