@@ -18,6 +18,8 @@ use crate::wait::eventually;
 
 /// How long a started server may take until it answers, in a debug build on a busy machine.
 const READY_BOUND: Duration = Duration::from_secs(120);
+/// How long one look may take.
+const ANSWER_BOUND: Duration = Duration::from_secs(20);
 /// Longer than any command may take; one that hangs must not hang the lane.
 const CALL_BOUND: Duration = Duration::from_secs(900);
 /// What `timeout` ends with where it had to end the command.
@@ -84,14 +86,18 @@ impl Cluster {
 
     /// Starts the server's process, waits until it answers /readyz.
     pub fn start_server(&mut self) -> anyhow::Result<()> {
-        if self.server.is_some() {
-            bail!("the server runs already");
-        }
         let start = Instant::now();
-        self.server = Some(self.spawn()?);
+        self.launch()?;
         eventually("the server is ready", READY_BOUND, || self.readyz())
             .with_context(|| format!("see {}", self.data.join("server.log").display()))?;
         self.ready_after = start.elapsed();
+        Ok(())
+    }
+
+    /// Starts the server's process, and waits for nothing.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        ensure!(self.server.is_none(), "the server runs already");
+        self.server = Some(self.spawn()?);
         Ok(())
     }
 
@@ -148,7 +154,7 @@ impl Cluster {
 
     /// Asks /readyz over a connection of its own.
     pub fn readyz(&self) -> anyhow::Result<()> {
-        let answer = Endpoint::of(&self.kubectl())?.connect()?.call("GET", "/readyz", "")?;
+        let answer = Endpoint::read(&self.kubeconfig())?.connect_within(ANSWER_BOUND)?.call("GET", "/readyz", "")?;
         ensure!(answer.code == 200, "/readyz answered {}", answer.code);
         Ok(())
     }
@@ -172,7 +178,8 @@ impl Cluster {
     /// Kills the server's process, and nothing else, without a word of warning.
     pub fn kill_server(&mut self) -> anyhow::Result<()> {
         let Some(mut server) = self.server.take() else { bail!("the server does not run") };
-        let inner = child_of(server.id())?;
+        // Right after its start there is only the one outside.
+        let inner = eventually("the server's process is there", ANSWER_BOUND, || child_of(server.id()))?;
         // Where it was frozen the one outside stopped with it, and would not notice its end.
         Tool::new("kill").ok(&format!("-9 {inner}"))?;
         Tool::new("kill").ok(&format!("-CONT {}", server.id()))?;

@@ -1,8 +1,10 @@
 //! A load generator: plain HTTP/1.1 over TLS on blocking sockets, so that the client costs little and shares nothing
 //! with the server.
 
+use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +68,16 @@ struct Head {
 impl Endpoint {
     /// Reads server, CA and client certificate through `kubectl config view`.
     pub fn of(kubectl: &Tool) -> anyhow::Result<Endpoint> {
-        let view: Value = serde_json::from_str(&kubectl.ok("config view --raw --minify -o json")?)?;
+        Endpoint::told(&serde_json::from_str(&kubectl.ok("config view --raw --minify -o json")?)?)
+    }
+
+    /// Reads the same out of the file of a cluster's administrator, which knows one cluster and one user.
+    pub fn read(kubeconfig: &Path) -> anyhow::Result<Endpoint> {
+        let text = fs::read_to_string(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
+        Endpoint::told(&serde_saphyr::from_str(&text).with_context(|| format!("read {}", kubeconfig.display()))?)
+    }
+
+    fn told(view: &Value) -> anyhow::Result<Endpoint> {
         let cluster = &view["clusters"][0]["cluster"];
         let user = &view["users"][0]["user"];
         let server = cluster["server"].as_str().context("the kubeconfig names no server")?;

@@ -1,11 +1,13 @@
 //! Several servers as one cluster, each on a simulated host of its own.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::data::target;
 use crate::options::Options;
 use crate::tool::Tool;
 use crate::wait::eventually;
@@ -13,7 +15,7 @@ use crate::wait::eventually;
 const SERVERS: usize = 3;
 const REGISTER_BOUND: Duration = Duration::from_secs(120);
 /// How long others may take to notice what became of a server.
-const NOTICE_BOUND: Duration = Duration::from_secs(40);
+const NOTICE_BOUND: Duration = Duration::from_secs(90);
 
 /// The servers in the order they joined.
 pub struct Rack {
@@ -65,7 +67,9 @@ impl Rack {
             ensure!(nodes == SERVERS, "{nodes} nodes");
             Ok(())
         })?;
-        kubectl.ok("wait node --all --for=condition=Ready --timeout=120s").map(drop)
+        eventually("every node is ready", REGISTER_BOUND, || {
+            kubectl.ok("wait node --all --for=condition=Ready --timeout=60s").map(drop)
+        })
     }
 
     /// One more server, by one command; answers how long it took until it was ready.
@@ -95,6 +99,23 @@ impl Rack {
             ensure!(list.split_whitespace().count() == count, "they are {list}");
             Ok(())
         })
+    }
+
+    /// Copies what the servers said, and show, into a folder of the build's, for whoever wants to know why a lane failed.
+    pub fn keep_logs(&self, name: &str) -> anyhow::Result<()> {
+        let folder = target().join(format!("{name}-logs"));
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        for server in &self.servers {
+            for log in ["server.log", "server/db/etcd/etcd.log", "agent/names/names.log"] {
+                let short = log.rsplit('/').next().unwrap_or(log);
+                // One that was never started said nothing.
+                let _ = fs::copy(server.data.join(log), folder.join(format!("{}-{short}", server.host.name)));
+            }
+            let seen = server.kubectl().call(&["get", "nodes,pods,events", "-A", "-o", "wide", "--request-timeout=10s"], "")?;
+            fs::write(folder.join(format!("{}-objects", server.host.name)), seen.stdout + &seen.stderr)?;
+        }
+        eprintln!("   logs are kept in {}", folder.display());
+        Ok(())
     }
 
     /// Has one server's etcd lead.

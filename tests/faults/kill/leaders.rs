@@ -1,4 +1,4 @@
-//! Who leads, as the lease of the loops tells: one at a time, and nobody before the last one's time is over.
+//! Who leads, as leases tell: one at a time, and nobody before the last one's time is over.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -7,65 +7,101 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::{Endpoint, pause};
+use jiff::Timestamp;
 use serde_json::Value;
 
-const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kube-controller-manager";
+use super::rounds::Rounds;
+
+/// Of the loops, and of who coordinates changes of the cluster.
+const LEASES: [&str; 2] = ["kube-controller-manager", "evenkeel-keeper"];
+const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 const POLL: Duration = Duration::from_millis(150);
 
-/// The lease at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A lease at one revision. All hosts of the lab have one clock.
+#[derive(Clone, Debug)]
 struct Seen {
     holder: String,
     transitions: u64,
+    acquired: Timestamp,
+    renewed: Timestamp,
+    lasts: Duration,
 }
 
-/// The lease at every revision that was seen.
+/// One lease at every revision that was seen.
+type Life = BTreeMap<u64, Seen>;
+
 #[derive(Default)]
 pub struct Leaders {
-    seen: Mutex<BTreeMap<u64, Seen>>,
+    seen: Mutex<BTreeMap<&'static str, Life>>,
 }
 
 // === impl Leaders ===
 
 impl Leaders {
     pub fn run(&self, endpoints: &[Endpoint], stop: &AtomicBool) {
-        let mut servers = endpoints.iter().cycle();
+        let mut rounds = Rounds::new(endpoints);
         while !stop.load(Ordering::Relaxed) {
-            if let Some((revision, seen)) = servers.next().and_then(|server| look(server).ok()) {
-                self.seen.lock().expect("no holder of this lock panics").insert(revision, seen);
+            for name in LEASES {
+                // A server that is down sees nothing.
+                if let Ok((revision, seen)) = rounds.get(&format!("{PATH}/{name}")).and_then(|lease| read(&lease)) {
+                    let mut lives = self.seen.lock().expect("no holder of this lock panics");
+                    lives.entry(name).or_default().insert(revision, seen);
+                }
             }
+            rounds.go_on();
             pause(POLL);
         }
     }
 
-    /// Holders change only by a transition, and transitions only grow.
+    /// Holders change only by a transition, transitions only grow, and no time begins before the last one is over.
     pub fn judge(&self) -> anyhow::Result<()> {
-        let seen = self.seen.lock().expect("no holder of this lock panics");
-        ensure!(!seen.is_empty(), "the lease was never seen");
-        for ((_, before), (revision, after)) in seen.iter().zip(seen.iter().skip(1)) {
-            let named = |seen: &Seen| !seen.holder.is_empty();
-            let counted = before.transitions < after.transitions;
-            let same = before.transitions == after.transitions;
-            let changed = named(before) && named(after) && before.holder != after.holder;
-            ensure!(counted || same, "transitions go back at {revision}: {before:?}, then {after:?}");
-            ensure!(counted || !changed, "two leaders without a transition at {revision}: {before:?}, {after:?}");
-        }
-        Ok(())
+        let lives = self.seen.lock().expect("no holder of this lock panics");
+        ensure!(lives.contains_key(LEASES[0]), "the lease was never seen");
+        lives.iter().try_for_each(|(name, life)| judge(life).context(*name))
     }
 
     pub fn told(&self) -> String {
-        let seen = self.seen.lock().expect("no holder of this lock panics");
-        let transitions = seen.last_key_value().map_or(0, |(_, last)| last.transitions);
-        format!("{transitions} transitions of the leader over {} looks", seen.len())
+        let lives = self.seen.lock().expect("no holder of this lock panics");
+        let one = |(name, life): (&&str, &Life)| {
+            let holders = life.values().zip(life.values().skip(1));
+            let others = holders.filter(|(before, after)| before.holder != after.holder).count();
+            let terms = life.last_key_value().map_or(0, |(_, last)| last.transitions);
+            format!("{name}: {terms} terms, {others} changes of the leader over {} revisions", life.len())
+        };
+        lives.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 }
 
-fn look(server: &Endpoint) -> anyhow::Result<(u64, Seen)> {
-    let answer = server.connect()?.call("GET", PATH, "")?;
-    ensure!(answer.code == 200, "the lease answered {}", answer.code);
-    let lease: Value = serde_json::from_slice(&answer.body)?;
+fn judge(life: &Life) -> anyhow::Result<()> {
+    for ((_, before), (revision, after)) in life.iter().zip(life.iter().skip(1)) {
+        let counted = before.transitions < after.transitions;
+        let named = |seen: &Seen| !seen.holder.is_empty();
+        let changed = named(before) && named(after) && before.holder != after.holder;
+        ensure!(
+            before.transitions <= after.transitions,
+            "transitions go back at {revision}: {before:?}, then {after:?}"
+        );
+        ensure!(counted || !changed, "two leaders without a transition at {revision}: {before:?}, {after:?}");
+        // Nobody here stops a leader in good order, which would give its lease away.
+        let over = before.renewed + before.lasts;
+        ensure!(!changed || over <= after.acquired, "two leaders at {revision}: {before:?}, {after:?}");
+    }
+    Ok(())
+}
+
+fn read(lease: &Value) -> anyhow::Result<(u64, Seen)> {
     let revision = lease["metadata"]["resourceVersion"].as_str().context("no revision")?.parse()?;
-    let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
-    let transitions = lease["spec"]["leaseTransitions"].as_u64().unwrap_or_default();
-    Ok((revision, Seen { holder, transitions }))
+    let spec = &lease["spec"];
+    let seen = Seen {
+        holder: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(),
+        transitions: spec["leaseTransitions"].as_u64().unwrap_or_default(),
+        acquired: time(&spec["acquireTime"])?,
+        renewed: time(&spec["renewTime"])?,
+        lasts: Duration::from_secs(spec["leaseDurationSeconds"].as_u64().context("no duration")?),
+    };
+    Ok((revision, seen))
+}
+
+fn time(text: &Value) -> anyhow::Result<Timestamp> {
+    text.as_str().context("no time")?.parse().context("a time")
 }

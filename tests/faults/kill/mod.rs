@@ -4,10 +4,12 @@
 //! before the last half second had 90 % of its share acknowledged: so each kill is under the full load, whatever else
 //! the machine does. A server that stalls, or is too slow for the schedule, never gets there and fails the case.
 
+mod hunt;
 mod leaders;
 mod pairs;
 pub mod rack;
 mod record;
+mod rounds;
 mod watcher;
 mod writers;
 

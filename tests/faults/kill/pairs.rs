@@ -6,13 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::{Endpoint, Tool, pause};
-use serde_json::Value;
+use e2e::{Endpoint, Tool, eventually, pause};
+
+use super::rounds::Rounds;
 
 const PODS: &str = "/api/v1/namespaces/kill/pods?labelSelector=app";
 const SETS: &str = "/apis/apps/v1/namespaces/kill/replicasets?labelSelector=app";
 const POLL: Duration = Duration::from_millis(150);
 const REPLICAS: usize = 2;
+/// How long its pods may take, where the runtime was killed again and again.
+const BOUND: Duration = Duration::from_secs(180);
+const DEPLOYMENT: &str = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"NAME","namespace":"kill"},
+    "spec":{"replicas":REPLICAS,"selector":{"matchLabels":{"app":"NAME"}},
+    "template":{"metadata":{"labels":{"app":"NAME"}},"spec":{"terminationGracePeriodSeconds":0,"containers":[
+    {"name":"c","image":"evenkeel.local/busybox:1","command":["sleep","99999"]}]}}}}"#;
 
 /// What was ever seen of the Deployments, by their names.
 #[derive(Default)]
@@ -30,19 +37,18 @@ impl Pairs {
     /// One more Deployment, which is made while processes are killed.
     pub fn begin(&self, kubectl: &Tool, number: u64) -> anyhow::Result<()> {
         let name = format!("pair-{number}");
-        let image = "--image=evenkeel.local/busybox:1";
-        kubectl.ok(&format!("-n kill create deployment {name} {image} --replicas={REPLICAS} -- sleep 99999"))?;
+        let deployment = DEPLOYMENT.replace("NAME", &name).replace("REPLICAS", &REPLICAS.to_string());
+        eventually("a Deployment is made", BOUND, || kubectl.ok_fed("apply -f -", &deployment).map(drop))?;
         *self.current.lock().expect("no holder of this lock panics") = Some(name);
         Ok(())
     }
 
     pub fn run(&self, endpoints: &[Endpoint], stop: &AtomicBool) {
-        let mut servers = endpoints.iter().cycle();
+        let mut rounds = Rounds::new(endpoints);
         while !stop.load(Ordering::Relaxed) {
-            if let Some(server) = servers.next() {
-                // A server that is down sees nothing.
-                let _ = look(server, PODS, &self.pods).and_then(|()| look(server, SETS, &self.sets));
-            }
+            // A server that is down sees nothing.
+            let _ = look(&mut rounds, PODS, &self.pods).and_then(|()| look(&mut rounds, SETS, &self.sets));
+            rounds.go_on();
             pause(POLL);
         }
     }
@@ -50,7 +56,9 @@ impl Pairs {
     /// The last one is complete, and never was more than that. It is removed.
     pub fn judge(&self, kubectl: &Tool) -> anyhow::Result<()> {
         let Some(name) = self.current.lock().expect("no holder of this lock panics").take() else { return Ok(()) };
-        kubectl.ok(&format!("-n kill rollout status deployment/{name} --timeout=120s"))?;
+        eventually("its pods run", BOUND, || {
+            kubectl.ok(&format!("-n kill rollout status deployment/{name} --timeout=60s")).map(drop)
+        })?;
         let count = |seen: &Mutex<BTreeSet<(String, String)>>| {
             let seen = seen.lock().expect("no holder of this lock panics");
             seen.iter().filter(|(app, _)| *app == name).count()
@@ -73,10 +81,8 @@ impl Pairs {
     }
 }
 
-fn look(server: &Endpoint, path: &str, seen: &Mutex<BTreeSet<(String, String)>>) -> anyhow::Result<()> {
-    let answer = server.connect()?.call("GET", path, "")?;
-    ensure!(answer.code == 200, "the list answered {}", answer.code);
-    let list: Value = serde_json::from_slice(&answer.body)?;
+fn look(rounds: &mut Rounds<'_>, path: &str, seen: &Mutex<BTreeSet<(String, String)>>) -> anyhow::Result<()> {
+    let list = rounds.get(path)?;
     let items = list["items"].as_array().into_iter().flatten();
     let named = items.filter_map(|item| {
         let metadata = &item["metadata"];

@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Cluster, Endpoint, Rack, Tool, eventually, pause};
+use e2e::{Endpoint, Rack, Tool, eventually};
 
+use super::hunt::{Hunt, Hunter};
 use super::leaders::Leaders;
 use super::pairs::Pairs;
 use super::record::Record;
@@ -17,151 +18,144 @@ use super::{Chance, POD, container};
 use crate::seed;
 
 const NAME: &str = "kills3";
-const HOST: u8 = 50;
+const HOST: u8 = 54;
 /// Twenty writes a second.
 const PERIOD: Duration = Duration::from_millis(50);
 const WRITERS: usize = 6;
 /// Kills between two looks of the judge.
-const EPOCH_KILLS: u64 = 10;
-/// How long nobody may get an answer after kills, also on a machine that others keep busy.
-const STALL_BOUND: Duration = Duration::from_secs(90);
-const LIVELY: Duration = Duration::from_secs(1);
-const MOMENT_SPREAD_MS: u64 = 900;
-/// Of four kills one comes without waiting for what the last one did.
-const HASTE: u64 = 4;
-/// A process may just be starting again.
-const FOUND_BOUND: Duration = Duration::from_secs(30);
+const EPOCH_KILLS: u64 = 20;
+/// How long a server may take after kills, also on a machine that others keep busy.
+const READY_BOUND: Duration = Duration::from_secs(120);
 
-#[derive(Clone, Copy, Debug)]
-enum Victim {
-    Server,
-    Etcd,
-    Containerd,
-    Names,
+/// Who looks on.
+#[derive(Default)]
+struct Watched {
+    record: Record,
+    pace: Pace,
+    watchers: [Watcher; 3],
+    leaders: Leaders,
+    pairs: Pairs,
+    stop: AtomicBool,
 }
 
-const VICTIMS: [Victim; 4] = [Victim::Server, Victim::Etcd, Victim::Containerd, Victim::Names];
-
-/// What all threads share.
-struct Watched<'a> {
-    endpoints: &'a [Endpoint],
-    record: &'a Record,
-    pace: &'a Pace,
-    watchers: &'a [Watcher],
-    leaders: &'a Leaders,
-    pairs: &'a Pairs,
+/// Pods that nothing here gives a reason to restart, one on every host, and their containers.
+struct Still {
+    names: Vec<String>,
+    containers: Vec<String>,
 }
 
 pub fn loses_nothing(_: &()) -> anyhow::Result<()> {
     let kills: u64 = std::env::var("EVENKEEL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     let mut rack = Rack::start(NAME, HOST)?;
+    let outcome = killed(&mut rack, kills);
+    if outcome.is_err() {
+        rack.keep_logs(NAME)?;
+    }
+    outcome
+}
+
+fn killed(rack: &mut Rack, kills: u64) -> anyhow::Result<()> {
     rack.fill()?;
     let kubectl = rack.servers[0].kubectl();
     kubectl.ok("create namespace kill")?;
-    let names = still(&rack, &kubectl)?;
-    let before = containers(&kubectl, &names)?;
+    let still = Still::start(rack, &kubectl)?;
     let endpoints = rack.servers.iter().map(|server| Endpoint::of(&server.kubectl())).collect::<Result<Vec<_>, _>>()?;
-    let (record, pace, stop) = (Record::default(), Pace::default(), AtomicBool::new(false));
-    let watchers: Vec<Watcher> = endpoints.iter().map(|_| Watcher::default()).collect();
-    let (leaders, pairs) = (Leaders::default(), Pairs::default());
+    let watched = Watched::default();
     thread::scope(|scope| {
-        let (endpoints, record, pace, stop) = (endpoints.as_slice(), &record, &pace, &stop);
-        let (leaders, pairs) = (&leaders, &pairs);
-        for (watcher, endpoint) in watchers.iter().zip(endpoints) {
-            scope.spawn(move || watcher.run(endpoint, stop));
+        let (endpoints, watched) = (endpoints.as_slice(), &watched);
+        for (watcher, endpoint) in watched.watchers.iter().zip(endpoints) {
+            scope.spawn(move || watcher.run(endpoint, &watched.stop));
         }
         for number in 0..WRITERS {
-            scope.spawn(move || writers::run(endpoints, number, record, pace, stop));
+            scope.spawn(move || writers::run(endpoints, number, &watched.record, &watched.pace, &watched.stop));
         }
-        scope.spawn(move || leaders.run(endpoints, stop));
-        scope.spawn(move || pairs.run(endpoints, stop));
-        let watched = Watched { endpoints, record, pace, watchers: &watchers, leaders, pairs };
-        let outcome = epochs(&mut rack, kills, &watched);
-        pace.close();
-        stop.store(true, Ordering::Relaxed);
+        scope.spawn(move || watched.leaders.run(endpoints, &watched.stop));
+        scope.spawn(move || watched.pairs.run(endpoints, &watched.stop));
+        let outcome = epochs(rack, kills, watched, &still);
+        watched.pace.close();
+        watched.stop.store(true, Ordering::Relaxed);
         outcome
     })?;
-    println!("{kills} kills over three hosts: {}; {}; {}", record.summary(), leaders.told(), pairs.told());
     rack.whole(0)?;
-    let after = containers(&kubectl, &names)?;
-    ensure!(before == after, "pods were restarted: {before:?} became {after:?}");
+    still.runs(&kubectl)?;
+    let told: Vec<String> = watched.watchers.iter().map(Watcher::told).collect();
+    println!("{kills} kills over three hosts: {}", watched.record.summary());
+    println!("{}", watched.leaders.told());
+    println!("{}; no pod was restarted that nothing was done to", watched.pairs.told());
+    println!("watchers: {}", told.join(", "));
     Ok(())
 }
 
-/// A pod on every host that nothing here gives a reason to restart.
-fn still(rack: &Rack, kubectl: &Tool) -> anyhow::Result<Vec<String>> {
-    let names: Vec<String> = rack.servers.iter().map(|server| format!("still-{}", server.host.name)).collect();
-    for (name, server) in names.iter().zip(&rack.servers) {
-        let pod = POD.replace("\"still\"", &format!("\"{name}\""));
-        let pod = pod.replace("\"containers\"", &format!("\"nodeName\":\"{}\",\"containers\"", server.host.name));
-        kubectl.ok_fed("create -f -", &pod)?;
+/// Kills, and after some of them the judge looks.
+fn epochs(rack: &mut Rack, kills: u64, watched: &Watched, still: &Still) -> anyhow::Result<()> {
+    let mut chances: Vec<Chance> = (0..rack.servers.len() as u64).map(|host| Chance(seed() + host)).collect();
+    let hunt = Hunt::new(&watched.pace);
+    let (begin, mut done) = (Instant::now(), 0);
+    while done < kills {
+        let more = EPOCH_KILLS.min(kills - done);
+        watched.pairs.begin(&rack.servers[0].kubectl(), done)?;
+        watched.pace.open(PERIOD);
+        hunt.allow(more);
+        hunters(rack, &hunt, &mut chances).with_context(|| format!("after kill {done}"))?;
+        done += more;
+        watched.pace.close();
+        judged(rack, watched, still).with_context(|| format!("after kill {done}"))?;
+        let took = begin.elapsed().as_secs_f64();
+        println!("{done} kills in {took:.0} s, {:.1} s each: {}", took / done as f64, watched.record.summary());
+        println!("   {}; longest without an answer {:.1} s", hunt.told(), watched.pace.longest().as_secs_f64());
     }
-    kubectl.ok("-n kill wait pod --all --for=condition=Ready --timeout=90s")?;
-    Ok(names)
+    Ok(())
+}
+
+fn hunters(rack: &mut Rack, hunt: &Hunt<'_>, chances: &mut [Chance]) -> anyhow::Result<()> {
+    thread::scope(|scope| {
+        let hosts = rack.servers.iter_mut().zip(chances);
+        let hunters = hosts.map(|(server, chance)| scope.spawn(|| Hunter { hunt, server, chance }.run()));
+        let hunters: Vec<_> = hunters.collect();
+        let outcomes = hunters.into_iter().map(|hunter| hunter.join().expect("hunters do not panic"));
+        // All of them are waited for.
+        outcomes.collect::<Vec<anyhow::Result<()>>>().into_iter().collect()
+    })
+}
+
+/// Everybody who looks on is asked; nobody writes meanwhile.
+fn judged(rack: &Rack, watched: &Watched, still: &Still) -> anyhow::Result<()> {
+    for server in &rack.servers {
+        let name = &server.host.name;
+        eventually(&format!("{name} answers"), READY_BOUND, || server.readyz())?;
+        let endpoint = Endpoint::read(&server.kubeconfig())?;
+        watched.record.judge(&endpoint).with_context(|| format!("as {name} sees it"))?;
+    }
+    watched.watchers.iter().try_for_each(|watcher| watcher.judge(&watched.record))?;
+    watched.leaders.judge()?;
+    let kubectl = rack.servers[0].kubectl();
+    still.runs(&kubectl)?;
+    watched.pairs.judge(&kubectl)
+}
+
+// === impl Still ===
+
+impl Still {
+    fn start(rack: &Rack, kubectl: &Tool) -> anyhow::Result<Still> {
+        let names: Vec<String> = rack.servers.iter().map(|server| format!("still-{}", server.host.name)).collect();
+        for (name, server) in names.iter().zip(&rack.servers) {
+            let pod = POD.replace("\"still\"", &format!("\"{name}\""));
+            let pod = pod.replace("\"containers\"", &format!("\"nodeName\":\"{}\",\"containers\"", server.host.name));
+            kubectl.ok_fed("create -f -", &pod)?;
+        }
+        kubectl.ok("-n kill wait pod --all --for=condition=Ready --timeout=120s")?;
+        let containers = containers(kubectl, &names)?;
+        Ok(Still { names, containers })
+    }
+
+    /// The containers are those of the beginning.
+    fn runs(&self, kubectl: &Tool) -> anyhow::Result<()> {
+        let now = containers(kubectl, &self.names)?;
+        ensure!(self.containers == now, "pods were restarted: {:?} became {now:?}", self.containers);
+        Ok(())
+    }
 }
 
 fn containers(kubectl: &Tool, names: &[String]) -> anyhow::Result<Vec<String>> {
     names.iter().map(|name| container(kubectl, name)).collect()
-}
-
-fn epochs(rack: &mut Rack, kills: u64, watched: &Watched<'_>) -> anyhow::Result<()> {
-    let mut chance = Chance(seed());
-    let mut longest = Duration::ZERO;
-    let mut done = 0;
-    while done < kills {
-        let until = kills.min(done + EPOCH_KILLS);
-        watched.pairs.begin(&rack.servers[0].kubectl(), done)?;
-        watched.pace.open(PERIOD);
-        while done < until {
-            let haste = chance.below(HASTE) == 0;
-            pause(Duration::from_millis(chance.below(MOMENT_SPREAD_MS)));
-            let host = usize::try_from(chance.below(3))?;
-            let victim = VICTIMS[usize::try_from(chance.below(4))?];
-            let begin = Instant::now();
-            kill(&mut rack.servers[host], victim)
-                .with_context(|| format!("kill {} ({victim:?} of host {host})", done + 1))?;
-            if !haste {
-                eventually("writes go on", STALL_BOUND, || {
-                    ensure!(watched.pace.acknowledged_within(LIVELY) > 0, "nothing was acknowledged");
-                    Ok(())
-                })
-                .with_context(|| format!("after kill {} ({victim:?} of host {host})", done + 1))?;
-                longest = longest.max(begin.elapsed());
-            }
-            done += 1;
-        }
-        watched.pace.close();
-        judged(rack, watched).with_context(|| format!("after kill {done}"))?;
-        println!("{done} kills, {}, at most {:.1} s for one", watched.record.summary(), longest.as_secs_f64());
-    }
-    Ok(())
-}
-
-/// Everybody who looks on is asked; nobody writes meanwhile.
-fn judged(rack: &Rack, watched: &Watched<'_>) -> anyhow::Result<()> {
-    for (endpoint, server) in watched.endpoints.iter().zip(&rack.servers) {
-        eventually("the server answers", STALL_BOUND, || server.readyz())?;
-        watched.record.judge(endpoint).with_context(|| format!("as {} sees it", server.host.name))?;
-    }
-    watched.watchers.iter().try_for_each(|watcher| watcher.judge(watched.record))?;
-    watched.leaders.judge()?;
-    watched.pairs.judge(&rack.servers[0].kubectl())
-}
-
-/// Returns once the process is dead. What keeps it starts it again; of the server itself that is us.
-fn kill(server: &mut Cluster, victim: Victim) -> anyhow::Result<()> {
-    let search = match victim {
-        Victim::Server => {
-            server.kill_server()?;
-            return server.start_server();
-        }
-        Victim::Etcd => "-x etcd",
-        Victim::Containerd => "-x containerd",
-        Victim::Names => "-f evenkeel.names",
-    };
-    let pids = eventually("the victim is found", FOUND_BOUND, || server.host.tool("pgrep")?.ok(search))?;
-    let pid = pids.lines().next().context("no process")?;
-    // It may have been about to end.
-    let _ = server.host.tool("kill")?.ok(&format!("-9 {pid}"));
-    Ok(())
 }

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use e2e::Endpoint;
+use e2e::{Endpoint, eventually};
 use serde_json::Value;
 
 use super::PATH;
+use super::rounds::PATIENCE;
+
+/// How long a server may be unable to, after what was done to it.
+const LIST_BOUND: Duration = Duration::from_secs(60);
 
 /// A change of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +94,11 @@ impl Record {
         if let Some(what) = self.contradictions.lock().expect("no holder of this lock panics").first() {
             bail!("an acknowledged write was contradicted: {what}");
         }
-        let answer = endpoint.connect()?.call("GET", PATH, "")?;
-        let list: Value = serde_json::from_slice(&answer.body).context("read the list")?;
+        let list = eventually("the server lists", LIST_BOUND, || {
+            let answer = endpoint.connect_within(PATIENCE)?.call("GET", PATH, "")?;
+            ensure!(answer.code == 200, "the list answered {}", answer.code);
+            serde_json::from_slice::<Value>(&answer.body).context("read the list")
+        })?;
         let at: u64 = list["metadata"]["resourceVersion"].as_str().context("the list has no revision")?.parse()?;
         let items = list["items"].as_array().context("the list has no items")?;
         let mut found: BTreeMap<&str, (u64, &str)> = items.iter().filter_map(state).collect();

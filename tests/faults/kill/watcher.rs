@@ -11,11 +11,12 @@ use serde_json::Value;
 
 use super::PATH;
 use super::record::{Change, Record};
+use super::rounds::PATIENCE;
 
 /// Every so often a watch ends by itself and is continued, as ordinary clients' do.
 const WATCH_SECONDS: u32 = 5;
 /// How long the last events may be on their way.
-const LAST_EVENTS_BOUND: Duration = Duration::from_secs(30);
+const LAST_EVENTS_BOUND: Duration = Duration::from_secs(90);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
@@ -68,14 +69,14 @@ impl Watcher {
     }
 
     fn list(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
-        let answer = endpoint.connect()?.call("GET", PATH, "")?;
+        let answer = endpoint.connect_within(PATIENCE)?.call("GET", PATH, "")?;
         ensure!(answer.code == 200, "the list answered {}", answer.code);
         let list: Value = serde_json::from_slice(&answer.body)?;
         self.seen.lock().expect("no holder of this lock panics").listed(&list)
     }
 
     fn watch(&self, endpoint: &Endpoint, at: u64) -> anyhow::Result<End> {
-        let mut connection = endpoint.connect()?;
+        let mut connection = endpoint.connect_within(PATIENCE)?;
         let path = format!("{PATH}?watch=1&timeoutSeconds={WATCH_SECONDS}&resourceVersion={at}");
         if connection.watch(&path).is_err() {
             return refusal(endpoint, &path);
@@ -119,7 +120,7 @@ impl Watcher {
 
 /// Asks again for the whole answer: a watch that does not begin was refused with 410, or the server is down.
 fn refusal(endpoint: &Endpoint, path: &str) -> anyhow::Result<End> {
-    let answer = endpoint.connect()?.call("GET", path, "")?;
+    let answer = endpoint.connect_within(PATIENCE)?.call("GET", path, "")?;
     // The code of the answer or, in a stream that ends at once, of its only event.
     let event: Option<Value> = serde_json::from_slice(&answer.body).ok();
     let gone = event.is_some_and(|event| event["type"] == "ERROR" && event["object"]["code"] == 410);
@@ -179,9 +180,9 @@ impl Seen {
     fn knows(&self, name: &str, change: &Change) -> anyhow::Result<()> {
         match change {
             Change::Put { revision, .. } => {
-                let listed = self.listed.iter().any(|(from, to)| from < revision && revision <= to);
+                let listed = || self.listed.iter().any(|(from, to)| from < revision && revision <= to);
                 let seen = self.puts.get(revision).is_some_and(|seen| seen == name);
-                ensure!(seen || listed, "{name} at {revision} was not seen: {}", self.around(*revision));
+                ensure!(seen || listed(), "{name} at {revision} was not seen: {}", self.around(*revision));
             }
             Change::Deleted => {
                 // Between two lists an object may have come and gone unseen.

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 
 use super::PATH;
 use super::record::{Change, Record, Wish};
+use super::rounds::PATIENCE;
 
 /// How often a writer without work or without a server looks again.
 const IDLE: Duration = Duration::from_millis(5);
 
+/// More objects than this a writer does not keep: it deletes one instead of making another.
+const LIVE_MAX: usize = 50;
 /// Acknowledgements whose moments are remembered.
 const RECENT_MAX: usize = 256;
 
@@ -28,6 +31,7 @@ pub struct Pace {
     closed: AtomicU64,
     /// How long windows were open before their server was killed.
     up: Mutex<Duration>,
+    longest: Mutex<Duration>,
 }
 
 struct Window {
@@ -74,9 +78,21 @@ impl Pace {
         recent.iter().rev().take_while(|at| at.elapsed() <= span).count()
     }
 
-    fn acknowledge(&self) {
+    pub fn acknowledged_since(&self, moment: Instant) -> bool {
+        self.recent.lock().expect("no holder of this lock panics").back().is_some_and(|at| moment <= *at)
+    }
+
+    /// The longest that nothing was acknowledged while turns were due.
+    pub fn longest(&self) -> Duration {
+        *self.longest.lock().expect("no holder of this lock panics")
+    }
+
+    fn acknowledge(&self, opened: Instant) {
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
         let mut recent = self.recent.lock().expect("no holder of this lock panics");
+        let silent = recent.back().unwrap_or(&opened).elapsed();
+        let mut longest = self.longest.lock().expect("no holder of this lock panics");
+        *longest = silent.max(*longest);
         if recent.len() == RECENT_MAX {
             recent.pop_front();
         }
@@ -90,7 +106,7 @@ impl Pace {
         let due = window.opened + window.period * window.turns.fetch_add(1, Ordering::Relaxed);
         pause(due.saturating_duration_since(Instant::now()));
         if write() && !window.ended.load(Ordering::Relaxed) {
-            self.acknowledge();
+            self.acknowledge(window.opened);
         }
         true
     }
@@ -104,7 +120,7 @@ pub fn run(endpoints: &[Endpoint], number: usize, record: &Record, pace: &Pace, 
     while !stop.load(Ordering::Relaxed) {
         let closed = pace.closed.load(Ordering::Relaxed);
         let usable = writer.connection.take().filter(|_| connected_after == closed);
-        writer.connection = usable.or_else(|| servers.next()?.connect().ok());
+        writer.connection = usable.or_else(|| servers.next()?.connect_within(PATIENCE).ok());
         connected_after = closed;
         if writer.connection.is_none() || !pace.turn(|| writer.write(record)) {
             pause(IDLE);
@@ -128,6 +144,7 @@ impl Writer {
         match (self.turn % 4, self.live.pop_front()) {
             (0, Some((name, revision))) => self.delete(record, &name, revision),
             (2, Some((name, revision))) => self.update(record, &name, revision),
+            (_, Some((name, revision))) if LIVE_MAX <= self.live.len() => self.delete(record, &name, revision),
             (_, kept) => {
                 self.live.extend(kept);
                 self.create(record)
