@@ -141,3 +141,18 @@ async fn the_old_one_stays_until_the_new_one_is_well() {
     assert!(child::stop("sleeper", &record, async { None }).await.unwrap() && has_ended(second));
     assert!(!child::stop("sleeper", &record, async { None }).await.unwrap());
 }
+
+#[tokio::test]
+async fn one_that_was_never_written_down_does_not_stay_beside_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("sleeper.json");
+    let (first, _) = start(Sleeper::new(folder.path(), "one")).await;
+    // As if the agent had ended between the start and the note.
+    std::fs::remove_file(&record).unwrap();
+    let (second, adopted) = start(Sleeper::new(folder.path(), "one")).await;
+    assert!(!adopted && second != first && has_ended(first));
+
+    std::fs::remove_file(&record).unwrap();
+    assert!(!child::stop("sleeper", &record, async { None }).await.unwrap());
+    assert!(has_ended(second), "who stops it finds it as well");
+}

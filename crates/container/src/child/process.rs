@@ -1,8 +1,10 @@
 //! Starting, finding again, replacing and ending the one process of a child.
 
 use std::error::Error;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +16,9 @@ use super::{Kind, Known, LOG_BYTES_MAX, READY_TIMEOUT, Replacement, STOP_TIMEOUT
 use crate::sys::{self, Process};
 
 const TAIL_LINES: usize = 3;
+/// In a child's environment: where it is written down, and its program. Nothing is written yet when it starts, so an
+/// agent that ends just then would leave a child that nobody knows; and children of the child inherit the variable.
+const MARK: &str = "EVENKEEL_CHILD";
 const TAIL_BYTES_MAX: u64 = 64 << 10;
 
 /// A child that is well.
@@ -114,7 +119,7 @@ pub(super) async fn ensure<K: Kind>(kind: &K) -> Result<Running, StartError> {
 /// Starts a child where none runs.
 async fn fresh<K: Kind>(kind: &K, spec: &Spec) -> Result<Running, StartError> {
     prepare(spec)?;
-    let (process, child) = spawn(kind.name(), spec)?;
+    let (process, child) = spawn(kind, spec)?;
     let known = Known { process, edition: spec.edition.clone() };
     remember(&kind.record(), spec, &known, None)?;
     ready(kind, spec, &known, None).await?;
@@ -128,7 +133,7 @@ async fn beside<K: Kind>(kind: &K, spec: &Spec, old: Known) -> Result<Running, S
     let (name, record) = (kind.name(), kind.record());
     let replace = |source| StartError::Replace { name, source };
     prepare(spec)?;
-    let (process, mut child) = match spawn(name, spec) {
+    let (process, mut child) = match spawn(kind, spec) {
         Ok(spawned) => spawned,
         Err(error) => return Ok(stays(name, spec, old, &error)),
     };
@@ -168,7 +173,8 @@ pub async fn stop(
     Ok(found.is_some())
 }
 
-/// The one child: by the record, else the stray. Ends the other where a replacement was cut short.
+/// The one child: by the record, else the stray. Ends the other where a replacement was cut short, and one that was
+/// started and never written down: as what is not known.
 async fn find(
     name: &'static str,
     record: &Path,
@@ -182,9 +188,17 @@ async fn find(
             return Ok(Some(Known { process, edition: record.edition }));
         }
     }
-    let Some(pid) = stray.await else { return Ok(None) };
-    let process = Process::open(pid).map_err(|source| StopError::Foreign { name, pid, source })?;
-    Ok(Some(Known { process, edition: String::new() }))
+    if let Some(pid) = stray.await {
+        let process = Process::open(pid).map_err(|source| StopError::Foreign { name, pid, source })?;
+        return Ok(Some(Known { process, edition: String::new() }));
+    }
+    for process in sys::processes().into_iter().filter(|pid| is_marked(*pid, record)).map(Process::open) {
+        // One that cannot be opened has just ended.
+        let Ok(process) = process else { continue };
+        tracing::warn!(pid = process.identity.pid, "ending a {name} that was never written down");
+        end(name, &process).await?;
+    }
+    Ok(None)
 }
 
 fn remember(path: &Path, spec: &Spec, known: &Known, other: Option<&Known>) -> Result<(), StartError> {
@@ -224,12 +238,33 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&part, path)
 }
 
-fn spawn(name: &'static str, spec: &Spec) -> Result<(Process, Child), StartError> {
+/// What marks the child that this record will tell of.
+fn mark(record: &Path, program: &Path) -> OsString {
+    let mut mark = record.as_os_str().to_owned();
+    mark.push("|");
+    mark.push(program);
+    mark
+}
+
+/// True for a child of that record, and for nothing that inherited its environment only.
+fn is_marked(pid: u32, record: &Path) -> bool {
+    let parts = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let line = parts("cmdline");
+    let Some(program) = line.split(|byte| *byte == 0).next().filter(|program| !program.is_empty()) else {
+        return false;
+    };
+    let marked = [MARK.as_bytes(), b"=", mark(record, Path::new(OsStr::from_bytes(program))).as_bytes()].concat();
+    parts("environ").split(|byte| *byte == 0).any(|entry| entry == marked)
+}
+
+fn spawn<K: Kind>(kind: &K, spec: &Spec) -> Result<(Process, Child), StartError> {
+    let (name, record) = (kind.name(), kind.record());
     let log = open_log(&spec.log);
     let log = log.map_err(|source| StartError::File { action: "open", path: spec.log.clone(), source })?;
     let fail = |source| StartError::Spawn { program: spec.program.clone(), source };
     let mut command = Command::new(&spec.program);
-    command.args(&spec.arguments).env("PATH", search_path(&spec.program)).current_dir("/");
+    command.args(&spec.arguments).env("PATH", search_path(&spec.program)).env(MARK, mark(&record, &spec.program));
+    command.current_dir("/");
     command.stdin(Stdio::null()).stdout(log.try_clone().map_err(fail)?).stderr(log);
     sys::own_session(&mut command);
     let mut child = command.spawn().map_err(fail)?;
@@ -257,7 +292,7 @@ fn open_log(path: &Path) -> io::Result<File> {
 }
 
 /// The folder of the program first, then ours, then where programs usually are.
-fn search_path(program: &Path) -> std::ffi::OsString {
+fn search_path(program: &Path) -> OsString {
     let own = std::env::var_os("PATH").unwrap_or_default();
     let first = program.parent().map(Path::to_path_buf).into_iter();
     let usual = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
