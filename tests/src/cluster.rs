@@ -13,15 +13,13 @@ use crate::disk::Disk;
 use crate::host::{Host, VOLUMES, child_of};
 use crate::load::Endpoint;
 use crate::options::Options;
-use crate::tool::{Tool, Transcript};
+use crate::tool::{CALL_BOUND, Tool, Transcript};
 use crate::wait::eventually;
 
 /// How long a started server may take until it answers, in a debug build on a busy machine.
 const READY_BOUND: Duration = Duration::from_secs(120);
 /// How long one look may take.
 const ANSWER_BOUND: Duration = Duration::from_secs(20);
-/// Longer than any command may take; one that hangs must not hang the lane.
-const CALL_BOUND: Duration = Duration::from_secs(900);
 /// What `timeout` ends with where it had to end the command.
 const TIMED_OUT: i32 = 124;
 
@@ -290,6 +288,7 @@ impl Cluster {
     /// `evenkeel WORDS` on the host, for this server, however it ends.
     pub fn call(&self, words: &str) -> anyhow::Result<Transcript> {
         let words = format!("{words} --data-dir={}", self.data.display());
+        // What runs on a host does not end with what entered it.
         let mut tool = self.host.tool("timeout")?;
         let bound = CALL_BOUND.as_secs().to_string();
         tool.leading.extend(["-k".into(), "10".into(), bound.into(), self.binary.clone().into()]);

@@ -103,7 +103,7 @@ impl Rack {
 
     /// Copies what the servers said, and show, into a folder of the build's, for whoever wants to know why a lane failed.
     pub fn keep_logs(&self, name: &str) -> anyhow::Result<()> {
-        let folder = target().join(format!("{name}-logs"));
+        let folder = target().join(name);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         for server in &self.servers {
             for log in ["server.log", "server/db/etcd/etcd.log", "agent/names/names.log"] {
@@ -111,7 +111,9 @@ impl Rack {
                 // One that was never started said nothing.
                 let _ = fs::copy(server.data.join(log), folder.join(format!("{}-{short}", server.host.name)));
             }
-            let seen = server.kubectl().call(&["get", "nodes,pods,events", "-A", "-o", "wide", "--request-timeout=10s"], "")?;
+            let seen = server
+                .kubectl()
+                .call(&["get", "nodes,pods,events", "-A", "-o", "wide", "--request-timeout=10s"], "")?;
             fs::write(folder.join(format!("{}-objects", server.host.name)), seen.stdout + &seen.stderr)?;
         }
         eprintln!("   logs are kept in {}", folder.display());

@@ -14,7 +14,7 @@ use crate::wait::eventually;
 pub const NODE_PORT: u16 = 30080;
 /// A client's patience.
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_secs(180);
 const PSQL: &str = "PGPASSWORD=\"$POSTGRES_PASSWORD\" exec /usr/lib/postgresql/15/bin/psql -h 127.0.0.1 -U \"$POSTGRES_USER\" -v ON_ERROR_STOP=1";
 
 /// Applies all of it, the second PostgreSQL as well, and waits until it is healthy.
@@ -28,7 +28,7 @@ pub fn healthy(kubectl: &Tool) -> anyhow::Result<()> {
     let sets = ["statefulset/postgres", "statefulset/postgres-standby"];
     for workload in sets.into_iter().chain(["deployment/api", "deployment/worker", "deployment/prometheus"]) {
         eprintln!("   waiting for {workload}");
-        kubectl.ok(&format!("-n saas rollout status {workload} --timeout=300s"))?;
+        kubectl.ok(&format!("-n saas rollout status {workload} --timeout=600s"))?;
     }
     follows(kubectl)
 }

@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -13,6 +15,8 @@ use crate::wait::eventually;
 
 /// How long news may be on their way.
 const TELLS_BOUND: Duration = Duration::from_secs(30);
+/// Longer than any call may take: one that hangs must not hang the lane.
+pub(crate) const CALL_BOUND: Duration = Duration::from_secs(900);
 
 /// A program with leading arguments and environment: `kubectl --kubeconfig …`.
 #[derive(Clone, Debug)]
@@ -87,7 +91,7 @@ impl Tool {
         // A program that exits without reading is fine: its own exit tells.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
-        let output = child.wait_with_output().with_context(|| format!("wait for {line}"))?;
+        let output = wait(child).with_context(|| format!("wait for {line}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (success, code) = (output.status.success(), output.status.code().unwrap_or(-1));
         Ok(Transcript { line, success, code, stdout: text(&output.stdout), stderr: text(&output.stderr) })
@@ -137,6 +141,22 @@ impl Transcript {
         }
         Ok(self.stderr)
     }
+}
+
+/// Waits for the end of a program, and brings it about where that takes too long.
+fn wait(child: Child) -> io::Result<Output> {
+    let pid = child.id().to_string();
+    let (ended, end) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if end.recv_timeout(CALL_BOUND) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-9", &pid]).status();
+            }
+        });
+        let output = child.wait_with_output();
+        drop(ended);
+        output
+    })
 }
 
 /// The line that a command printed for the next one, without the program's name.

@@ -14,8 +14,8 @@ const ERRORS_S: f64 = 10.0;
 const REPLACE_S: f64 = 120.0;
 /// Longer than the node lifecycle takes: it must do no harm either.
 const AFTERWARDS: Duration = Duration::from_secs(75);
-const CALM_BOUND: Duration = Duration::from_secs(120);
-const BOUND: Duration = Duration::from_secs(60);
+const CALM_BOUND: Duration = Duration::from_secs(180);
+const BOUND: Duration = Duration::from_secs(120);
 
 /// The power of a host is cut that runs neither database.
 pub fn dies(world: &mut World) -> anyhow::Result<Card> {
@@ -64,7 +64,7 @@ pub fn replaced(world: &mut World) -> anyhow::Result<Card> {
     let command = printed(&said, "server")?;
     let arguments = command.split_whitespace().skip(1).map(str::to_owned).collect();
     world.rack.servers[dead].start_blank(arguments)?;
-    let told = world.rack.servers[through].succeeds(&format!("{words} --timeout=3m"))?;
+    let told = world.rack.servers[through].succeeds(&format!("{words} --timeout=5m"))?;
     eprint!("{told}");
     card.at_most("replace_s", begin.elapsed().as_secs_f64(), REPLACE_S);
     world.is_whole(through)?;

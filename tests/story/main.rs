@@ -49,21 +49,25 @@ fn story() -> anyhow::Result<bool> {
         let known: Vec<&str> = PARTS.iter().map(|part| part.name).collect();
         bail!("no part {unknown:?}; parts are {}", known.join(", "));
     }
-    let chosen = PARTS.iter().filter(|part| wanted.is_empty() || wanted.iter().any(|name| name == part.name));
     eprintln!("== servers and application");
     let mut world = World::start()?;
     let mut cards = Vec::new();
+    let outcome = world.fill().and_then(|()| played(&mut world, &wanted, &mut cards));
+    if outcome.is_err() {
+        world.rack.keep_logs("story/failed")?;
+    }
+    cards.iter().for_each(Card::print);
+    outcome?;
+    Ok(cards.iter().all(Card::holds))
+}
+
+/// Plays these parts, all where none is named, and keeps the card of each.
+fn played(world: &mut World, wanted: &[String], cards: &mut Vec<Card>) -> anyhow::Result<()> {
+    let chosen = PARTS.iter().filter(|part| wanted.is_empty() || wanted.iter().any(|name| name == part.name));
     for part in chosen {
-        let mut card = match (part.play)(&mut world).with_context(|| format!("part {}", part.name)) {
-            Ok(card) => card,
-            Err(error) => {
-                cards.iter().for_each(Card::print);
-                return Err(error);
-            }
-        };
+        let mut card = (part.play)(world).with_context(|| format!("part {}", part.name))?;
         card.keep(&world.folder)?;
         cards.push(card);
     }
-    cards.iter().for_each(Card::print);
-    Ok(cards.iter().all(Card::holds))
+    Ok(())
 }

@@ -9,8 +9,8 @@ use e2e::{eventually, printed, saas};
 use crate::card::Card;
 use crate::world::World;
 
-const BOUND: Duration = Duration::from_secs(60);
-const WRITES_BOUND: Duration = Duration::from_secs(180);
+const BOUND: Duration = Duration::from_secs(120);
+const WRITES_BOUND: Duration = Duration::from_secs(240);
 /// What a person does about a second database that does not come back: commits wait for it no longer.
 const ALONE: &str = "ALTER SYSTEM RESET synchronous_standby_names;\nSELECT pg_reload_conf();\n";
 

@@ -21,7 +21,7 @@ pub fn from_nothing(world: &mut World) -> anyhow::Result<Card> {
     world.calm()?;
     let kept = keep(world)?;
     let all: Vec<usize> = (0..world.rack.servers.len()).collect();
-    world.judge.is_well(AFTER, AFTER)?;
+    world.judge.is_well(AFTER, DATABASE_BOUND)?;
     world.judge.hold();
     let begin = world.vanish(&all)?;
     let first = &mut world.rack.servers[0];

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::counts::Counts;
 use crate::process::{cargo, output, run};
-use crate::{host, images, tidy, tools};
+use crate::{demo, host, images, tidy, tools};
 
 /// The package whose tests are lanes of their own.
 const SYSTEM_TESTS: &str = "e2e";
@@ -41,9 +41,10 @@ const LANES: [Lane; 7] = [
 ];
 
 /// Lanes that run only when they are named.
-const LONG_LANES: [Lane; 3] = [
+const LONG_LANES: [Lane; 4] = [
     Lane { name: "kills", budget_minutes: 10, run: kills },
     Lane { name: "kills3", budget_minutes: 90, run: kills3 },
+    Lane { name: "story", budget_minutes: 45, run: |_| demo::prepared("story", &[]) },
     Lane { name: "wrong", budget_minutes: 30, run: |counts| system_test("injected", counts) },
 ];
 

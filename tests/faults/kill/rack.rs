@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{Endpoint, Rack, Tool, eventually};
+use e2e::{Endpoint, Options, Rack, Tool, eventually};
 
 use super::hunt::{Hunt, Hunter};
 use super::leaders::Leaders;
@@ -46,10 +46,11 @@ struct Still {
 
 pub fn loses_nothing(_: &()) -> anyhow::Result<()> {
     let kills: u64 = std::env::var("EVENKEEL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
-    let mut rack = Rack::start(NAME, HOST)?;
+    let options = Options { small_images: true, ..Options::default() };
+    let mut rack = Rack::start_with(NAME, HOST, options)?;
     let outcome = killed(&mut rack, kills);
     if outcome.is_err() {
-        rack.keep_logs(NAME)?;
+        rack.keep_logs("kills3-failed")?;
     }
     outcome
 }
