@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use process::{StartError, StopError, stop};
+pub use process::{StartError, StopError, end_unrecorded, stop};
 pub use record::{edition, end_for_another, running};
 pub use supervise::{Status, Supervised};
 

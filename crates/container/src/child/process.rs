@@ -192,12 +192,7 @@ async fn find(
         let process = Process::open(pid).map_err(|source| StopError::Foreign { name, pid, source })?;
         return Ok(Some(Known { process, edition: String::new() }));
     }
-    for process in sys::processes().into_iter().filter(|pid| is_marked(*pid, record)).map(Process::open) {
-        // One that cannot be opened has just ended.
-        let Ok(process) = process else { continue };
-        tracing::warn!(pid = process.identity.pid, "ending a {name} that was never written down");
-        end(name, &process).await?;
-    }
+    end_unrecorded(name, record).await?;
     Ok(None)
 }
 
@@ -236,6 +231,21 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
     fs::rename(&part, path)
+}
+
+/// Ends children that were started and never written down, where none is that runs.
+pub async fn end_unrecorded(name: &'static str, record: &Path) -> Result<(), StopError> {
+    let mut known = Record::read(record).into_iter().flat_map(|record| [Some(record.process), record.other]).flatten();
+    if known.any(|identity| Process::reopen(&identity).is_some()) {
+        return Ok(());
+    }
+    for process in sys::processes().into_iter().filter(|pid| is_marked(*pid, record)).map(Process::open) {
+        // One that cannot be opened has just ended.
+        let Ok(process) = process else { continue };
+        tracing::warn!(pid = process.identity.pid, "ending a {name} that was never written down");
+        end(name, &process).await?;
+    }
+    Ok(())
 }
 
 /// What marks the child that this record will tell of.

@@ -157,6 +157,8 @@ impl Managed {
         let managed = Managed { settings, tls, others, seen: Arc::new(watch::Sender::new(Seen::default())) };
         let member = managed.member(founding)?;
         if child::running(&files.record()).is_none() {
+            // One that a killed server started, and did not live to note, has the ports.
+            child::end_unrecorded(NAME, &files.record()).await?;
             check_machine(managed.settings.address())?;
         }
         let mut child = Supervised::new(member);
