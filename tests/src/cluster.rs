@@ -123,6 +123,16 @@ impl Cluster {
         self.power_cycle()
     }
 
+    /// Starts the server again where its process ended by itself, as a service manager does. True where it had.
+    pub fn keep_up(&mut self) -> anyhow::Result<bool> {
+        let ended = self.server.as_mut().context("the server does not run")?.try_wait()?.is_some();
+        if ended {
+            self.server = None;
+            self.launch()?;
+        }
+        Ok(ended)
+    }
+
     /// Waits until the server ended by itself; answers its log.
     pub fn ended(&mut self, bound: Duration) -> anyhow::Result<String> {
         let server = self.server.as_mut().context("the server does not run")?;

@@ -46,6 +46,8 @@ pub struct Hunt<'a> {
     /// Held while a server or a member is away.
     margin: Mutex<()>,
     times: Mutex<BTreeMap<Victim, Times>>,
+    /// Servers that ended by themselves.
+    ended: Mutex<u64>,
 }
 
 /// One host's.
@@ -63,7 +65,13 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<'a> Hunt<'a> {
     pub fn new(pace: &'a Pace) -> Hunt<'a> {
-        Hunt { pace, left: Mutex::new(0), margin: Mutex::default(), times: Mutex::default() }
+        Hunt {
+            pace,
+            left: Mutex::default(),
+            margin: Mutex::default(),
+            times: Mutex::default(),
+            ended: Mutex::default(),
+        }
     }
 
     /// So many more may be killed.
@@ -91,12 +99,13 @@ impl<'a> Hunt<'a> {
 
     /// By kind: kills, and how long until writes went on.
     pub fn told(&self) -> String {
-        let times = held(&self.times);
+        let (times, ended) = (held(&self.times), held(&self.ended));
         let one = |(victim, times): (&Victim, &Times)| {
             let mean = times.sum.as_secs_f64() / (times.waited.max(1) as f64);
             format!("{victim:?} {} ({mean:.1} s, at most {:.1} s)", times.kills, times.longest.as_secs_f64())
         };
-        times.iter().map(one).collect::<Vec<_>>().join(", ")
+        let times: Vec<String> = times.iter().map(one).collect();
+        format!("{}; {ended} servers ended by themselves", times.join(", "))
     }
 }
 
@@ -114,7 +123,7 @@ impl Hunter<'_> {
             }
             outcome.with_context(|| format!("{victim:?} of {} was killed", self.server.host.name))?;
         }
-        Ok(())
+        self.is_back(None)
     }
 
     fn one(&mut self, victim: Victim) -> anyhow::Result<()> {
@@ -150,20 +159,32 @@ impl Hunter<'_> {
             Victim::Containerd => "-x containerd",
             Victim::Names => "-f evenkeel.names",
         };
-        let pid = eventually("the victim is found", FOUND_BOUND, || self.find(search))?;
+        let pid = eventually("the victim is found", FOUND_BOUND, || {
+            self.keep_up()?;
+            self.find(search)
+        })?;
         // It may have been about to end.
         let _ = self.server.host.tool("kill")?.ok(&format!("-9 {pid}"));
         Ok(Some(pid))
     }
 
     /// The server is ready, and its member another process than the one that was killed.
-    fn is_back(&self, killed: Option<&str>) -> anyhow::Result<()> {
+    fn is_back(&mut self, killed: Option<&str>) -> anyhow::Result<()> {
         eventually("what was killed is back", FOUND_BOUND, || {
+            self.keep_up()?;
             if let Some(killed) = killed {
                 ensure!(self.find(ETCD)? != killed, "the killed process is still there");
             }
             self.server.readyz()
         })
+    }
+
+    /// A server that did not start, with half of what it needs just killed, is started again.
+    fn keep_up(&mut self) -> anyhow::Result<()> {
+        if self.server.keep_up()? {
+            *held(&self.hunt.ended) += 1;
+        }
+        Ok(())
     }
 
     fn find(&self, search: &str) -> anyhow::Result<String> {
