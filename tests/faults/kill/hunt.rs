@@ -188,7 +188,8 @@ impl Hunter<'_> {
     }
 
     fn find(&self, search: &str) -> anyhow::Result<String> {
-        let pids = self.server.host.tool("pgrep")?.ok(search)?;
+        // Not one that is dead and only waits to be taken note of.
+        let pids = self.server.host.tool("pgrep")?.ok(&format!("--runstates D,R,S {search}"))?;
         pids.lines().next().map(str::to_owned).context("no process")
     }
 }
