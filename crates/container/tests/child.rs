@@ -3,12 +3,15 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use container::child::{self, Kind, Known, Replacement, Spec, Status, Supervised};
 use tokio::sync::mpsc;
 
 const WAIT: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_millis(100);
 
 /// A child that does nothing, or ends at once.
 struct Sleeper {
@@ -19,11 +22,13 @@ struct Sleeper {
     waits: Option<mpsc::Sender<u32>>,
     /// It is well once somebody was told.
     finishes: bool,
+    /// The process that neither gets well nor answers.
+    frozen: Option<Arc<AtomicU32>>,
 }
 
 impl Sleeper {
     fn new(folder: &Path, edition: &'static str) -> Sleeper {
-        Sleeper { folder: folder.to_path_buf(), edition, seconds: "600", waits: None, finishes: false }
+        Sleeper { folder: folder.to_path_buf(), edition, seconds: "600", waits: None, finishes: false, frozen: None }
     }
 }
 
@@ -52,7 +57,22 @@ impl Kind for Sleeper {
         })
     }
 
+    fn found_timeout(&self) -> Duration {
+        SOON
+    }
+
+    fn ask_every(&self) -> Duration {
+        SOON
+    }
+
+    async fn answers(&self, child: &Known) -> bool {
+        self.frozen.as_ref().is_none_or(|frozen| frozen.load(Ordering::Relaxed) != child.process.identity.pid)
+    }
+
     async fn ready(&self, child: &Known, _: Option<&Known>) {
+        if !self.answers(child).await {
+            std::future::pending::<()>().await;
+        }
         match &self.waits {
             Some(told) => {
                 told.send(child.process.identity.pid).await.unwrap();
@@ -155,4 +175,38 @@ async fn one_that_was_never_written_down_does_not_stay_beside_another() {
     std::fs::remove_file(&record).unwrap();
     assert!(!child::stop("sleeper", &record, async { None }).await.unwrap());
     assert!(has_ended(second), "who stops it finds it as well");
+}
+
+#[tokio::test]
+async fn one_that_stays_silent_is_replaced_by_the_agent_that_runs_and_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let frozen = Arc::new(AtomicU32::new(0));
+    let sleeper = |edition| Sleeper { frozen: Some(frozen.clone()), ..Sleeper::new(folder.path(), edition) };
+    let child = Supervised::new(sleeper("one"));
+    let mut status = child.status();
+    let (drain, drained) = tokio::sync::oneshot::channel::<()>();
+    let run = tokio::spawn(child.run(async move { drop(drained.await) }));
+    let mut running = async |other: u32| {
+        let is_another = |status: &Status| matches!(status, Status::Running { pid, .. } if *pid != other);
+        match *tokio::time::timeout(WAIT, status.wait_for(is_another)).await.unwrap().unwrap() {
+            Status::Running { pid, .. } => pid,
+            Status::Down { .. } => unreachable!("it runs"),
+        }
+    };
+    let first = running(0).await;
+    frozen.store(first, Ordering::Relaxed);
+    let second = running(first).await;
+    assert!(has_ended(first) && runs(second));
+    drain.send(()).unwrap();
+    tokio::time::timeout(WAIT, run).await.unwrap().unwrap();
+
+    // An agent that starts takes no process for one that works, as it was started and as another.
+    frozen.store(second, Ordering::Relaxed);
+    let (third, adopted) = start(sleeper("one")).await;
+    assert!(!adopted && has_ended(second) && runs(third));
+    frozen.store(third, Ordering::Relaxed);
+    let (fourth, adopted) = start(sleeper("two")).await;
+    assert!(!adopted && has_ended(third));
+    assert_eq!(start(sleeper("two")).await, (fourth, true));
+    assert!(child::stop("sleeper", &folder.path().join("sleeper.json"), async { None }).await.unwrap());
 }

@@ -29,6 +29,10 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const LOG_BYTES_MAX: u64 = 32 << 20;
 /// How often the log of a running child is looked at.
 pub const LOG_LOOK: Duration = Duration::from_secs(600);
+/// How often a running child is asked whether it still answers.
+pub const ASK_EVERY: Duration = Duration::from_secs(15);
+/// How often in a row it may stay silent: long enough for people to see it, short enough that nobody need do anything.
+pub const SILENCES_MAX: u32 = 3;
 
 /// How a child is started. Paths are absolute.
 #[derive(Clone, Debug)]
@@ -83,6 +87,21 @@ pub trait Kind: Send + Sync + 'static {
     /// The process of a child that no record tells of.
     fn stray(&self) -> impl Future<Output = Option<u32>> + Send {
         async { None }
+    }
+
+    /// How long one that was found may take until it is well: it has been before. One that does not is replaced.
+    fn found_timeout(&self) -> Duration {
+        READY_TIMEOUT
+    }
+
+    fn ask_every(&self) -> Duration {
+        ASK_EVERY
+    }
+
+    /// Whether a child that was well still answers, for those that can tell. Bounded by the kind: a process that exists
+    /// is not always one that works.
+    fn answers(&self, _child: &Known) -> impl Future<Output = bool> + Send {
+        async { true }
     }
 
     /// Returns when the child, started or found, is well. `before` goes on until then. The wait is bounded outside.

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -57,8 +58,8 @@ pub enum StartError {
     },
     #[error("{name} ended at once; the end of {log}: {tail}")]
     Ended { name: &'static str, log: PathBuf, tail: String },
-    #[error("{name} is not ready after {READY_TIMEOUT:?}; the end of {log}: {tail}")]
-    Silent { name: &'static str, log: PathBuf, tail: String },
+    #[error("{name} is not ready after {after:?}; the end of {log}: {tail}")]
+    Silent { name: &'static str, after: Duration, log: PathBuf, tail: String },
     #[error("{name} is process {pid}, which cannot be watched")]
     Foreign {
         name: &'static str,
@@ -105,11 +106,15 @@ pub(super) async fn ensure<K: Kind>(kind: &K) -> Result<Running, StartError> {
         find(name, &kind.record(), kind.stray()).await.map_err(|source| StartError::Replace { name, source })?;
     let Some(found) = found else { return fresh(kind, &spec).await };
     let same = found.edition == spec.edition && spec.files.iter().all(|(path, text)| holds(path, text));
-    if same && ready(kind, &spec, &found, None).await.is_ok() {
-        return Ok(Running { known: found, child: None, adopted: true, outdated: false, log: spec.log });
+    if same {
+        match ready(kind, &spec, (&found, None), kind.found_timeout()).await {
+            Ok(()) => return Ok(Running { known: found, child: None, adopted: true, outdated: false, log: spec.log }),
+            Err(error) => tracing::warn!(err = %base::Chain(&error), "the {name} that was found is not well"),
+        }
     }
     tracing::info!(pid = found.process.identity.pid, same_settings = same, "replacing {name}");
-    if !same && kind.replacement() == Replacement::Beside {
+    // One that does not answer hands nothing over, and serves nobody meanwhile.
+    if !same && kind.replacement() == Replacement::Beside && kind.answers(&found).await {
         return beside(kind, &spec, found).await;
     }
     end(name, &found.process).await.map_err(|source| StartError::Replace { name, source })?;
@@ -122,7 +127,7 @@ async fn fresh<K: Kind>(kind: &K, spec: &Spec) -> Result<Running, StartError> {
     let (process, child) = spawn(kind, spec)?;
     let known = Known { process, edition: spec.edition.clone() };
     remember(&kind.record(), spec, &known, None)?;
-    ready(kind, spec, &known, None).await?;
+    ready(kind, spec, (&known, None), READY_TIMEOUT).await?;
     Ok(Running { known, child: Some(child), adopted: false, outdated: false, log: spec.log.clone() })
 }
 
@@ -139,7 +144,7 @@ async fn beside<K: Kind>(kind: &K, spec: &Spec, old: Known) -> Result<Running, S
     };
     let new = Known { process, edition: spec.edition.clone() };
     remember(&record, spec, &old, Some(&new))?;
-    if let Err(error) = ready(kind, spec, &new, Some(&old)).await {
+    if let Err(error) = ready(kind, spec, (&new, Some(&old)), READY_TIMEOUT).await {
         end(name, &new.process).await.map_err(replace)?;
         let _ = child.wait();
         remember(&record, spec, &old, None)?;
@@ -311,12 +316,17 @@ fn search_path(program: &Path) -> OsString {
 }
 
 /// Waits until the child is well, for a bounded time and no longer than it lives.
-async fn ready<K: Kind>(kind: &K, spec: &Spec, child: &Known, before: Option<&Known>) -> Result<(), StartError> {
+async fn ready<K: Kind>(
+    kind: &K,
+    spec: &Spec,
+    (child, before): (&Known, Option<&Known>),
+    within: Duration,
+) -> Result<(), StartError> {
     let (name, log) = (kind.name(), &spec.log);
     tokio::select! {
         () = child.process.ended() => Err(ended(name, spec)),
-        well = tokio::time::timeout(READY_TIMEOUT, kind.ready(child, before)) => {
-            well.map_err(|_| StartError::Silent { name, log: log.clone(), tail: tail(log) })
+        well = tokio::time::timeout(within, kind.ready(child, before)) => {
+            well.map_err(|_| StartError::Silent { name, after: within, log: log.clone(), tail: tail(log) })
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::process::{self, Running, StartError};
-use super::{Kind, LOG_LOOK};
+use super::{Kind, Known, LOG_LOOK, SILENCES_MAX};
 
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -92,7 +92,8 @@ impl<K: Kind> Supervised<K> {
         }
     }
 
-    /// Waits for the end of the child, or for the time to try once more to replace it.
+    /// Waits for the end of the child, or for the time to try once more to replace it, or until it was silent for so long
+    /// that it is to be found again as by an agent that starts: one that does not get well then is replaced.
     async fn ended(&mut self) {
         let Some(running) = &self.running else { return };
         let again = async {
@@ -104,6 +105,7 @@ impl<K: Kind> Supervised<K> {
         tokio::select! {
             () = running.known.process.ended() => {}
             () = again => return,
+            () = self.silent(&running.known) => return,
             () = self.bound_log(&running.log) => {}
         }
         let Some(mut running) = self.running.take() else { return };
@@ -112,6 +114,17 @@ impl<K: Kind> Supervised<K> {
             None => running.known.process.reap(),
         };
         tracing::warn!(pid = running.known.process.identity.pid, exit = ?exit, "{} ended", self.kind.name());
+    }
+
+    async fn silent(&self, child: &Known) {
+        let (name, pid, mut silences) = (self.kind.name(), child.process.identity.pid, 0);
+        while silences < SILENCES_MAX {
+            tokio::time::sleep(self.kind.ask_every()).await;
+            silences = if self.kind.answers(child).await { 0 } else { silences + 1 };
+            if 0 < silences {
+                tracing::warn!(pid, silences, "{name} does not answer");
+            }
+        }
     }
 
     async fn bound_log(&self, log: &Path) {

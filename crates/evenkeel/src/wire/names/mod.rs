@@ -41,6 +41,11 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// Where nobody else serves, questions wait this long for a complete view: less than resolvers give up after. Then names
 /// elsewhere are forwarded, and the cluster's own are refused until they are known.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for a process that was found: it serves already and says so at once, also on a busy machine. Longer than it
+/// may take to get sockets that the agent before did not live to give.
+const FOUND_TIMEOUT: Duration = Duration::from_secs(12);
+
+const _: () = assert!(COMPLETE_TIMEOUT.as_secs() < FOUND_TIMEOUT.as_secs());
 
 /// What the process is told, in a file. No secret is in it: keys are read from their own files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -185,6 +190,14 @@ impl Kind for Names {
 
     async fn wanted(&self) -> Result<Spec, Box<dyn Error + Send + Sync>> {
         Ok(self.spec()?)
+    }
+
+    fn found_timeout(&self) -> Duration {
+        FOUND_TIMEOUT
+    }
+
+    async fn answers(&self, child: &Known) -> bool {
+        net::dns::exchange(&self.control(&child.edition), &[]).await.is_ok()
     }
 
     async fn ready(&self, child: &Known, before: Option<&Known>) {
