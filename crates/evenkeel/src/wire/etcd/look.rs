@@ -1,6 +1,7 @@
 //! The managed etcd for somebody who only looks: no process is started, nothing is issued, and no quorum is needed.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub struct Known {
     pub others: Vec<String>,
     /// Names by address, as of the founding.
     pub names: BTreeMap<IpAddr, String>,
-    /// The size at which writes stop, unless the operator said otherwise.
+    /// The size at which writes stop, as the member was told.
     pub quota: u64,
     pub running: bool,
 }
@@ -38,6 +39,7 @@ pub fn known(layout: &Layout) -> Result<Option<Known>> {
     let leaf = Leaf::load(&folder, pki::ETCD_MEMBER)?.context("the certificate of etcd is not there")?;
     let tls = client_config(&ca, Some(&leaf), true)?;
     let own_url = own_url(Ipv4Addr::LOCALHOST.into());
+    let running = container::child::running(&files.record());
     let config = Config {
         endpoints: [vec![own_url.clone()], others.clone()].concat(),
         others: None,
@@ -50,9 +52,16 @@ pub fn known(layout: &Layout) -> Result<Option<Known>> {
         own: founding.name,
         own_url,
         others,
-        quota: flags::QUOTA_BYTES,
-        running: container::child::running(&files.record()).is_some(),
+        quota: running.map_or(flags::QUOTA_BYTES, quota),
+        running: running.is_some(),
     }))
+}
+
+/// Only the process knows what an operator added to its flags.
+fn quota(pid: u32) -> u64 {
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let flags: Vec<String> = line.split('\0').filter_map(|word| Some(word.strip_prefix("--")?.to_owned())).collect();
+    flags::quota(&flags)
 }
 
 /// `a=https://10.0.0.1:2380,b=...`.

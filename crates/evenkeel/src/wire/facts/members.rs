@@ -4,36 +4,64 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use keeper::wrong::{Alarm, Fact, Name, What};
-use store::etcd::{AlarmKind, MemberStatus, Members};
+use store::etcd::{AlarmKind, Member, MemberStatus, Members};
 
-use super::reach::Target;
 use super::{ANSWER_TIMEOUT, fact};
 use crate::layout::Layout;
 use crate::wire::etcd::{Known, address, known};
 
-/// What each member that this server knows of says, or that it says nothing.
-pub async fn facts(layout: &Layout, own: &str, targets: &[Target]) -> Vec<Fact> {
-    let Ok(Some(known)) = known(layout) else { return Vec::new() };
-    let names = names(&known, targets);
-    let name =
-        |url: &String| address(url).and_then(|ip| names.get(&ip).cloned()).unwrap_or_else(|| url.as_str().into());
-    let urls = known.others.iter().map(|url| (name(url), url.clone()));
-    let urls: Vec<(Name, String)> = urls.chain([(known.own.as_str().into(), known.own_url.clone())]).collect();
-    let ask = urls.iter().map(|(_, url)| status(&known.members, url));
-    let (answers, alarms) = tokio::join!(futures::future::join_all(ask), alarms(&known.members));
-    let members = urls.iter().zip(answers).map(|((name, _), answer)| {
-        let what = answer.map_or_else(absent, |status| member(&status, &alarms, known.quota));
-        fact(own, name, what)
-    });
-    let process = What::Process { name: "etcd".to_owned(), alive: known.running, answers: None };
-    members.chain([fact(own, own, process)]).collect()
+/// The copies that this server knows of, and what each said; nothing where it said nothing.
+pub struct Copies {
+    known: Known,
+    answers: Vec<Option<MemberStatus>>,
+    alarms: BTreeMap<u64, Alarm>,
+    /// As etcd has them; a member tells without a quorum too.
+    listed: Vec<Member>,
 }
 
-/// The record knows machines by now, the founding by then.
-fn names(known: &Known, targets: &[Target]) -> BTreeMap<IpAddr, Name> {
-    let now = targets.iter().filter_map(|target| Some((target.agent.or(target.api)?.ip(), target.node.clone())));
-    let then = known.names.iter().map(|(address, name)| (*address, Name::from(name.as_str())));
-    then.chain(now).collect()
+/// Asks all of them at once. None where this machine has no copy.
+pub async fn ask(layout: &Layout) -> Option<Copies> {
+    let known = known(layout).ok()??;
+    let ask = urls(&known).map(|url| status(&known.members, url));
+    let (answers, raised, listed) =
+        tokio::join!(futures::future::join_all(ask), alarms(&known.members), listed(&known.members));
+    Some(Copies { known, answers, alarms: raised, listed })
+}
+
+/// Its own comes last.
+fn urls(known: &Known) -> impl Iterator<Item = &String> {
+    known.others.iter().chain([&known.own_url])
+}
+
+// === impl Copies ===
+
+impl Copies {
+    /// The machines of the members: as of the founding, and as etcd has them now.
+    pub fn names(&self) -> BTreeMap<IpAddr, Name> {
+        let then = self.known.names.iter().map(|(address, name)| (*address, Name::from(name.as_str())));
+        let named = self.listed.iter().filter(|member| !member.name.is_empty());
+        let now = named.filter_map(|member| Some((address(member.client_urls.first()?)?, member.name.as_str().into())));
+        then.chain(now).collect()
+    }
+
+    pub fn facts(&self, own: &str, names: &BTreeMap<IpAddr, Name>) -> Vec<Fact> {
+        let Copies { known, answers, alarms, .. } = self;
+        let name = |url: &str| match address(url).and_then(|ip| names.get(&ip)) {
+            _ if url == known.own_url => known.own.as_str().into(),
+            Some(name) => name.clone(),
+            None => Name::from(url),
+        };
+        let members = urls(known).zip(answers).map(|(url, answer)| {
+            let what = answer.as_ref().map_or_else(absent, |status| member(status, alarms, known.quota));
+            fact(own, &name(url), what)
+        });
+        let process = What::Process { name: "etcd".to_owned(), alive: known.running, answers: None };
+        members.chain([fact(own, own, process)]).collect()
+    }
+}
+
+async fn listed(members: &Members) -> Vec<Member> {
+    tokio::time::timeout(ANSWER_TIMEOUT, members.list_as_known()).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 async fn status(members: &Members, url: &str) -> Option<MemberStatus> {

@@ -4,29 +4,35 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
-use keeper::wrong::{Answers, Fact, What};
+use keeper::wrong::{Answers, What};
 use net::Echoes;
 
-use super::fact;
-use super::reach::Target;
-
 /// The first router as a subject.
-const GATEWAY: &str = "gateway";
+pub const GATEWAY: &str = "gateway";
 const ROUTES: &str = "/proc/net/route";
 const NEIGHBOURS: &str = "/proc/net/arp";
 /// Of a neighbour whose hardware address is known.
 const COMPLETE: u32 = 2;
 
+/// What was lost on the way to each machine, and whether the router is there, where that can be told.
+#[derive(Default)]
+pub struct Paths {
+    pub losses: BTreeMap<IpAddr, What>,
+    pub router: Option<What>,
+}
+
 /// Echoes of all machines at once. Nothing of one that answers none: a firewall may be why.
-pub async fn facts(own: &str, targets: &[Target]) -> Vec<Fact> {
-    let router = router(&fs::read_to_string(ROUTES).unwrap_or_default());
-    let nodes: BTreeMap<IpAddr, &Target> =
-        targets.iter().filter_map(|target| Some((target.agent.or(target.api)?.ip(), target))).collect();
-    let asked: Vec<IpAddr> = nodes.keys().copied().chain(router.map(IpAddr::V4)).collect();
-    let Ok(echoes) = tokio::task::spawn_blocking(move || net::burst(&asked)).await else { return Vec::new() };
-    let lost = nodes.iter().filter_map(|(address, target)| {
+pub async fn look(addresses: &[IpAddr], asks_router: bool) -> Paths {
+    let routes = asks_router.then(|| fs::read_to_string(ROUTES).unwrap_or_default());
+    let router = routes.and_then(|routes| router(&routes));
+    let asked: Vec<IpAddr> = addresses.iter().copied().chain(router.map(IpAddr::V4)).collect();
+    if asked.is_empty() {
+        return Paths::default();
+    }
+    let echoes = net::burst(&asked).await;
+    let lost = addresses.iter().filter_map(|address| {
         let Echoes { sent, heard } = *echoes.get(address)?;
-        (0 < heard).then(|| fact(own, &target.node, What::Loss { sent, lost: sent.saturating_sub(heard) }))
+        (0 < heard).then(|| (*address, What::Loss { sent, lost: sent.saturating_sub(heard) }))
     });
     let router = router.and_then(|address| {
         let known = || is_known(&fs::read_to_string(NEIGHBOURS).unwrap_or_default(), address);
@@ -36,9 +42,9 @@ pub async fn facts(own: &str, targets: &[Target]) -> Vec<Fact> {
             0 => Answers::Silent,
             _ => Answers::Yes,
         };
-        Some(fact(own, GATEWAY, What::Reach { api: None, agent: Some(answers) }))
+        Some(What::Reach { api: None, agent: Some(answers) })
     });
-    lost.chain(router).collect()
+    Paths { losses: lost.collect(), router }
 }
 
 /// The gateway of the default route, in the kernel's table of them.

@@ -14,10 +14,18 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::{ANSWER_TIMEOUT, API_PORT, fact};
 use crate::layout::Layout;
+
+/// When a door is knocked at.
+const KNOCKS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(150), Duration::from_millis(300)];
+/// A kernel that is there has answered one of them by then.
+const KNOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
+const _: () = assert!(KNOCK_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
 
 /// A machine and its doors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,44 +38,74 @@ pub struct Target {
     pub ranges: Vec<IpNet>,
 }
 
-/// Knocks at all doors at once.
-pub async fn all(own: &str, targets: &[Target]) -> Vec<Fact> {
-    let Some(tls) = trusting_nobody() else { return Vec::new() };
-    let knock = targets.iter().map(|target| {
-        let tls = tls.clone();
-        async move {
-            let (api, agent) = tokio::join!(door(target.api, &tls), door(target.agent, &tls));
-            fact(own, &target.node, What::Reach { api, agent })
-        }
-    });
-    futures::future::join_all(knock).await
+// === impl Target ===
+
+impl Target {
+    pub fn ip(&self) -> Option<IpAddr> {
+        Some(self.agent.or(self.api)?.ip())
+    }
+
+    /// Whether both are at one address.
+    pub fn is(&self, other: &Target) -> bool {
+        self.ip().is_some() && self.ip() == other.ip()
+    }
+
+    /// Whether a door is this machine's: the kernel binds only to what it has.
+    pub fn is_here(&self) -> bool {
+        let addresses = self.api.iter().chain(&self.agent).map(SocketAddr::ip);
+        let mut addresses = addresses.filter(|address| !address.is_unspecified());
+        addresses.any(|address| UdpSocket::bind((address, 0)).is_ok())
+    }
 }
 
-/// Whoever speaks is not believed, only heard: the handshake ends as soon as the other side has shown itself.
-fn trusting_nobody() -> Option<Arc<ClientConfig>> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-    Some(Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
+/// Knocks. Whoever speaks is not believed, only heard: the handshake ends as soon as the other side has shown itself.
+pub struct Doors(TlsConnector);
+
+// === impl Doors ===
+
+impl Doors {
+    pub fn new() -> Option<Doors> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+        let trusting_nobody = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        Some(Doors(TlsConnector::from(Arc::new(trusting_nobody))))
+    }
+
+    pub async fn knock(&self, target: &Target) -> What {
+        let (api, agent) = tokio::join!(self.door(target.api), self.door(target.agent));
+        What::Reach { api, agent }
+    }
+
+    async fn door(&self, address: Option<SocketAddr>) -> Option<Answers> {
+        let address = address?;
+        let until = Instant::now() + ANSWER_TIMEOUT;
+        let stream = match tokio::time::timeout(KNOCK_TIMEOUT, connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Some(Answers::Refused),
+            Ok(Err(_)) | Err(_) => return Some(Answers::Silent),
+        };
+        // A handshake that fails was answered all the same.
+        let speak = self.0.connect(ServerName::from(address.ip()), stream);
+        let spoke = tokio::time::timeout_at(until, speak).await.is_ok();
+        Some(if spoke { Answers::Yes } else { Answers::Frozen })
+    }
 }
 
-async fn door(address: Option<SocketAddr>, tls: &Arc<ClientConfig>) -> Option<Answers> {
-    let address = address?;
-    let stream = match tokio::time::timeout(ANSWER_TIMEOUT, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Some(Answers::Refused),
-        Ok(Err(_)) | Err(_) => return Some(Answers::Silent),
+/// The first of several tries that comes to an end: what one packet lost would be taken for silence, for the kernel
+/// repeats it only after a second.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let knock = |after| {
+        Box::pin(async move {
+            tokio::time::sleep(after).await;
+            TcpStream::connect(address).await
+        })
     };
-    let speak = TlsConnector::from(tls.clone()).connect(ServerName::from(address.ip()), stream);
-    // A handshake that fails was answered all the same.
-    let spoke = tokio::time::timeout(ANSWER_TIMEOUT, speak).await.is_ok();
-    Some(if spoke { Answers::Yes } else { Answers::Frozen })
+    futures::future::select_all(KNOCKS.map(knock)).await.0
 }
 
-/// Whether a door is this machine's: the kernel binds only to what it has.
-pub fn is_own(target: &Target) -> bool {
-    let addresses = target.api.iter().chain(&target.agent).map(SocketAddr::ip);
-    let mut addresses = addresses.filter(|address| !address.is_unspecified());
-    addresses.any(|address| UdpSocket::bind((address, 0)).is_ok())
+/// Whether somebody behind one of the doors speaks.
+pub fn speaks(reach: &What) -> bool {
+    matches!(reach, What::Reach { api: Some(Answers::Yes), .. } | What::Reach { agent: Some(Answers::Yes), .. })
 }
 
 /// Servers that this machine was told of last, where the record cannot be asked.
@@ -88,20 +126,21 @@ fn servers(text: &str) -> Vec<Target> {
         .collect()
 }
 
-/// Where the record has a machine, for those that cannot ask it.
-pub fn address(own: &str, target: &Target) -> Option<Fact> {
-    let address = target.agent.or(target.api)?.ip().to_string();
-    (target.node != own).then(|| fact(own, &target.node, What::Address { address, present: true, link: String::new() }))
+/// Where a machine is, for those that do not know.
+pub fn addresses(own: &str, names: &BTreeMap<IpAddr, Name>) -> Vec<Fact> {
+    let there = |address: &IpAddr| What::Address { address: address.to_string(), present: true, link: String::new() };
+    let others = names.iter().filter(|(_, name)| *name != own);
+    others.map(|(address, name)| fact(own, name, there(address))).collect()
 }
 
 /// One that could not ask the record knows machines by their addresses only: they get the names that others tell.
-pub fn named(mut facts: Facts, targets: &[Target]) -> Facts {
-    let recorded = targets.iter().filter_map(|target| Some((target.agent.or(target.api)?.ip(), target.node.clone())));
+pub fn named(mut facts: Facts, names: &BTreeMap<IpAddr, Name>) -> Facts {
     let told = facts.facts.iter().filter_map(|fact| match &fact.what {
         What::Address { address, .. } => Some((address.parse().ok()?, fact.about.clone())),
         _ => None,
     });
-    let names: BTreeMap<IpAddr, Name> = told.chain(recorded).collect();
+    let known = names.iter().map(|(address, name)| (*address, name.clone()));
+    let names: BTreeMap<IpAddr, Name> = told.chain(known).collect();
     for fact in &mut facts.facts {
         let about = fact.about.parse::<SocketAddr>().ok();
         if let Some(name) = about.and_then(|about| names.get(&about.ip())) {
@@ -112,8 +151,8 @@ pub fn named(mut facts: Facts, targets: &[Target]) -> Facts {
 }
 
 /// How far another's clock is from ours: what the way of the answer cannot explain.
-pub fn clock_offset(facts: &Facts, node: &str, asked: Timestamp, took: Duration) -> Option<i64> {
-    let theirs = facts.facts.iter().find(|fact| fact.by == node).map(|fact| fact.at)?;
+pub fn clock_offset(facts: &Facts, asked: Timestamp, took: Duration) -> Option<i64> {
+    let theirs = facts.facts.iter().find(|fact| fact.by == facts.from).map(|fact| fact.at)?;
     let half = SignedDuration::try_from(took / 2).ok()?;
     let offset = theirs.duration_since(asked.checked_add(half).ok()?);
     let beyond = offset.abs().checked_sub(half).filter(|beyond| beyond.is_positive())?;
@@ -123,9 +162,10 @@ pub fn clock_offset(facts: &Facts, node: &str, asked: Timestamp, took: Duration)
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, all, clock_offset, named, servers};
+    use super::{Doors, Target, clock_offset, named, servers};
     use jiff::{SignedDuration, Timestamp};
     use keeper::wrong::{Answers, Fact, Facts, What};
+    use std::collections::BTreeMap;
     use std::time::Duration;
     use tokio::net::TcpListener;
 
@@ -147,9 +187,8 @@ mod tests {
             agent: Some(frozen.local_addr().unwrap()),
             ranges: Vec::new(),
         };
-        let found = all("a", &[target]).await;
-        let wanted = What::Reach { api: Some(Answers::Refused), agent: Some(Answers::Frozen) };
-        assert_eq!(found[0].what, wanted);
+        let found = Doors::new().unwrap().knock(&target).await;
+        assert_eq!(found, What::Reach { api: Some(Answers::Refused), agent: Some(Answers::Frozen) });
     }
 
     #[test]
@@ -159,7 +198,7 @@ mod tests {
         let silent = What::Reach { api: Some(Answers::Silent), agent: None };
         let there = What::Address { address: "10.0.0.2".to_owned(), present: true, link: String::new() };
         let facts = vec![fact("agent", "10.0.0.2:6443", silent), fact("a", "b", there)];
-        let found = named(Facts { facts, ..Facts::default() }, &[]);
+        let found = named(Facts { facts, ..Facts::default() }, &BTreeMap::new());
         assert_eq!(found.facts[0].about, "b");
     }
 
@@ -169,8 +208,8 @@ mod tests {
         let of = |millis: i64| {
             let at = asked + SignedDuration::from_millis(millis);
             let one = Fact { by: "b".into(), about: "b".into(), at, what: What::Containers { running: 0 } };
-            let facts = Facts { facts: vec![one], ..Facts::default() };
-            clock_offset(&facts, "b", asked, Duration::from_millis(200))
+            let facts = Facts { from: "b".into(), facts: vec![one], ..Facts::default() };
+            clock_offset(&facts, asked, Duration::from_millis(200))
         };
         assert_eq!((of(150), of(4_200), of(-4_000)), (None, Some(4_000), Some(-4_000)));
     }
