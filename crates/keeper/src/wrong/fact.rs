@@ -222,6 +222,9 @@ pub enum What {
         outside: Option<bool>,
         #[serde(default)]
         upstream: String,
+        /// Where the servers beyond are named.
+        #[serde(default)]
+        file: String,
     },
     ClockStep {
         seconds: i64,

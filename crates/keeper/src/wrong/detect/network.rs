@@ -17,8 +17,8 @@ pub const ALL: [Detector; 8] = [flaps, switch, loss, mtu, names, conntrack, addr
 
 /// Changes of a link within five minutes that are no longer one person's hands at a cable.
 const FLAPS_MAX: u32 = 5;
-/// Links lost within this span were lost together.
-const TOGETHER: SignedDuration = SignedDuration::from_secs(2);
+/// Links lost within this span were lost together: each machine looks at its own every other second, by its own clock.
+const TOGETHER: SignedDuration = SignedDuration::from_secs(4);
 /// And for this long it is news where the links are back.
 const LOST_NEWS: SignedDuration = SignedDuration::from_mins(3);
 /// A link that has not changed for this long has come to rest.
@@ -108,8 +108,10 @@ fn names(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
                 let finding = Finding::of_node(&NAMES_DOWN, node).with("why", "no answer within its time");
                 Some(finding.with("log", log).seen(fact, format!("{node}: a name of the cluster was not answered")))
             }
-            What::Names { inside: true, outside: Some(false), upstream } => {
-                let finding = Finding::of_node(&UPSTREAM_NAMES_DOWN, node).with("upstream", upstream);
+            What::Names { inside: true, outside: Some(false), upstream, file } => {
+                let file = if file.is_empty() { "/etc/resolv.conf" } else { file };
+                let finding =
+                    Finding::of_node(&UPSTREAM_NAMES_DOWN, node).with("upstream", upstream).with("file", file);
                 Some(finding.seen(fact, format!("{node}: names inside answer, {upstream} does not")))
             }
             _ => None,

@@ -119,11 +119,11 @@ pub static UPSTREAM_NAMES_DOWN: Code = Code {
     faults: &[17],
     class: Class::Notify,
     sentence: "{node} finds no names outside the cluster: its upstream {upstream} is silent. Names inside work.",
-    command: "cat /etc/resolv.conf",
+    command: "cat {file}",
     place: Place::There,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "mend that server, or name another with --resolv-conf",
+    otherwise: "mend that server, or name another one there",
     decision: false,
     page: "What pods ask beyond the cluster goes to the resolvers of the machine.",
 };

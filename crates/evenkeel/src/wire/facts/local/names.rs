@@ -29,7 +29,7 @@ pub async fn fact(layout: &Layout) -> Option<What> {
     let asked = tokio::time::timeout(ANSWER_TIMEOUT, ask(server, &known));
     let (asked, (outside, upstream)) = tokio::join!(asked, upstream(&dns));
     let inside = asked.is_ok_and(|answer| answer.unwrap_or(false));
-    Some(What::Names { inside, outside, upstream })
+    Some(What::Names { inside, outside, upstream, file: dns.resolv_conf.display().to_string() })
 }
 
 /// Whether one of the servers beyond answers anything at all, and which they are. None where there are none.
