@@ -13,6 +13,8 @@ use super::wire::alarm_request::AlarmAction;
 
 /// A member rewrites its whole database: most of the quota, on a slow disk.
 const DEFRAGMENT_TIMEOUT: Duration = Duration::from_secs(600);
+/// A member reads its whole database for it.
+const FINGERPRINT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A member that takes longer to say how it is counts as one that does not answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Adding, promoting and removing are agreed on by a quorum.
@@ -47,6 +49,13 @@ pub struct MemberStatus {
     pub revision: i64,
     pub learner: bool,
     pub errors: Vec<String>,
+}
+
+/// What a member holds up to a revision, in a number. Two are comparable where the same history was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprint {
+    pub hash: u32,
+    pub compacted: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,6 +181,16 @@ impl Members {
     pub async fn defragment(&self, endpoint: &str) -> Result<(), MembersError> {
         let answer = self.one(endpoint, DEFRAGMENT_TIMEOUT)?.defragment(wire::DefragmentRequest {}).await;
         answer.map(drop).map_err(error)
+    }
+
+    /// What the member at this client URL holds up to one of etcd's own revisions.
+    ///
+    /// # Errors
+    /// When it does not answer, does not know the revision yet, or has forgotten it.
+    pub async fn fingerprint(&self, endpoint: &str, revision: i64) -> Result<Fingerprint, MembersError> {
+        let request = wire::HashKvRequest { revision };
+        let answer = self.one(endpoint, FINGERPRINT_TIMEOUT)?.hash_kv(request).await.map_err(error)?.into_inner();
+        Ok(Fingerprint { hash: answer.hash, compacted: answer.compact_revision })
     }
 
     /// Has the leader, at this client URL, hand over to another member.

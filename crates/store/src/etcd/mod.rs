@@ -29,7 +29,7 @@ use tonic::{Code, Status};
 use crate::engine::{CommitId, Engine, EngineError, Load, Row, Tail, TailError, WriteError};
 
 pub use config::{Config, ConnectError, EndpointProvider, TlsProvider};
-pub use members::{Alarm, AlarmKind, Member, MemberStatus, Members, MembersError};
+pub use members::{Alarm, AlarmKind, Fingerprint, Member, MemberStatus, Members, MembersError};
 pub use reach::{ReachError, reach};
 
 use fence::Fence;

@@ -1,6 +1,7 @@
 //! Three members on three loopback addresses, with TLS both ways: real processes, killed and removed.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,10 +141,14 @@ async fn healthy<T>(change: impl AsyncFn() -> Result<T, MembersError>) -> T {
 }
 
 async fn write(engine: &Arc<dyn Engine>, number: u128) {
+    write_as(engine, number, b"x").await;
+}
+
+async fn write_as(engine: &Arc<dyn Engine>, number: u128, value: &'static [u8]) {
     let start = Instant::now();
     let place = Place { storage: "things".into(), key: Key::new("", &number.to_string()) };
     loop {
-        let change = Change { place: place.clone(), expect: Expect::Absent, write: Write::Put(b"x".as_slice().into()) };
+        let change = Change { place: place.clone(), expect: Expect::Absent, write: Write::Put(value.into()) };
         match engine.commit(CommitId(number), Batch { changes: vec![change] }).await {
             // An answer that was lost.
             Ok(_) | Err(store::WriteError::Conflict { .. }) => return,
@@ -187,6 +192,7 @@ async fn members_join_fail_and_leave_under_writes() {
         managed.serves().await;
         members.defragment(&managed.client_url()).await.unwrap();
     }
+    differing_copies(&lab, &members, &engine).await;
     // Leading is handed over.
     let now = members.status(&second.client_url()).await.unwrap().leader;
     let leading = list.iter().find(|one| one.id == now).unwrap();
@@ -202,6 +208,54 @@ async fn members_join_fail_and_leave_under_writes() {
     for name in ["a", "b", "c"] {
         stop(&lab.layout(name)).await.unwrap();
     }
+}
+
+/// Copies hold the same until a disk turns a byte of one, which nothing else notices.
+async fn differing_copies(lab: &Lab, members: &Members, engine: &Arc<dyn Engine>) {
+    let marker = b"a value of the only copy that reads so";
+    write_as(engine, 9, marker).await;
+    let list = members.list().await.unwrap();
+    let revision = members.status(&list[0].client_urls[0]).await.unwrap().revision;
+    // One that was started again just now has to catch up.
+    let print = async |url: &str| {
+        let start = Instant::now();
+        loop {
+            match members.fingerprint(url, revision).await {
+                Ok(print) => return print,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let prints = async || {
+        let mut all = Vec::new();
+        for one in &list {
+            all.push(print(&one.client_urls[0]).await);
+        }
+        all
+    };
+    let before = prints().await;
+    assert!(before.iter().all(|print| *print == before[0]), "{before:?}");
+    assert!(members.fingerprint(&list[0].client_urls[0], revision + 1_000).await.is_err());
+    let path = Managed::data(&lab.layout("c")).join("member/snap/db");
+    // Until it writes them there, etcd has values in its log and in its memory.
+    let start = Instant::now();
+    let places = loop {
+        let bytes = std::fs::read(&path).unwrap();
+        let places: Vec<usize> = (0..bytes.len() - marker.len()).filter(|at| bytes[*at..].starts_with(marker)).collect();
+        if !places.is_empty() {
+            break places;
+        }
+        assert!(start.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    for place in places {
+        file.write_all_at(b"A", place as u64).unwrap();
+    }
+    let after = prints().await;
+    assert_eq!(after[..2], before[..2]);
+    assert_ne!(after[2], before[2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

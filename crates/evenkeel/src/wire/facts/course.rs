@@ -1,5 +1,7 @@
-//! The course of the managed etcd that a look cannot see: elections, and clean-ups that held it up. Its keeper notes them.
+//! The course of the managed etcd that a look cannot see: elections, clean-ups that held it up, and copies that were
+//! compared. Its keeper notes them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -17,16 +19,31 @@ use crate::wire::SystemClock;
 /// How long each is told.
 const ELECTIONS: SignedDuration = SignedDuration::from_mins(10);
 const CLEAN_UPS: SignedDuration = SignedDuration::from_hours(1);
+/// Longer than from one comparison to the next.
+const COMPARISONS: SignedDuration = SignedDuration::from_mins(90);
 /// A leadership that stands this long stands.
 const CALM: SignedDuration = SignedDuration::from_mins(2);
 /// What is kept; of more, the oldest go.
 const NOTES_MAX: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Note {
-    Elections { at: Timestamp, count: u32 },
-    CleanUp { at: Timestamp, millis: u64 },
+    Elections {
+        at: Timestamp,
+        count: u32,
+    },
+    CleanUp {
+        at: Timestamp,
+        millis: u64,
+        #[serde(default)]
+        member: String,
+    },
+    /// Members whose copy holds something else than most; none of them any more where it is empty.
+    Odd {
+        at: Timestamp,
+        members: Vec<u64>,
+    },
 }
 
 fn path(layout: &Layout) -> PathBuf {
@@ -49,47 +66,84 @@ pub fn note(layout: &Layout, note: Note) {
 }
 
 pub fn facts(layout: &Layout, own: &str) -> Vec<Fact> {
-    let whats = told(&read(layout), SystemClock.now());
-    whats
-        .into_iter()
-        .map(|what| fact(own, if matches!(what, What::Maintenance { .. }) { own } else { CLUSTER }, what))
-        .collect()
+    let told = told(&read(layout), SystemClock.now());
+    let changes = told.changes.map(|what| fact(own, CLUSTER, what));
+    let clean_ups = told.clean_ups.into_iter().map(|(member, millis)| {
+        // Of an older program, which knew only its own.
+        let member = if member.is_empty() { own } else { &member };
+        fact(own, member, What::Maintenance { millis })
+    });
+    changes.into_iter().chain(clean_ups).collect()
 }
 
-fn told(notes: &[Note], now: Timestamp) -> Vec<What> {
-    let (mut count, mut last, mut longest) = (0_u32, None, None);
+/// Members that this server found to hold something else than most.
+pub fn odd(layout: &Layout) -> BTreeSet<u64> {
+    told(&read(layout), SystemClock.now()).odd
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    changes: Option<What>,
+    /// The longest of each member, in milliseconds.
+    clean_ups: BTreeMap<String, u64>,
+    odd: BTreeSet<u64>,
+}
+
+fn told(notes: &[Note], now: Timestamp) -> Told {
+    let is_news = |at: &Timestamp, span: SignedDuration| now.duration_since(*at) < span;
+    let (mut told, mut count, mut last) = (Told::default(), 0_u32, None);
     for note in notes {
         match note {
-            Note::Elections { at, count: more } if now.duration_since(*at) < ELECTIONS => {
+            Note::Elections { at, count: more } if is_news(at, ELECTIONS) => {
                 (count, last) = (count.saturating_add(*more), Some(*at));
             }
-            Note::CleanUp { at, millis } if now.duration_since(*at) < CLEAN_UPS => longest = longest.max(Some(*millis)),
-            Note::Elections { .. } | Note::CleanUp { .. } => {}
+            Note::CleanUp { at, millis, member } if is_news(at, CLEAN_UPS) => {
+                let longest = told.clean_ups.entry(member.clone()).or_default();
+                *longest = (*longest).max(*millis);
+            }
+            Note::Odd { at, members } if is_news(at, COMPARISONS) => told.odd = members.iter().copied().collect(),
+            Note::Elections { .. } | Note::CleanUp { .. } | Note::Odd { .. } => {}
         }
     }
     let minutes = u32::try_from(ELECTIONS.as_mins()).expect("minutes are few");
     let moves = last.is_some_and(|at| now.duration_since(at) < CALM);
-    let changes = moves.then_some(What::LeaderChanges { count, minutes });
-    changes.into_iter().chain(longest.map(|millis| What::Maintenance { millis })).collect()
+    told.changes = moves.then_some(What::LeaderChanges { count, minutes });
+    told
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Note, told};
+    use super::{Note, Told, told};
     use jiff::{SignedDuration, Timestamp};
     use keeper::wrong::What;
 
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
+    }
+
     #[test]
     fn elections_add_up_until_they_come_to_rest() {
-        let at = |minutes: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
+        let clean_up =
+            |minutes, millis, member: &str| Note::CleanUp { at: at(minutes), millis, member: member.to_owned() };
         let notes = [
             Note::Elections { at: at(0), count: 9 },
             Note::Elections { at: at(18), count: 2 },
-            Note::CleanUp { at: at(19), millis: 7_000 },
+            clean_up(19, 7_000, "b"),
+            clean_up(19, 900, "b"),
             Note::Elections { at: at(20), count: 3 },
         ];
-        let found = told(&notes, at(21));
-        assert_eq!(found, [What::LeaderChanges { count: 5, minutes: 10 }, What::Maintenance { millis: 7_000 }]);
-        assert_eq!(told(&notes, at(24)), [What::Maintenance { millis: 7_000 }]);
+        let changes = What::LeaderChanges { count: 5, minutes: 10 };
+        let clean_ups = [("b".to_owned(), 7_000)].into();
+        assert_eq!(told(&notes, at(21)), Told { changes: Some(changes), clean_ups, ..Told::default() });
+        assert_eq!(told(&notes, at(24)).changes, None);
+        assert!(told(&notes, at(80)).clean_ups.is_empty());
+    }
+
+    #[test]
+    fn the_newest_comparison_counts() {
+        let odd = |minutes, members: &[u64]| Note::Odd { at: at(minutes), members: members.to_vec() };
+        assert_eq!(told(&[odd(0, &[7])], at(60)).odd, [7].into());
+        assert!(told(&[odd(0, &[7])], at(100)).odd.is_empty(), "nobody says so any more");
+        assert!(told(&[odd(0, &[7]), odd(60, &[])], at(61)).odd.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use keeper::wrong::{Alarm, Fact, Name, What};
 use store::etcd::{AlarmKind, Member, MemberStatus, Members};
 
-use super::{ANSWER_TIMEOUT, fact};
+use super::{ANSWER_TIMEOUT, course, fact};
 use crate::layout::Layout;
 use crate::wire::etcd::{Known, address, known};
 
@@ -25,7 +25,9 @@ pub async fn ask(layout: &Layout) -> Option<Copies> {
     let ask = urls(&known).map(|url| status(&known.members, url));
     let (answers, raised, listed) =
         tokio::join!(futures::future::join_all(ask), alarms(&known.members), listed(&known.members));
-    Some(Copies { known, answers, alarms: raised, listed })
+    let odd = course::odd(layout).into_iter().map(|member| (member, Alarm::Corrupt));
+    let alarms = odd.chain(raised).collect();
+    Some(Copies { known, answers, alarms, listed })
 }
 
 /// Its own comes last.

@@ -53,7 +53,7 @@ pub static STORE_FULL: Code = Code {
     place: Place::Anywhere,
     risk: Risk::Safe,
     time: "1 min",
-    otherwise: "delete what has grown without need; space comes back by itself",
+    otherwise: "delete what has grown without need; where even that is refused, give it more: --etcd-arg=quota-backend-bytes=BYTES",
     decision: false,
     page: "The database has a limit so that it stays quick. What grows is nearly always one kind of object that some program makes without end.",
 };
@@ -63,13 +63,13 @@ pub static STORE_CORRUPT: Code = Code {
     faults: &[9],
     class: Class::Page,
     sentence: "{node}'s copy of the state differs from the others and must not be used; the others go on.",
-    command: "systemctl stop evenkeel",
+    command: "evenkeel leave",
     place: Place::There,
-    risk: Risk::Safe,
-    time: "1 min",
-    otherwise: "check memory and disk of {node}, then make its copy anew: `evenkeel replace {node}`",
+    risk: Risk::Disruptive,
+    time: "5 min",
+    otherwise: "on another server: `evenkeel node remove {node}`. After a look at memory and disk it joins again with a token",
     decision: false,
-    page: "A copy that differs was damaged by memory or disk. It is taken out and made anew from the others, never the other way round.",
+    page: "Servers compare their copies every hour, and one that was away when it is back; most are right. A copy that differs was damaged by memory or disk: the machine leaves, which puts the copy aside, and joins again with a token.",
 };
 
 pub static DEFRAG_STALL: Code = Code {

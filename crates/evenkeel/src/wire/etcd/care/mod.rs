@@ -1,6 +1,7 @@
 //! Looks after the managed etcd: room, free pages, alarms, and who the members are. Every server looks; the one whose
 //! member leads acts, so there is one at a time without a lease, which a full etcd could not renew.
 
+mod copies;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ use tracing::{info, warn};
 use view::Drain;
 
 pub use plan::NEAR_QUOTA_PERCENT;
+
+use copies::Comparison;
 use plan::{File, Observed, Step, Voter, fill_percent, next};
 
 use super::managed::Managed;
@@ -52,6 +55,7 @@ pub struct Care {
     rewritten: BTreeSet<u64>,
     /// etcd's count of elections at the last look.
     term: Option<u64>,
+    comparison: Comparison,
 }
 
 /// One look at the cluster.
@@ -68,7 +72,15 @@ struct Look {
 impl Care {
     pub fn new(managed: Managed) -> Result<Care> {
         let members = managed.members()?;
-        Ok(Care { managed, members, settled: None, compacted: false, rewritten: BTreeSet::new(), term: None })
+        Ok(Care {
+            managed,
+            members,
+            settled: None,
+            compacted: false,
+            rewritten: BTreeSet::new(),
+            term: None,
+            comparison: Comparison::default(),
+        })
     }
 
     pub async fn run(mut self, drain: Drain) {
@@ -103,11 +115,23 @@ impl Care {
             self.rewritten.clear();
         }
         if look.own.leader != look.own.id {
+            self.comparison = Comparison::default();
             return Ok(full);
         }
-        let Some(step) = next(&observed) else { return Ok(full) };
-        self.act(step, &look).await?;
-        Ok(true)
+        if let Some(step) = next(&observed) {
+            self.act(step, &look).await?;
+            return Ok(true);
+        }
+        self.compare(&look).await;
+        Ok(full || self.comparison.is_open())
+    }
+
+    async fn compare(&mut self, look: &Look) {
+        let found = self.comparison.look(&self.members, &look.members, &look.statuses, look.own.revision).await;
+        let layout = self.managed.layout();
+        if let Some(found) = found.filter(|found| !found.is_empty() || !course::odd(layout).is_empty()) {
+            course::note(layout, Note::Odd { at: SystemClock.now(), members: found.into_iter().collect() });
+        }
     }
 
     /// Each election has a number of its own.
@@ -143,7 +167,8 @@ impl Care {
                 let start = Instant::now();
                 self.members.defragment(url).await?;
                 let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-                course::note(self.managed.layout(), Note::CleanUp { at: SystemClock.now(), millis });
+                let note = Note::CleanUp { at: SystemClock.now(), millis, member: name.to_owned() };
+                course::note(self.managed.layout(), note);
                 self.rewritten.insert(id);
             }
             Step::MoveLeader { to } => {
