@@ -11,7 +11,7 @@ pub fn measure() -> anyhow::Result<Vec<(&'static str, Value)>> {
     options.arguments = vec!["--backup-schedule=off".to_owned()];
     let cluster = Cluster::start(options)?;
     let kubectl = cluster.kubectl();
-    kubectl.ok("wait nodes --all --for=condition=Ready --timeout=60s")?;
+    cluster.nodes_ready(1)?;
     kubectl.ok("create namespace bench")?;
     api::fill(&Endpoint::of(&kubectl)?)?;
     let (evenkeel, data) = (cluster.evenkeel()?, format!("--data-dir={}", cluster.data.display()));

@@ -11,10 +11,10 @@ mod rack;
 mod upgrade;
 mod wrong;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, ensure};
-use e2e::{Cluster, Options, eventually};
+use anyhow::Context;
+use e2e::{Cluster, Options};
 use serde_json::{Map, Value, json};
 
 /// Figures under their keys.
@@ -44,13 +44,7 @@ fn one_server(figures: &mut Map<String, Value>) -> anyhow::Result<()> {
     let start = Instant::now();
     let cluster = Cluster::start(Options::lane("bench", 40))?;
     note(figures, "ready_ms", json!(cluster.ready_after.as_millis() as u64));
-    // `wait --all` fails where there is no node yet.
-    eventually("the node is ready", Duration::from_secs(60), || {
-        let ready =
-            cluster.kubectl().ok("get nodes -o jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}")?;
-        ensure!(ready == "True", "the node's Ready condition is {ready:?}");
-        Ok(())
-    })?;
+    cluster.nodes_ready(1)?;
     note(figures, "node_ready_ms", json!(start.elapsed().as_millis() as u64));
     note(figures, "binary_mb", json!(machine::binary_megabytes()?));
     note(figures, "wrong_ms", json!(wrong::p95_millis(&cluster).context("ask what is wrong")?));

@@ -4,13 +4,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use e2e::{Endpoint, Rack, Tool, Traffic, eventually};
+use anyhow::Context;
+use e2e::{Endpoint, Rack, Tool, Traffic};
 use serde_json::{Value, json};
 
 const HOST: u8 = 50;
 const SERVERS: u32 = 3;
-const BOUND: Duration = Duration::from_secs(90);
 /// Each node is watched so long; that is not part of the figures.
 const BAKE: Duration = Duration::from_secs(10);
 const NODE_PORT: u16 = 30_091;
@@ -62,12 +61,8 @@ fn start() -> anyhow::Result<Rack> {
         rack.join()?;
     }
     rack.serves(0, SERVERS as usize)?;
+    rack.servers[0].nodes_ready(SERVERS as usize)?;
     let kubectl = rack.servers[0].kubectl();
-    eventually("all nodes register", BOUND, || {
-        ensure!(kubectl.ok("get nodes -o name")?.lines().count() == SERVERS as usize, "not yet");
-        Ok(())
-    })?;
-    kubectl.ok("wait node --all --for=condition=Ready --timeout=90s")?;
     kubectl.ok_fed("apply -f -", WEB)?;
     kubectl.ok("rollout status daemonset/web --timeout=120s")?;
     Ok(rack)

@@ -41,11 +41,8 @@ impl World {
     fn start() -> anyhow::Result<World> {
         let cluster = Cluster::start(Options { own_program: true, ..Options::lane("apply", 20) })?;
         let agent = Agent::join(&cluster, cluster.number() + 1)?;
-        let (kubectl, there) = (cluster.kubectl(), &agent.host.name);
-        eventually("the node registers", Duration::from_secs(60), || {
-            kubectl.ok(&format!("get node {there}")).map(drop)
-        })?;
-        kubectl.ok("wait node --all --for=condition=Ready --timeout=90s")?;
+        cluster.nodes_ready(2)?;
+        let kubectl = cluster.kubectl();
         kubectl.ok_fed("create -f -", POD)?;
         kubectl.ok("wait pod stays --for=condition=Ready --timeout=60s")?;
         let file = cluster.data.join("cluster.yaml");

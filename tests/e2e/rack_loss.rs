@@ -17,7 +17,7 @@ pub fn rack_loss(_: &()) -> anyhow::Result<()> {
     rack.join()?;
     rack.serves(0, 3)?;
     let kubectl = rack.servers[0].kubectl();
-    kubectl.ok("wait node --all --for=condition=Ready --timeout=60s")?;
+    rack.servers[0].nodes_ready(3)?;
     kubectl.ok_fed("apply -f -", &pod(&rack.servers[0].host.name))?;
     kubectl.ok("wait pod/keeps --for=condition=Ready --timeout=90s")?;
     sealed_things_are_everywhere(&rack)?;

@@ -85,11 +85,7 @@ impl World {
         let options = Options { own_program: true, ..Options::lane("upgrade", 18) };
         let cluster = Cluster::start(options)?;
         let agent = Agent::join(&cluster, cluster.number() + 1)?;
-        let (kubectl, there) = (cluster.kubectl(), &agent.host.name);
-        eventually("the node registers", Duration::from_secs(60), || {
-            kubectl.ok(&format!("get node {there}")).map(drop)
-        })?;
-        kubectl.ok("wait node --all --for=condition=Ready --timeout=90s")?;
+        cluster.nodes_ready(2)?;
         let builds = cluster.data.join("builds");
         fs::create_dir_all(&builds)?;
         Ok(World { cluster, agent, builds })

@@ -18,6 +18,8 @@ use crate::wait::eventually;
 
 /// How long a started server may take until it answers, in a debug build on a busy machine.
 const READY_BOUND: Duration = Duration::from_secs(120);
+/// How long all nodes may take to register and get ready, likewise.
+const NODES_BOUND: Duration = Duration::from_secs(120);
 /// How long one look may take.
 const ANSWER_BOUND: Duration = Duration::from_secs(20);
 /// What `timeout` ends with where it had to end the command.
@@ -165,6 +167,18 @@ impl Cluster {
         let answer = Endpoint::read(&self.kubeconfig())?.connect_within(ANSWER_BOUND)?.call("GET", "/readyz", "")?;
         ensure!(answer.code == 200, "/readyz answered {}", answer.code);
         Ok(())
+    }
+
+    /// Waits until so many nodes have registered, and all of them are ready.
+    pub fn nodes_ready(&self, count: usize) -> anyhow::Result<()> {
+        let path = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+        let kubectl = self.kubectl();
+        eventually("all nodes are ready", NODES_BOUND, || {
+            let told = kubectl.ok_with(&["get", "nodes", "-o", path])?;
+            let ready: Vec<&str> = told.split_whitespace().collect();
+            ensure!(ready.len() == count && ready.iter().all(|one| *one == "True"), "of {count} nodes: {told:?}");
+            Ok(())
+        })
     }
 
     fn arguments(&self) -> Vec<String> {

@@ -13,7 +13,6 @@ use crate::tool::Tool;
 use crate::wait::eventually;
 
 const SERVERS: usize = 3;
-const REGISTER_BOUND: Duration = Duration::from_secs(120);
 /// How long others may take to notice what became of a server.
 const NOTICE_BOUND: Duration = Duration::from_secs(90);
 
@@ -61,15 +60,7 @@ impl Rack {
     /// Waits until all three serve and are ready, as one of them sees it.
     pub fn whole(&self, through: usize) -> anyhow::Result<()> {
         self.serves(through, SERVERS)?;
-        let kubectl = self.servers[through].kubectl();
-        eventually("every node registers", REGISTER_BOUND, || {
-            let nodes = kubectl.ok("get nodes -o name")?.lines().count();
-            ensure!(nodes == SERVERS, "{nodes} nodes");
-            Ok(())
-        })?;
-        eventually("every node is ready", REGISTER_BOUND, || {
-            kubectl.ok("wait node --all --for=condition=Ready --timeout=60s").map(drop)
-        })
+        self.servers[through].nodes_ready(SERVERS)
     }
 
     /// One more server, by one command; answers how long it took until it was ready.
