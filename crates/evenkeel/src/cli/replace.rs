@@ -87,8 +87,9 @@ impl Replacing<'_> {
     /// Nobody begins to change another layer meanwhile. A repair waits for nobody itself: a run that is open touches no
     /// node while this one is away.
     async fn claim(&self) -> Result<()> {
-        let claim = Claim::new(Layer::Hardware, &self.work(), "somebody", SystemClock.now());
-        if let Err(held) = layers::claim(&self.client, &claim).await? {
+        let now = SystemClock.now();
+        let claim = Claim::new(Layer::Hardware, &self.work(), "somebody", now);
+        if let Err(held) = layers::claim(&self.client, &claim, now).await? {
             self.say(&format!("{held}; this goes on, because it repairs"));
         }
         Ok(())

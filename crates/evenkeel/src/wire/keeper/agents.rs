@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request};
 use keeper::{Digest, Order};
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use view::{ClientError, Endpoint, Https, Transport};
 
+use super::ports::{Address, AgentError, Agents, Piece};
 use super::{Lines, ORDER, PATH, PIECE_BYTES, Received, RehearseRequest, Report, SwapRequest};
 
 /// A small verb answers within this time.
@@ -21,34 +23,8 @@ const VERB_TIMEOUT: Duration = Duration::from_secs(5);
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 2 * PIECE_BYTES;
 
-/// Where a node's agent answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// Its certificate must say so.
-    pub node: String,
-    pub host: String,
-    pub port: u16,
-}
-
-/// Why a node did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// Another coordinator has taken over.
-    #[error("{0}")]
-    Stale(String),
-    #[error("{node} does not answer")]
-    Silent {
-        node: String,
-        #[source]
-        source: ClientError,
-    },
-    #[error("{node}: {why}")]
-    Refused { node: String, why: String },
-}
-
 /// The way to all of them.
-#[derive(Clone)]
-pub struct Agents {
+pub struct NodePorts {
     /// What the API server shows to kubelets; replaced when it is renewed.
     pub tls: Arc<ArcSwap<ClientConfig>>,
 }
@@ -61,16 +37,16 @@ struct Call<'a> {
     timeout: Duration,
 }
 
-// === impl Agents ===
+// === impl NodePorts ===
 
-impl Agents {
-    /// With an order, looking raises the node's fence.
-    pub async fn report(&self, at: &Address, order: Option<Order>) -> Result<Report, AgentError> {
+#[async_trait]
+impl Agents for NodePorts {
+    async fn report(&self, at: &Address, order: Option<Order>) -> Result<Report, AgentError> {
         let method = if order.is_some() { Method::POST } else { Method::GET };
         self.small(at, order, method, "report", &()).await
     }
 
-    pub async fn swap(&self, at: &Address, order: Order, request: &SwapRequest) -> Result<(), AgentError> {
+    async fn swap(&self, at: &Address, order: Order, request: &SwapRequest) -> Result<(), AgentError> {
         // The node runs the program once more before it says yes.
         let call = Call {
             method: Method::POST,
@@ -82,36 +58,31 @@ impl Agents {
         self.call(at, Some(order), call).await.map(drop)
     }
 
-    /// A look that changes nothing: Ok where the node's program would start with these settings.
-    pub async fn rehearse(&self, at: &Address, request: &RehearseRequest) -> Result<(), AgentError> {
+    async fn rehearse(&self, at: &Address, request: &RehearseRequest) -> Result<(), AgentError> {
         let (query, timeout) = (String::new(), PIECE_TIMEOUT);
         let call = Call { method: Method::POST, verb: "rehearse", query, body: body(request), timeout };
         self.call(at, None, call).await.map(drop)
     }
 
-    pub async fn journal(&self, at: &Address, order: Order, lines: &Lines) -> Result<usize, AgentError> {
+    async fn journal(&self, at: &Address, order: Order, lines: &Lines) -> Result<usize, AgentError> {
         self.small(at, Some(order), Method::POST, "journal", lines).await
     }
 
-    pub async fn put_piece(
-        &self,
-        at: &Address,
-        order: Order,
-        (program, size): (&Digest, u64),
-        offset: u64,
-        piece: Vec<u8>,
-    ) -> Result<Received, AgentError> {
+    async fn put_piece(&self, at: &Address, order: Order, piece: Piece) -> Result<Received, AgentError> {
+        let Piece { program, size, offset, bytes } = piece;
         let query = format!("?program={program}&offset={offset}&size={size}");
-        let call = Call { method: Method::PUT, verb: "release", query, body: piece.into(), timeout: PIECE_TIMEOUT };
+        let call = Call { method: Method::PUT, verb: "release", query, body: bytes, timeout: PIECE_TIMEOUT };
         parse(at, &self.call(at, Some(order), call).await?)
     }
 
-    pub async fn piece(&self, at: &Address, program: &Digest, offset: u64) -> Result<Bytes, AgentError> {
+    async fn piece(&self, at: &Address, program: &Digest, offset: u64) -> Result<Bytes, AgentError> {
         let query = format!("?program={program}&offset={offset}");
         let call = Call { method: Method::GET, verb: "release", query, body: Bytes::new(), timeout: PIECE_TIMEOUT };
         self.call(at, None, call).await
     }
+}
 
+impl NodePorts {
     async fn small<T: DeserializeOwned>(
         &self,
         at: &Address,

@@ -13,19 +13,20 @@ use admit::User;
 use anyhow::{Context, Result};
 use apiserver::{Body, Extension, full};
 use async_trait::async_trait;
-use base::{Chain, Clock};
+use base::Chain;
 use http::{Method, Request, Response, StatusCode};
+use jiff::Timestamp;
 use keeper::preflight::Finding;
 use keeper::{Attention, Digest, Entry, Forecast, Generation, Goal, Journal, NodeTarget, Plan, Standing};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::coordinator::{self, Parts};
+use super::coordinator;
+use super::ports::{Parts, Piece};
 use super::program::{About, LEVEL};
 use super::records::{Armed, RecordError, Records, Wish};
 use super::survey::Survey;
 use super::{PATH, PIECE_BYTES, Report, digest, query};
-use crate::wire::SystemClock;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -141,11 +142,11 @@ impl Keeper {
     }
 
     pub(super) async fn survey(&self) -> Result<Survey> {
-        Survey::take(&self.parts.client, &self.parts.agents).await.context("look at the nodes")
+        Survey::take(&self.parts.client, &*self.parts.agents).await.context("look at the nodes")
     }
 
     pub(super) fn head(&self, survey: &Survey) -> Head {
-        let inventory = survey.inventory(SystemClock.now());
+        let inventory = survey.inventory(self.parts.clock.now());
         let (margin, servers) = (inventory.margin(), inventory.servers());
         Head { cluster: self.parts.cluster.clone(), margin, servers, nodes: survey.nodes.len() }
     }
@@ -195,7 +196,7 @@ impl Keeper {
     pub(super) async fn no_other(&self) -> Result<(), Refusal> {
         match self.newest().await? {
             Some((armed, journal)) if !Standing::of(&armed.plan, &journal).is_over() => {
-                Err(Refusal::Guard(another(&armed, &journal)))
+                Err(Refusal::Guard(another(&armed, &journal, self.parts.clock.now())))
             }
             _ => Ok(()),
         }
@@ -234,7 +235,7 @@ impl Keeper {
                 else {
                     return Err(Refusal::Unknown("a piece has a program, an offset and the size of the whole"));
                 };
-                json(&self.parts.node.releases.receive(&program, offset, size, &body).await?)
+                json(&self.parts.programs.receive(&Piece { program, size, offset, bytes: body }).await?)
             }
             (&Method::POST, "plan") => json(&self.plan(&read(&body)?).await?),
             (&Method::POST, "arm") => json(&self.arm(&read(&body)?, user).await?),
@@ -358,8 +359,8 @@ pub fn observed(cluster: &str, newest: Option<&Generation>, survey: &Survey) -> 
 }
 
 /// Who does what, and how far they are.
-fn another(armed: &Armed, journal: &Journal) -> String {
-    let minutes = SystemClock.now().duration_since(armed.at).as_mins();
+fn another(armed: &Armed, journal: &Journal, now: Timestamp) -> String {
+    let minutes = now.duration_since(armed.at).as_mins();
     let when = if minutes < 1 { "just now".to_owned() } else { format!("{minutes} min ago") };
     let node = journal.entries().iter().rev().find_map(|entry| entry.node.as_ref());
     let place = node.map_or_else(|| "has not touched a node yet".to_owned(), |node| format!("is at {}", node.0));

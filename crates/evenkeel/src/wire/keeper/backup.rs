@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 
-use super::perform::Backup;
+use super::ports::Backup;
 use super::records::Saved;
 use crate::layout::Layout;
 use crate::pki::{self, Access};

@@ -4,14 +4,12 @@
 //! All that matters is in the journal. A coordinator that ends anywhere is replaced by the next, which begins by looking.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use api::{Gvr, Key};
-use base::{Chain, Clock};
+use base::Chain;
 use jiff::{SignedDuration, Timestamp};
 use keeper::{Action, Effect, Forecast, Generation, Input, Phase, Run, Standing, Step, Token};
 use reconcile::{Leader, LeaderConfig};
@@ -21,14 +19,11 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use view::{Client, Drain, View, Watched};
 
-use super::agents::Agents;
 use super::perform::Performer;
+use super::ports::Parts;
 use super::records::{Armed, LABEL, NAMESPACE, Records, Wish, config_maps};
 use super::survey::Survey;
-use super::{api as server, layers, node, propose};
-use crate::layout::Layout;
-use crate::wire::SystemClock;
-use crate::wire::etcd::Managed;
+use super::{api as server, layers, propose};
 
 const LEASE: &str = "evenkeel-keeper";
 /// The claim on the layer is renewed well before it ends.
@@ -47,25 +42,6 @@ const UNSETTLED: Duration = Duration::from_secs(3);
 /// Who gave the lease away leaves it to others for so long.
 const HANDOVER: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(2);
-
-/// What it is made of.
-#[derive(Clone)]
-pub struct Parts {
-    /// Name of this server's node.
-    pub name: String,
-    /// Which cluster this is: the hash of its authority.
-    pub cluster: String,
-    pub layout: Layout,
-    /// This machine's configuration file.
-    pub config: PathBuf,
-    pub client: Client,
-    pub agents: Agents,
-    /// What lies on this machine.
-    pub node: Arc<node::Node>,
-    pub backup: Arc<dyn super::perform::Backup>,
-    /// This server's member of the store, where it has one.
-    pub etcd: Option<Managed>,
-}
 
 pub struct Coordinator {
     parts: Parts,
@@ -111,7 +87,7 @@ impl Coordinator {
     async fn stand(parts: Parts, handed: u64, drain: &Drain) -> u64 {
         let term = drain.child_token();
         let config = LeaderConfig::new(LEASE, &parts.name);
-        let (leader, leading) = Leader::new(config, parts.client.clone(), Arc::new(SystemClock));
+        let (leader, leading) = Leader::new(config, parts.client.clone(), parts.clock.clone());
         let records = Watched::all(config_maps(), &[]).in_namespace(NAMESPACE).with_labels(LABEL);
         let nodes = Watched::all(Gvr::new("", "v1", "nodes"), &[]);
         let news = View::start(&parts.client, vec![records, nodes], &term);
@@ -205,7 +181,7 @@ impl Coordinator {
             return Ok(false);
         }
         self.free_the_layer().await?;
-        let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
+        let survey = Survey::take(&self.parts.client, &*self.parts.agents).await?;
         if let Some(next) = server::observed(&self.parts.cluster, generations.last(), &survey) {
             info!(generation = next.number, nodes = next.nodes.len(), "the cluster's nodes as they are");
             return Ok(self.records.propose(&next).await?);
@@ -216,8 +192,9 @@ impl Coordinator {
 
     /// No run is open: what one holds, it left behind.
     async fn free_the_layer(&self) -> Result<()> {
-        let held = layers::held(&self.parts.client).await?.filter(|held| held.work.starts_with(propose::RUN));
-        match held.filter(|held| CLAIM_ALONE_MAX < SystemClock.now().duration_since(held.since)) {
+        let now = self.parts.clock.now();
+        let held = layers::held(&self.parts.client, now).await?.filter(|held| held.work.starts_with(propose::RUN));
+        match held.filter(|held| CLAIM_ALONE_MAX < now.duration_since(held.since)) {
             Some(held) => layers::release(&self.parts.client, &held.work).await,
             None => Ok(()),
         }
@@ -226,8 +203,9 @@ impl Coordinator {
     /// Others are told of this run as long as it is open. Who works elsewhere all the same is named, and the run's own
     /// gates see what he does.
     async fn claim_the_layer(&self, armed: &Armed, forecast: &Forecast) -> Result<()> {
-        let claim = propose::claim(&armed.run(), &armed.by, SystemClock.now(), forecast);
-        if let Err(held) = layers::claim(&self.parts.client, &claim).await? {
+        let now = self.parts.clock.now();
+        let claim = propose::claim(&armed.run(), &armed.by, now, forecast);
+        if let Err(held) = layers::claim(&self.parts.client, &claim, now).await? {
             warn!(%held, "two layers are changed at once");
         }
         Ok(())
@@ -306,7 +284,7 @@ impl Coordinator {
         if !own || left_alone || !matches!(step.action, Action::Swap { .. }) {
             return Ok(false);
         }
-        let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
+        let survey = Survey::take(&self.parts.client, &*self.parts.agents).await?;
         Ok(1 < survey.inventory(Timestamp::UNIX_EPOCH).servers_ready())
     }
 

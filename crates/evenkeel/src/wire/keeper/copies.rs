@@ -1,15 +1,28 @@
 //! How the copies of the state are, each asked by itself.
 
 use anyhow::{Context, Result};
+use async_trait::async_trait;
 use futures::future::join_all;
 use keeper::{Copies, NodeName, Replica, ReplicaState};
 use store::etcd::{AlarmKind, Member, MemberStatus, Members};
 
+use super::ports::Replicas;
 use crate::wire::etcd::Managed;
 
-/// None are known where the state is a file, or in an etcd that somebody else runs.
-pub async fn look(etcd: Option<&Managed>) -> Result<Copies> {
-    let Some(etcd) = etcd else { return Ok(Copies::default()) };
+/// Of this server's etcd. None are known where the state is a file, or in an etcd that somebody else runs.
+pub struct OfEtcd(pub Option<Managed>);
+
+#[async_trait]
+impl Replicas for OfEtcd {
+    async fn look(&self) -> Result<Copies> {
+        match &self.0 {
+            Some(etcd) => look(etcd).await,
+            None => Ok(Copies::default()),
+        }
+    }
+}
+
+async fn look(etcd: &Managed) -> Result<Copies> {
     let members = etcd.members()?;
     let list = members.list().await.context("ask etcd for its members")?;
     let (statuses, alarms) =

@@ -5,18 +5,13 @@
 
 use base::Chain;
 use keeper::{Copies, NodeName, Outcome, Role, Runs};
-use view::Client;
 
-use super::agents::Agents;
-use super::copies;
+use super::ports::Parts;
 use super::survey::{Survey, Workloads};
-use crate::wire::etcd::Managed;
 
 /// What the gates look through.
 pub struct Gates<'a> {
-    pub client: &'a Client,
-    pub agents: &'a Agents,
-    pub etcd: Option<&'a Managed>,
+    pub parts: &'a Parts,
     pub before: &'a Workloads,
 }
 
@@ -86,16 +81,16 @@ impl Gates<'_> {
     }
 
     async fn workloads(&self) -> Result<Workloads, Red> {
-        Workloads::take(self.client).await.map_err(|error| Red::Elsewhere(Chain(&error).to_string()))
+        Workloads::take(&self.parts.client).await.map_err(|error| Red::Elsewhere(Chain(&error).to_string()))
     }
 
     async fn survey(&self) -> Result<Survey, Red> {
-        let survey = Survey::take(self.client, self.agents).await;
+        let survey = Survey::take(&self.parts.client, &*self.parts.agents).await;
         survey.map_err(|error| Red::Elsewhere(Chain(&error).to_string()))
     }
 
     async fn copies(&self) -> Result<Copies, Red> {
-        let looked = copies::look(self.etcd).await;
+        let looked = self.parts.replicas.look().await;
         looked.map_err(|failure| Red::Elsewhere(Chain(failure.as_ref()).to_string()))
     }
 }

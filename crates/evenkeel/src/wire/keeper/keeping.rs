@@ -9,8 +9,9 @@ use view::Drain;
 use super::api::{Keeper, Slot};
 use super::backup::Bundles;
 use super::confirm::Confirm;
-use super::coordinator::{Coordinator, Parts};
+use super::coordinator::Coordinator;
 use super::node::Node;
+use super::ports::Parts;
 use crate::layout::Layout;
 use crate::wire::restart::Restart;
 

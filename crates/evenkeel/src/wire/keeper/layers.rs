@@ -3,13 +3,12 @@
 
 use anyhow::{Context, Result, bail};
 use api::{Key, Tree};
-use base::Clock;
+use jiff::Timestamp;
 use keeper::{Claim, Held};
 use serde_json::json;
 use view::Client;
 
 use super::records::{NAMESPACE, config_maps};
-use crate::wire::SystemClock;
 
 const NAME: &str = "evenkeel-layer";
 const FIELD: &str = "record";
@@ -17,16 +16,16 @@ const FIELD: &str = "record";
 const TRIES_MAX: u32 = 5;
 
 /// Who holds it now, if anybody does.
-pub async fn held(client: &Client) -> Result<Option<Claim>> {
-    Ok(read(client).await?.and_then(|map| claim_of(&map)).filter(|claim| SystemClock.now() < claim.until))
+pub async fn held(client: &Client, now: Timestamp) -> Result<Option<Claim>> {
+    Ok(read(client).await?.and_then(|map| claim_of(&map)).filter(|claim| now < claim.until))
 }
 
 /// Takes or renews it; the inner error names who holds it.
-pub async fn claim(client: &Client, wanted: &Claim) -> Result<Result<(), Held>> {
+pub async fn claim(client: &Client, wanted: &Claim, now: Timestamp) -> Result<Result<(), Held>> {
     for _ in 0..TRIES_MAX {
         let map = read(client).await?;
         let current = map.as_ref().and_then(claim_of);
-        let next = match wanted.clone().take(current.as_ref(), SystemClock.now()) {
+        let next = match wanted.clone().take(current.as_ref(), now) {
             Ok(next) => next,
             Err(held) => return Ok(Err(held)),
         };
@@ -97,14 +96,14 @@ mod tests {
         let now = SystemClock.now();
         let run = Claim::new(Layer::ControlPlane, "run-7", "anna", now);
         let replace = Claim::new(Layer::Hardware, "replace b", "ben", now);
-        assert_eq!(held(&client).await.unwrap(), None);
-        claim(&client, &run).await.unwrap().unwrap();
-        claim(&client, &run).await.unwrap().unwrap();
-        let told = claim(&client, &replace).await.unwrap().unwrap_err();
+        assert_eq!(held(&client, now).await.unwrap(), None);
+        claim(&client, &run, now).await.unwrap().unwrap();
+        claim(&client, &run, now).await.unwrap().unwrap();
+        let told = claim(&client, &replace, now).await.unwrap().unwrap_err();
         assert!(told.to_string().starts_with("anna works on the control plane (run-7)"), "{told}");
         release(&client, "replace b").await.unwrap();
-        assert_eq!(held(&client).await.unwrap().unwrap().work, "run-7", "another's is not given up");
+        assert_eq!(held(&client, now).await.unwrap().unwrap().work, "run-7", "another's is not given up");
         release(&client, "run-7").await.unwrap();
-        claim(&client, &replace).await.unwrap().unwrap();
+        claim(&client, &replace, now).await.unwrap().unwrap();
     }
 }

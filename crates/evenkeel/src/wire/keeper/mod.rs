@@ -18,8 +18,10 @@ pub mod home;
 mod journals;
 mod keeping;
 pub mod layers;
+mod machines;
 pub mod node;
 mod perform;
+pub mod ports;
 mod preflight;
 mod program;
 mod propose;
@@ -38,11 +40,14 @@ use jiff::Timestamp;
 use keeper::{Digest, Order, Release, Role, Runs, Settings};
 use serde::{Deserialize, Serialize};
 
-pub use agents::Agents;
+pub use agents::NodePorts;
 pub use confirm::Confirm;
+pub use copies::OfEtcd;
 pub use home::{Fell, Home};
 pub use journals::Journals;
 pub use keeping::Keeping;
+pub use machines::OfFacts;
+pub use ports::Parts;
 pub use program::About;
 pub use trial::Trial;
 

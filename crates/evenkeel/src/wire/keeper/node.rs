@@ -40,7 +40,7 @@ const ANSWER_TIME: Duration = Duration::from_millis(200);
 pub struct Node {
     role: Role,
     home: Home,
-    pub releases: Releases,
+    pub releases: Arc<Releases>,
     journals: Journals,
     restart: Restart,
     since: Timestamp,
@@ -70,7 +70,7 @@ impl Node {
             role,
             settings: home.settings_in_force()?,
             home,
-            releases: Releases::new(layout),
+            releases: Arc::new(Releases::new(layout)),
             journals: Journals::new(layout),
             restart,
             since: SystemClock.now(),
@@ -175,7 +175,7 @@ impl Node {
             (&Method::GET | &Method::POST, "report") => json(&self.report().await?),
             (&Method::GET, "release") => {
                 let program = digest(query.get("program")).ok_or(Refusal::Unknown("which program?"))?;
-                Ok(Response::new(self.releases.piece(&program, number("offset").unwrap_or_default())?.into()))
+                Ok(Response::new(self.releases.read(&program, number("offset").unwrap_or_default())?.into()))
             }
             (&Method::PUT, "release") => {
                 let program = digest(query.get("program")).ok_or(Refusal::Unknown("which program?"))?;
@@ -183,7 +183,7 @@ impl Node {
                 let (Some(offset), Some(size)) = (offset, size) else {
                     return Err(Refusal::Unknown("a piece has an offset and the size of the whole"));
                 };
-                json(&self.releases.receive(&program, offset, size, request.body()).await?)
+                json(&self.releases.take(&program, offset, size, request.body()).await?)
             }
             (&Method::POST, "rehearse") => {
                 self.rehearse(&serde_json::from_slice(request.body()).context("read the request")?).await?;

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use async_trait::async_trait;
-use base::{Chain, Clock};
+use base::Chain;
 use futures::future::join_all;
 use keeper::{
     Action, Digest, Draft, Effect, Forecast, Input, Journal, NodeName, Order, Outcome, Phase, Release, Runs, Standing,
@@ -17,14 +16,12 @@ use keeper::{
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::agents::{Address, AgentError, Agents};
-use super::coordinator::Parts;
 use super::gates::{Gates, outcome, told};
+use super::ports::{Address, AgentError, Agents, Parts, Piece};
 use super::propose::takes;
-use super::records::{Armed, Records, Saved};
+use super::records::{Armed, Records};
 use super::survey::Survey;
 use super::{Lines, PIECE_BYTES, RehearseRequest, Report, SwapRequest, windows};
-use crate::wire::SystemClock;
 
 /// Between looks at a node that is becoming another program.
 const LOOK: Duration = Duration::from_millis(500);
@@ -34,12 +31,6 @@ const WHY_BYTES_MAX: usize = 2048;
 const ATTEMPT_BITS: u32 = 16;
 /// A node goes back by itself before the coordinator calls the step failed.
 const TRIAL_MARGIN_SECONDS: u32 = 30;
-
-/// Makes a bundle of the cluster before it is changed.
-#[async_trait]
-pub trait Backup: Send + Sync {
-    async fn save(&self, run: &str) -> Result<Saved>;
-}
 
 pub struct Performer<'a> {
     parts: &'a Parts,
@@ -91,7 +82,7 @@ impl<'a> Performer<'a> {
         let armed = matches!(draft.phase, Phase::Armed { .. }).then_some(self.armed.by.as_str());
         let actor = by.or(armed).unwrap_or(&self.parts.name);
         let draft = Draft { phase: shortened(draft.phase), ..draft };
-        let entry = journal.entry(draft, actor, self.token, SystemClock.now());
+        let entry = journal.entry(draft, actor, self.token, self.parts.clock.now());
         if !self.records.append(&entry).await? {
             return Ok(Input::Refused);
         }
@@ -106,13 +97,13 @@ impl<'a> Performer<'a> {
     /// The journal on every node's disk, as far as nodes answer.
     async fn copy(&mut self, journal: &Journal) -> Result<()> {
         if self.addresses.is_empty() {
-            let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
+            let survey = Survey::take(&self.parts.client, &*self.parts.agents).await?;
             self.addresses = survey.nodes.into_iter().map(|(name, seen)| (name, seen.address)).collect();
         }
         let order = Order { token: self.token, generation: self.armed.plan.to };
         let known = |name: &NodeName| self.copied.get(name).copied().unwrap_or_default();
         let copies = self.addresses.iter().map(|(name, address)| {
-            let sending = send(&self.parts.agents, address, order, journal, known(name));
+            let sending = send(&*self.parts.agents, address, order, journal, known(name));
             async move { (name.clone(), sending.await) }
         });
         for (name, copied) in join_all(copies).await {
@@ -137,7 +128,7 @@ impl<'a> Performer<'a> {
         Ok(match answer {
             Answer::Is(answer) => Input::Answer { step: step.id, answer },
             Answer::Refused => Input::Refused,
-            Answer::Silent(why) if late(journal, &step) => {
+            Answer::Silent(why) if self.late(journal, &step) => {
                 Input::Answer { step: step.id, answer: Outcome::Bad { why } }
             }
             Answer::Silent(why) => {
@@ -201,7 +192,7 @@ impl<'a> Performer<'a> {
     }
 
     async fn check(&mut self, journal: &Journal, order: Order, step: &Step) -> Result<Answer> {
-        let (node, is_late) = (step.node.clone(), late(journal, step));
+        let (node, is_late) = (step.node.clone(), self.late(journal, step));
         let judged = match (&step.action, &node) {
             (Action::Rehearse { runs }, Some(_)) => return self.rehearse(step, runs).await,
             (Action::HoldCheck, Some(node)) => match self.window(node).await? {
@@ -228,7 +219,7 @@ impl<'a> Performer<'a> {
                     red => red,
                 };
                 match outcome(gate, is_late) {
-                    Outcome::Good if elapsed(journal) < u64::from(*seconds) => Outcome::NotYet,
+                    Outcome::Good if self.elapsed(journal) < u64::from(*seconds) => Outcome::NotYet,
                     judged => judged,
                 }
             }
@@ -249,19 +240,29 @@ impl<'a> Performer<'a> {
             return Ok(Verdict::Open);
         }
         let windows = windows::declared(&self.parts.client).await?;
-        Ok(windows.allow(SystemClock.now(), takes(self.forecast, node)))
+        Ok(windows.allow(self.parts.clock.now(), takes(self.forecast, node)))
+    }
+
+    /// Seconds since something was written: what is done now began then.
+    fn elapsed(&self, journal: &Journal) -> u64 {
+        let last = journal.entries().last().map(|entry| entry.at);
+        let seconds = last.map(|at| self.parts.clock.now().duration_since(at).as_secs()).unwrap_or_default();
+        u64::try_from(seconds).unwrap_or_default()
+    }
+
+    fn late(&self, journal: &Journal, step: &Step) -> bool {
+        u64::from(step.deadline_seconds) < self.elapsed(journal)
     }
 
     fn gates(&self) -> Gates<'_> {
-        let Parts { client, agents, etcd, .. } = self.parts;
-        Gates { client, agents, etcd: etcd.as_ref(), before: &self.armed.before }
+        Gates { parts: self.parts, before: &self.armed.before }
     }
 
     /// Looks once more, in the last moment: since the step that looked, the lease may have changed hands because a server
     /// was lost.
     async fn held(&self, journal: &Journal, step: &Step) -> Outcome {
         match &step.node {
-            Some(node) => outcome(self.gates().hold(node).await, late(journal, step)),
+            Some(node) => outcome(self.gates().hold(node).await, self.late(journal, step)),
             None => Outcome::Good,
         }
     }
@@ -271,7 +272,7 @@ impl<'a> Performer<'a> {
         if let Some(node) = &step.node
             && let Err(red) = self.gates().spare(node).await
         {
-            return Ok(Answer::Is(outcome(Err(red), late(journal, step))));
+            return Ok(Answer::Is(outcome(Err(red), self.late(journal, step))));
         }
         self.swap(journal, order, step, from).await
     }
@@ -296,7 +297,7 @@ impl<'a> Performer<'a> {
     /// Has the node become `to`, on trial, and waits for what comes of it.
     async fn swap(&mut self, journal: &Journal, order: Order, step: &Step, to: &Runs) -> Result<Answer> {
         let Some(address) = self.address(step).await? else { return Ok(gone(step)) };
-        let lines = send(&self.parts.agents, &address, order, journal, 0).await;
+        let lines = send(&*self.parts.agents, &address, order, journal, 0).await;
         if let Err(error) = lines {
             return Ok(error.into());
         }
@@ -346,11 +347,12 @@ impl<'a> Performer<'a> {
             return Ok(Answer::Is(Outcome::Bad { why }));
         }
         let Some(address) = self.address(step).await? else { return Ok(gone(step)) };
-        let size = self.parts.node.releases.size(program)?;
+        let size = self.parts.programs.size(program)?;
         let mut offset = 0;
         loop {
-            let piece = self.parts.node.releases.piece(program, offset)?;
-            let sent = self.parts.agents.put_piece(&address, order, (program, size), offset, piece).await;
+            let bytes = self.parts.programs.piece(program, offset)?;
+            let piece = Piece { program: program.clone(), size, offset, bytes };
+            let sent = self.parts.agents.put_piece(&address, order, piece).await;
             match sent {
                 Ok(received) if received.about.is_some() => return Ok(Answer::Is(Outcome::Good)),
                 Ok(received) if received.bytes == offset => {
@@ -365,20 +367,21 @@ impl<'a> Performer<'a> {
 
     /// Has the program lie on this machine.
     async fn fetch(&self, program: &Digest) -> Result<()> {
-        if self.parts.node.releases.find(program).is_some() {
+        if self.parts.programs.lies_here(program).is_some() {
             return Ok(());
         }
-        let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
+        let survey = Survey::take(&self.parts.client, &*self.parts.agents).await?;
         let has = |report: &Report| report.staged.iter().any(|release| release.program == *program);
         let source = survey.nodes.values().find(|seen| seen.report.as_ref().is_ok_and(has));
         let address = &source.ok_or_else(|| anyhow::anyhow!("it lies on no node that answers"))?.address;
         let mut offset = 0;
         loop {
-            let piece = self.parts.agents.piece(address, program, offset).await?;
-            let end = offset + piece.len() as u64;
+            let bytes = self.parts.agents.piece(address, program, offset).await?;
+            let end = offset + bytes.len() as u64;
             // Its size is known with the last piece, which is a short one.
-            let size = if piece.len() < PIECE_BYTES { end } else { end + 1 };
-            let received = self.parts.node.releases.receive(program, offset, size, &piece).await?;
+            let size = if bytes.len() < PIECE_BYTES { end } else { end + 1 };
+            let received =
+                self.parts.programs.receive(&Piece { program: program.clone(), size, offset, bytes }).await?;
             if received.about.is_some() {
                 return Ok(());
             }
@@ -395,7 +398,7 @@ impl<'a> Performer<'a> {
     async fn address(&mut self, step: &Step) -> Result<Option<Address>> {
         let Some(node) = &step.node else { return Ok(None) };
         if !self.addresses.contains_key(node) {
-            let survey = Survey::take(&self.parts.client, &self.parts.agents).await?;
+            let survey = Survey::take(&self.parts.client, &*self.parts.agents).await?;
             self.addresses = survey.nodes.into_iter().map(|(name, seen)| (name, seen.address)).collect();
         }
         Ok(self.addresses.get(node).cloned())
@@ -404,7 +407,7 @@ impl<'a> Performer<'a> {
 
 /// Sends what a node lacks of the journal; it says how many lines it has.
 async fn send(
-    agents: &Agents,
+    agents: &dyn Agents,
     address: &Address,
     order: Order,
     journal: &Journal,
@@ -442,17 +445,6 @@ fn fell(report: &Report, attempt: u64) -> Option<String> {
 
 fn returning(armed: &Armed, journal: &Journal) -> bool {
     matches!(Standing::of(&armed.plan, journal), Standing::Returning { .. })
-}
-
-/// Seconds since something was written: what is done now began then.
-fn elapsed(journal: &Journal) -> u64 {
-    let last = journal.entries().last().map(|entry| entry.at);
-    let seconds = last.map(|at| SystemClock.now().duration_since(at).as_secs()).unwrap_or_default();
-    u64::try_from(seconds).unwrap_or_default()
-}
-
-fn late(journal: &Journal, step: &Step) -> bool {
-    u64::from(step.deadline_seconds) < elapsed(journal)
 }
 
 /// A sentence that fits into an entry.

@@ -5,21 +5,17 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use api::{Gvr, Tree};
-use base::{Chain, Clock};
+use base::Chain;
 use keeper::preflight::{self, Budget, Finding};
 use keeper::{Generation, Inventory, Plan};
 use view::{Client, ListOptions};
 
-use super::coordinator::Parts;
-use super::copies;
 use super::gates::told;
+use super::ports::Parts;
 use super::program::{About, LEVEL};
 use super::releases::RESERVE_BYTES;
 use super::survey::Survey;
 use crate::KUBERNETES_VERSION;
-use crate::pki::Kubeconfig;
-use crate::wire::SystemClock;
-use crate::wire::facts::Look;
 
 /// What is judged.
 pub struct Preflight<'a> {
@@ -110,22 +106,14 @@ impl Preflight<'_> {
 
 /// What the whole cluster says: its machines, the copies of its state, its budgets.
 pub async fn of_cluster(parts: &Parts) -> Result<Vec<Finding>> {
-    let (layout, config) = (parts.layout.clone(), parts.config.clone());
-    let look = Look { layout, config, access: access(parts), prober: None };
-    let (facts, copies, budgets) =
-        tokio::join!(look.whole(), copies::look(parts.etcd.as_ref()), budgets(&parts.client));
-    let mut found = preflight::of_facts(&facts.context("look at the cluster")?, SystemClock.now());
+    let (seen, copies, budgets) = tokio::join!(parts.machines.look(), parts.replicas.look(), budgets(&parts.client));
+    let mut found = seen.context("look at the cluster")?;
     match copies {
         Ok(copies) => found.extend(preflight::of_copies(&copies)),
         Err(failure) => found.push(Finding::blocks("QUORUM_AT_RISK", Chain(failure.as_ref()).to_string())),
     }
     found.extend(preflight::of_budgets(&budgets?));
     Ok(found)
-}
-
-/// As this machine's own commands look.
-fn access(parts: &Parts) -> Option<Kubeconfig> {
-    Kubeconfig::load(&parts.layout.kubeconfig()).ok()
 }
 
 async fn budgets(client: &Client) -> Result<Vec<Budget>> {

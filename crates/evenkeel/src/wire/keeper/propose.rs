@@ -2,7 +2,7 @@
 
 use admit::User;
 use anyhow::{Context, Result};
-use base::{Chain, Clock};
+use base::Chain;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use keeper::preflight::{self, Finding};
@@ -18,7 +18,6 @@ use super::records::{Armed, Records};
 use super::survey::{Survey, Workloads};
 use super::trust::Keys;
 use super::{RehearseRequest, layers, windows};
-use crate::wire::SystemClock;
 
 /// A run's claim on its layer, by the name of the run.
 pub const RUN: &str = "run-";
@@ -47,7 +46,7 @@ impl Keeper {
         let level = self.records.level().await?;
         let current = generations.last().cloned();
         let current = current.context("the keeper has not looked at this cluster yet; try again in a moment")?;
-        let inventory = survey.inventory(SystemClock.now());
+        let inventory = survey.inventory(self.parts.clock.now());
         let Target { to, program, mut findings } = self.target(&proposal.goal, &current, &generations, level).await?;
         let pace = proposal.bake_seconds.map_or_else(Pace::default, Pace::even);
         let plan = Plan::new(&current, &to, &inventory, pace).map_err(|error| Refusal::Guard(error.to_string()))?;
@@ -114,13 +113,13 @@ impl Keeper {
 
     /// A program that has arrived here, once somebody whom the cluster trusts vouches for it.
     async fn program(&self, program: &Digest, manifest: Option<&Manifest>) -> Result<Program, Refusal> {
-        let releases = &self.parts.node.releases;
-        let (release, path) = releases.find(program).context("the program has not arrived whole")?;
-        let about = About::of(&path).await?;
+        let programs = &self.parts.programs;
+        let release = programs.lies_here(program).context("the program has not arrived whole")?;
+        let about = programs.about(program).await?;
         let keys = Keys::read(&self.parts.client).await?;
         let checked = keys.check(manifest, program, &about.version);
         let signer = checked.map_err(|error| Refusal::Guard(error.to_string()))?;
-        Ok(Program { release, about, bytes: releases.size(program)?, signer })
+        Ok(Program { release, about, bytes: programs.size(program)?, signer })
     }
 
     /// Nodes whose program would not start with what it is to be told. A program that is yet to come is asked once it is
@@ -141,7 +140,8 @@ impl Keeper {
 
     /// Whoever is at another layer comes first. What a run left that is over is nobody's.
     async fn layer(&self) -> Result<Option<Finding>> {
-        let held = layers::held(&self.parts.client).await?.filter(|held| !held.work.starts_with(RUN));
+        let held =
+            layers::held(&self.parts.client, self.parts.clock.now()).await?.filter(|held| !held.work.starts_with(RUN));
         Ok(held.map(|held| Finding::blocks("LAYER", keeper::Held { held }.to_string())))
     }
 
@@ -150,7 +150,7 @@ impl Keeper {
         let windows = windows::declared(&self.parts.client).await?;
         let first = plan.steps.iter().find(|step| step.action == Action::HoldCheck);
         let Some(node) = first.and_then(|step| step.node.as_ref()) else { return Ok(None) };
-        let verdict = windows.allow(SystemClock.now(), takes(forecast, node));
+        let verdict = windows.allow(self.parts.clock.now(), takes(forecast, node));
         Ok(match (&verdict, &proposal.now) {
             (Verdict::Open, _) => None,
             (_, Some(why)) => Some(Finding::notes("WINDOW", format!("it begins at once ({why}), though {verdict}"))),
@@ -173,7 +173,8 @@ impl Keeper {
             return Ok(None);
         }
         let forecast = forecast(&self.records, &armed.plan).await?;
-        let verdict = windows::declared(&self.parts.client).await?.allow(SystemClock.now(), takes(&forecast, node));
+        let verdict =
+            windows::declared(&self.parts.client).await?.allow(self.parts.clock.now(), takes(&forecast, node));
         Ok((verdict != Verdict::Open).then(|| format!("node {} is not begun yet: {verdict}", node.0)))
     }
 
@@ -199,19 +200,19 @@ impl Keeper {
             return Err(Refusal::Guard(error.to_string()));
         }
         let (waived, now) = (proposal.waived.clone(), proposal.now.clone());
-        let armed = Armed { plan: shown.plan.clone(), by, at: SystemClock.now(), before, waived, now };
+        let armed = Armed { plan: shown.plan.clone(), by, at: self.parts.clock.now(), before, waived, now };
         self.records.arm(&armed).await.context("arm the run")?;
         Ok(shown)
     }
 
     /// One layer at a time: from here on others are told of this run.
     async fn claim(&self, shown: &Shown, by: &str) -> Result<(), Refusal> {
-        let (client, now) = (&self.parts.client, SystemClock.now());
-        if let Some(held) = layers::held(client).await?.filter(|held| held.work.starts_with(RUN)) {
+        let (client, now) = (&self.parts.client, self.parts.clock.now());
+        if let Some(held) = layers::held(client, now).await?.filter(|held| held.work.starts_with(RUN)) {
             layers::release(client, &held.work).await?;
         }
         let claim = claim(&format!("{RUN}{}", shown.to.number), by, now, &shown.forecast);
-        layers::claim(client, &claim).await?.map_err(|held| Refusal::Guard(held.to_string()))
+        layers::claim(client, &claim, now).await?.map_err(|held| Refusal::Guard(held.to_string()))
     }
 }
 

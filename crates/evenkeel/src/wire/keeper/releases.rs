@@ -7,9 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
+use bytes::Bytes;
 use keeper::{Digest, Release};
 use tokio::sync::Mutex;
 
+use super::ports::{Piece, Programs};
 use super::program::About;
 use super::{PIECE_BYTES, Received};
 use crate::layout::Layout;
@@ -21,6 +24,7 @@ pub const PROGRAM_BYTES_MAX: u64 = 1 << 30;
 /// What a disk keeps free beside the program.
 pub const RESERVE_BYTES: u64 = 256 << 20;
 const NAME: &str = "evenkeel";
+const ABSENT: &str = "this program does not lie here";
 
 pub struct Releases {
     folder: PathBuf,
@@ -58,7 +62,7 @@ impl Releases {
     }
 
     /// Takes a piece where it fits at the end of what is here; a repeated piece changes nothing.
-    pub async fn receive(&self, program: &Digest, offset: u64, size: u64, piece: &[u8]) -> Result<Received> {
+    pub async fn take(&self, program: &Digest, offset: u64, size: u64, piece: &[u8]) -> Result<Received> {
         ensure!(size <= PROGRAM_BYTES_MAX, "a program of {size} bytes is larger than {PROGRAM_BYTES_MAX}");
         let _one = self.receiving.lock().await;
         if let Some((_, path)) = self.find(program) {
@@ -111,18 +115,13 @@ impl Releases {
     }
 
     /// A piece of what lies here, for another node.
-    pub fn piece(&self, program: &Digest, offset: u64) -> Result<Vec<u8>> {
-        let (_, path) = self.find(program).context("this program does not lie here")?;
+    pub fn read(&self, program: &Digest, offset: u64) -> Result<Vec<u8>> {
+        let (_, path) = self.find(program).context(ABSENT)?;
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
         let mut piece = Vec::new();
         file.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
         Ok(piece)
-    }
-
-    pub fn size(&self, program: &Digest) -> Result<u64> {
-        let (_, path) = self.find(program).context("this program does not lie here")?;
-        Ok(fs::metadata(path)?.len())
     }
 
     pub fn free_bytes(&self) -> Result<u64> {
@@ -144,6 +143,31 @@ impl Releases {
             fs::remove_dir_all(path.parent().context("a release has a folder")?)?;
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Programs for Releases {
+    fn lies_here(&self, program: &Digest) -> Option<Release> {
+        self.find(program).map(|(release, _)| release)
+    }
+
+    fn size(&self, program: &Digest) -> Result<u64> {
+        let (_, path) = self.find(program).context(ABSENT)?;
+        Ok(fs::metadata(path)?.len())
+    }
+
+    fn piece(&self, program: &Digest, offset: u64) -> Result<Bytes> {
+        self.read(program, offset).map(Bytes::from)
+    }
+
+    async fn receive(&self, piece: &Piece) -> Result<Received> {
+        self.take(&piece.program, piece.offset, piece.size, &piece.bytes).await
+    }
+
+    async fn about(&self, program: &Digest) -> Result<About> {
+        let (_, path) = self.find(program).context(ABSENT)?;
+        About::of(&path).await
     }
 }
 
@@ -187,15 +211,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let releases = Releases::new(&Layout::new(folder.path()));
         let (digest, size) = (Digest::of_bytes(PROGRAM), PROGRAM.len() as u64);
-        let half = releases.receive(&digest, 0, size, &PROGRAM[..20]).await.unwrap();
+        let half = releases.take(&digest, 0, size, &PROGRAM[..20]).await.unwrap();
         assert_eq!((half.bytes, half.about), (20, None));
         // A piece that does not fit says where the next one begins.
-        assert_eq!(releases.receive(&digest, 40, size, &PROGRAM[40..]).await.unwrap().bytes, 20);
-        let whole = releases.receive(&digest, 20, size, &PROGRAM[20..]).await.unwrap();
+        assert_eq!(releases.take(&digest, 40, size, &PROGRAM[40..]).await.unwrap().bytes, 20);
+        let whole = releases.take(&digest, 20, size, &PROGRAM[20..]).await.unwrap();
         assert_eq!(whole.about.unwrap().version, "0.2.0");
         assert_eq!(releases.find(&digest).unwrap().0.version, "0.2.0");
-        assert_eq!(releases.piece(&digest, 20).unwrap(), &PROGRAM[20..]);
-        assert!(releases.receive(&digest, 0, size, PROGRAM).await.unwrap().about.is_some(), "again is the same");
+        assert_eq!(releases.read(&digest, 20).unwrap(), &PROGRAM[20..]);
+        assert!(releases.take(&digest, 0, size, PROGRAM).await.unwrap().about.is_some(), "again is the same");
     }
 
     #[tokio::test]
@@ -203,10 +227,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let releases = Releases::new(&Layout::new(folder.path()));
         let other = Digest::of_bytes(b"another");
-        let said = releases.receive(&other, 0, 3, b"abc").await.unwrap_err().to_string();
+        let said = releases.take(&other, 0, 3, b"abc").await.unwrap_err().to_string();
         assert!(said.contains("not the program that was sent"), "{said}");
         let text = Digest::of_bytes(b"abc");
-        assert!(releases.receive(&text, 0, 3, b"abc").await.is_err());
+        assert!(releases.take(&text, 0, 3, b"abc").await.is_err());
         assert_eq!(releases.list(), []);
     }
 
@@ -218,7 +242,7 @@ mod tests {
         for number in 0..7 {
             let program = [PROGRAM, format!("# {number}\n").as_bytes()].concat();
             let digest = Digest::of_bytes(&program);
-            releases.receive(&digest, 0, program.len() as u64, &program).await.unwrap();
+            releases.take(&digest, 0, program.len() as u64, &program).await.unwrap();
             digests.push(digest);
         }
         releases.prune(&digests[..1]).unwrap();

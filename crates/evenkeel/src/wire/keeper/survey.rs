@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use view::{Client, ClientError, ListOptions};
 
 use super::Report;
-use super::agents::{Address, Agents};
+use super::ports::{Address, Agents};
 
 /// Workloads that a sentence names; of more it says how many.
 const NAMED_MAX: usize = 3;
@@ -48,7 +48,7 @@ pub struct Replicas {
 
 impl Survey {
     /// Asks everybody at once.
-    pub async fn take(client: &Client, agents: &Agents) -> Result<Survey, ClientError> {
+    pub async fn take(client: &Client, agents: &dyn Agents) -> Result<Survey, ClientError> {
         let nodes = list(client, &Gvr::new("", "v1", "nodes")).await?;
         let delicate = delicate(&list(client, &Gvr::new("", "v1", "pods")).await?);
         let known = nodes.iter().filter_map(|node| Some((node, address_of(node)?)));

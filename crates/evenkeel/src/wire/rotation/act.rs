@@ -153,7 +153,7 @@ mod tests {
         let (folder, client, now) = (tempfile::tempdir().unwrap(), FakeApi::new().client(), SystemClock.now());
         let pki = ServerPki::load_or_make(&Layout::new(folder.path()), LEAF_LIFE, now).unwrap();
         let run = Claim::new(Layer::ControlPlane, "run-7", "anna", now);
-        layers::claim(&client, &run).await.unwrap().unwrap();
+        layers::claim(&client, &run, now).await.unwrap().unwrap();
         let refused = grant(Wish::Start, "ben", &client, &pki, now).await.unwrap_err();
         let WishError::Refused(why) = refused else { panic!("{refused}") };
         assert!(why.starts_with("anna works on the control plane (run-7) since "), "{why}");
@@ -162,7 +162,7 @@ mod tests {
         for _ in 0..2 {
             grant(Wish::Start, "ben", &client, &pki, now).await.unwrap();
         }
-        let told = layers::claim(&client, &run).await.unwrap().unwrap_err().to_string();
+        let told = layers::claim(&client, &run, now).await.unwrap().unwrap_err().to_string();
         assert!(told.starts_with("ben works on the control plane (rotate-ca 1) since "), "{told}");
         let early = grant(Wish::Finish, "ben", &client, &pki, now).await.unwrap_err();
         assert!(early.to_string().contains("do not sign yet"), "{early}");

@@ -32,7 +32,7 @@ pub struct Kept(Option<(bool, Instant)>);
 impl Work<'_> {
     /// Before anything is changed; the inner error names who was first.
     pub async fn begin(self, client: &Client, now: Timestamp) -> Result<Result<(), Held>> {
-        layers::claim(client, &self.claim(now)).await
+        layers::claim(client, &self.claim(now), now).await
     }
 
     pub async fn end(self, client: &Client) -> Result<()> {
@@ -83,12 +83,12 @@ mod tests {
         let (mut first, mut second) = (Kept::default(), Kept::default());
         first.keep(&client, work, true, now).await.unwrap();
         second.keep(&client, Work { by: "ben", ..work }, true, now).await.unwrap();
-        let claim = held(&client).await.unwrap().unwrap();
+        let claim = held(&client, now).await.unwrap().unwrap();
         assert_eq!((claim.work.as_str(), claim.by.as_str()), ("rotate-ca 1", "anna"));
         // The server that began it is gone; another one sees the end.
         second.keep(&client, work, false, now).await.unwrap();
-        assert_eq!(held(&client).await.unwrap(), None);
+        assert_eq!(held(&client, now).await.unwrap(), None);
         second.keep(&client, work, true, now).await.unwrap();
-        assert!(held(&client).await.unwrap().is_some(), "there is work again");
+        assert!(held(&client, now).await.unwrap().is_some(), "there is work again");
     }
 }

@@ -87,17 +87,18 @@ impl Setup {
         keeping: &Keeping,
         tls: &Tls,
         etcd: Option<Managed>,
-    ) -> keeper::coordinator::Parts {
-        keeper::coordinator::Parts {
+    ) -> keeper::Parts {
+        let (layout, config) = (self.layout.clone(), self.args.common.config.clone());
+        keeper::Parts {
             name: self.name.clone(),
             cluster: self.pki.current().cluster[..12].to_owned(),
-            layout: self.layout.clone(),
-            config: self.args.common.config.clone(),
+            clock: Arc::new(SystemClock),
             client: inprocess::administrator(server, "evenkeel-keeper"),
-            agents: keeper::Agents { tls: tls.kubelets() },
-            node: keeping.node.clone(),
+            agents: Arc::new(keeper::NodePorts { tls: tls.kubelets() }),
+            programs: keeping.node.releases.clone(),
+            replicas: Arc::new(keeper::OfEtcd(etcd)),
+            machines: Arc::new(keeper::OfFacts { layout, config }),
             backup: keeping.bundles(server.store().clone(), &self.name),
-            etcd,
         }
     }
 }
