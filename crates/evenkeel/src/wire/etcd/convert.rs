@@ -161,12 +161,14 @@ fn put_aside(layout: &Layout) -> Result<()> {
     let database = layout.database();
     if database.exists() {
         let aside = aside(&database, &founded(layout)?.strftime("%Y%m%dT%H%M%SZ").to_string());
-        // The file itself goes last: until then this is done again, to the same names.
+        // The file itself goes last: until then this is done again, to the same names. Its log may be here no more: the
+        // engine that read it is closing.
         for ending in ENDINGS.iter().rev() {
             let (from, to) = (with(&database, ending), with(&aside, ending));
-            if from.exists() {
-                fs::set_permissions(&from, Permissions::from_mode(0o400))?;
-                fs::rename(&from, &to).with_context(|| format!("move to {}", to.display()))?;
+            let moved = fs::set_permissions(&from, Permissions::from_mode(0o400)).and_then(|()| fs::rename(&from, &to));
+            match moved {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                moved => moved.with_context(|| format!("move to {}", to.display()))?,
             }
         }
         info!(kept = %aside.display(), "the file of the state before is kept");
