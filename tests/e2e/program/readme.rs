@@ -10,8 +10,9 @@ const README: &str = include_str!("../../../README.md");
 const NOT_HERE: [&str; 5] = ["cargo ", "install -m", "EVENKEEL_URL=", "evenkeel leave", "evenkeel node remove"];
 /// What needs another build of the program, a signer, or several servers: `upgrade_story`, `upgrade_of_a_rack`, `rack_loss` and
 /// `rack_of_new_authorities` run it.
-const CHANGES: [&str; 9] = [
+const CHANGES: [&str; 10] = [
     "evenkeel certificate rotate-ca",
+    "evenkeel secrets-encrypt rotate",
     "evenkeel release",
     "evenkeel upgrade",
     "evenkeel watch",
