@@ -90,6 +90,7 @@ impl Peers {
             listed.extend(listing.bundles);
             beside.extend(listing.beside);
         }
+        self.copy_kits(&https, &beside).await?;
         let theirs: BTreeSet<BundleName> = listed.iter().map(|one| one.name.clone()).collect();
         let ours: BTreeSet<BundleName> =
             targets::bundles(self.target.as_ref()).await?.into_iter().map(|one| one.name).collect();
@@ -98,19 +99,13 @@ impl Peers {
             targets::keep(self.target.as_ref(), &name, &bytes).await?;
             info!(%name, %server, "a copy of a backup was fetched");
         }
-        self.copy_beside(&https, &beside).await?;
+        self.copy_apps(&https, &beside).await?;
         self.note_proofs(&listed).await?;
         targets::prune(self.target.as_ref(), &self.retention, SystemClock.now()).await.map(drop)
     }
 
-    /// What applications kept beside the bundles that are here, and the kit, which each server then goes along with.
-    async fn copy_beside(&self, https: &Https, theirs: &BTreeMap<String, u64>) -> Result<()> {
-        let ours = self.target.list().await?;
-        for file in missing_beside(theirs, &ours) {
-            let bytes = get(https, &format!("{BUNDLES_PATH}/{file}")).await?;
-            self.target.put(file, &bytes).await.with_context(|| format!("keep {file}"))?;
-            info!(file, "a copy of an application's backup was fetched");
-        }
+    /// The kit first: it is small, and each server goes along with the newest.
+    async fn copy_kits(&self, https: &Https, theirs: &BTreeMap<String, u64>) -> Result<()> {
         // Where every command finds it, wherever bundles go.
         let kits = Folder::new(self.layout.backups());
         let ours = kits.list().await?;
@@ -122,6 +117,17 @@ impl Peers {
         kit::copies::prune(&self.layout)?;
         if kit::adopt(&self.layout)? {
             info!("bundles are sealed to a newer recovery kit from now on");
+        }
+        Ok(())
+    }
+
+    /// What applications kept beside the bundles that are here.
+    async fn copy_apps(&self, https: &Https, theirs: &BTreeMap<String, u64>) -> Result<()> {
+        let ours = self.target.list().await?;
+        for file in missing_beside(theirs, &ours) {
+            let bytes = get(https, &format!("{BUNDLES_PATH}/{file}")).await?;
+            self.target.put(file, &bytes).await.with_context(|| format!("keep {file}"))?;
+            info!(file, "a copy of an application's backup was fetched");
         }
         Ok(())
     }
