@@ -327,13 +327,13 @@ fn rekeyed(rack: &mut Rack) -> anyhow::Result<()> {
     let plan = rack.servers[0].evenkeel()?.ok(&format!("{rotate} --dry-run"))?;
     ensure!(plan.contains("3 servers; Secrets at rest are under key number 1"), "{plan}");
     rack.servers[2].kill_server()?;
-    let begun = rack.servers[0].evenkeel()?.spawn(&format!("{rotate} --yes"))?;
-    let silent = rack.servers[2].host.name.clone();
-    eventually("the server that is off is waited for", BOUND, || {
-        let shown = key(&rack.servers[1])?;
-        ensure!(shown["phase"] == "distribute" && shown["waiting"] == serde_json::json!([silent]), "{shown}");
-        Ok(())
-    })?;
+    let begun = waits_for_the_silent(rack, &rotate)?;
+    let cancel = format!("secrets-encrypt cancel --data-dir={}", rack.servers[1].data.display());
+    rack.servers[1].evenkeel()?.ok(&cancel)?;
+    let ended = begun.wait_with_output()?;
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    ensure!(ended.status.code() == Some(2) && said.contains("taken back"), "{said}");
+    let begun = waits_for_the_silent(rack, &rotate)?;
     rack.servers[2].start_server()?;
     eventually("all encrypt with it, or are about to", BOUND, || {
         let shown = key(&rack.servers[0])?;
@@ -344,15 +344,27 @@ fn rekeyed(rack: &mut Rack) -> anyhow::Result<()> {
     rack.servers[1].start_server()?;
     let ended = begun.wait_with_output()?;
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-    ensure!(ended.status.success() && said.contains("under key number 2") && said.contains("done"), "{said}");
+    ensure!(ended.status.success() && said.contains("under key number 3") && said.contains("done"), "{said}");
     for server in &rack.servers {
         let cred = server.data.join("server/cred");
         let keys = std::fs::read_to_string(cred.join("encryption.keys"))?;
-        ensure!(keys.starts_with("2 ") && keys.lines().count() == 1, "{} has other keys", server.host.name);
+        ensure!(keys.starts_with("3 ") && keys.lines().count() == 1, "{} has other keys", server.host.name);
         ensure!(!cred.join("encryption.next").exists(), "{} has a key that waits", server.host.name);
         ensure!(server.kubectl().ok("get secret kept -o jsonpath={.data.word}")? == "cGxhaW4=");
     }
-    all_under_key_two(rack)
+    all_under_key_three(rack)
+}
+
+/// Begins it while one server is off.
+fn waits_for_the_silent(rack: &Rack, rotate: &str) -> anyhow::Result<Child> {
+    let begun = rack.servers[0].evenkeel()?.spawn(&format!("{rotate} --yes"))?;
+    let silent = &rack.servers[2].host.name;
+    eventually("the server that is off alone is waited for", BOUND, || {
+        let shown = key(&rack.servers[1])?;
+        ensure!(shown["phase"] == "distribute" && shown["waiting"] == serde_json::json!([silent]), "{shown}");
+        Ok(())
+    })?;
+    Ok(begun)
 }
 
 fn key(server: &Cluster) -> anyhow::Result<Value> {
@@ -361,7 +373,7 @@ fn key(server: &Cluster) -> anyhow::Result<Value> {
 }
 
 /// As etcd has them: the head of each value says which key it is under.
-fn all_under_key_two(rack: &Rack) -> anyhow::Result<()> {
+fn all_under_key_three(rack: &Rack) -> anyhow::Result<()> {
     let read = etcdctl(
         rack,
         &rack.servers[0].data.join("server/tls"),
@@ -373,7 +385,7 @@ fn all_under_key_two(rack: &Rack) -> anyhow::Result<()> {
     for value in values {
         let text = value["value"].as_str().unwrap_or_default();
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text)?;
-        ensure!(bytes.get(3..7) == Some(&[0, 0, 0, 2]), "a secret is under another key");
+        ensure!(bytes.get(3..7) == Some(&[0, 0, 0, 3]), "a secret is under another key");
     }
     ensure!(values.len() > 5, "these are not all secrets");
     Ok(())

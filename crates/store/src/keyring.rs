@@ -64,9 +64,17 @@ impl Keyring {
     /// # Errors
     /// When the system has no randomness to give or the ring is full.
     pub fn rotated(&self) -> Result<Keyring, KeyringError> {
+        self.rotated_beyond(0)
+    }
+
+    /// The same where ids up to this one have been given to keys that are not in this ring.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give or the ring is full.
+    pub fn rotated_beyond(&self, given: u32) -> Result<Keyring, KeyringError> {
         let mut secret = [0; KEY_BYTES];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| KeyringError::Randomness)?;
-        let next = self.keys.keys().next_back().map_or(1, |newest| newest + 1);
+        let next = self.keys.keys().next_back().copied().unwrap_or_default().max(given) + 1;
         let mut keys: Vec<(u32, [u8; KEY_BYTES])> = self.keys.iter().map(|(id, key)| (*id, key.secret)).collect();
         keys.push((next, secret));
         let ring = Keyring::from_keys(keys)?;
@@ -234,6 +242,7 @@ mod tests {
         assert_eq!(both.opening(&next).unwrap().encode(), both.encode(), "twice is once");
         assert_eq!(next.opening(&old).unwrap().seals_with(), Some(2));
         assert_eq!(both.rotated().unwrap().seals_with(), Some(3), "an id is never used again");
+        assert_eq!(old.rotated_beyond(2).unwrap().seals_with(), Some(3), "not even of a key that went");
         let other = Keyring::generate().unwrap();
         assert_eq!(old.opening(&other).unwrap_err(), KeyringError::Id { id: 1 });
     }

@@ -71,6 +71,7 @@ fn rekeyed(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(plan.contains("under key number 1") && keys(cluster)? == ["1"], "{plan}");
     let said = evenkeel.ok(&format!("{rotate} --yes"))?;
     ensure!(said.contains("under key number 2") && said.contains("done"), "{said}");
+    ensure!(!said.contains("; 0 values"), "it does not know what it wrote: {said}");
     ensure!(keys(cluster)? == ["2"], "the key before is there still");
     ensure!(kubectl.ok(version)? != before, "the secret was not written anew");
     ensure!(kubectl.ok("get secret secret -o jsonpath={.data.word}")? == "cGxhaW4=");

@@ -6,6 +6,7 @@ use anyhow::Result;
 use http::Method;
 
 use super::args::{SecretsArgs, SecretsCommand};
+use super::attention;
 use super::follow::{Asked, exchange, look, look_on, refuse};
 use super::keeper::{agreed, who};
 use super::output::table;
@@ -31,6 +32,10 @@ pub async fn run(args: &SecretsArgs) -> Result<ExitCode> {
             print(&look(&layout, PATH).await?, *json)?;
             Ok(ExitCode::SUCCESS)
         }
+        SecretsCommand::Cancel => match ask(&layout, "cancel").await? {
+            Asked::Done(shown) => print(&shown, false).map(|()| ExitCode::SUCCESS),
+            Asked::Refused(why) => Ok(refuse(&why)),
+        },
         SecretsCommand::Rotate { dry_run, yes, json } => rotate(&layout, *dry_run, *yes, *json).await,
     }
 }
@@ -47,8 +52,7 @@ async fn rotate(layout: &Layout, dry_run: bool, yes: bool, json: bool) -> Result
         if !agreed(yes)? {
             return Ok(ExitCode::from(UNDECIDED));
         }
-        let path = format!("{PATH}?by={}", plain(&who()));
-        if let Asked::<Shown>::Refused(why) = exchange(layout, Method::POST, &path).await? {
+        if let Asked::Refused(why) = ask(layout, "rotate").await? {
             return Ok(refuse(&why));
         }
     }
@@ -58,7 +62,11 @@ async fn rotate(layout: &Layout, dry_run: bool, yes: bool, json: bool) -> Result
     }
     let shown = look_on((layout, PATH), json, progress, |shown: &Shown| !shown.is_open()).await?;
     print(&shown, json)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if shown.withdrawn { attention() } else { ExitCode::SUCCESS })
+}
+
+async fn ask(layout: &Layout, word: &str) -> Result<Asked<Shown>> {
+    exchange(layout, Method::POST, &format!("{PATH}?wish={word}&by={}", plain(&who()))).await
 }
 
 fn head(shown: &Shown) -> String {
@@ -73,6 +81,7 @@ fn progress(shown: &Shown) -> String {
         Some(Phase::Issue) if shown.waiting.is_empty() => "all encrypt with it; every Secret is written anew",
         Some(Phase::Issue) => "servers begin to encrypt with it",
         Some(Phase::Finish) => "every Secret is under it; the key before goes",
+        Some(Phase::Done) if shown.withdrawn => "taken back",
         Some(Phase::Done) => "done",
     };
     match shown.waiting.is_empty() {
@@ -112,6 +121,9 @@ fn print(shown: &Shown, json: bool) -> Result<()> {
         print!("\n{}", table(&["SERVER", "HAS", "STATE"], &shown.servers.iter().map(row).collect::<Vec<_>>()));
         if shown.waiting.iter().any(|name| shown.servers.iter().any(|server| server.name == *name && !server.live)) {
             println!("\nStart the servers that are silent. One that is lost for good: evenkeel node remove NAME");
+            if shown.phase == Some(Phase::Distribute) {
+                println!("Or take it back: evenkeel secrets-encrypt cancel");
+            }
         }
     }
     Ok(())
@@ -134,6 +146,7 @@ mod tests {
             since: None,
             by: None,
             rewritten: 0,
+            withdrawn: false,
             servers: Vec::new(),
             waiting: waiting.iter().map(|name| (*name).to_owned()).collect(),
         };

@@ -108,6 +108,8 @@ pub enum SecretsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Take back what `rotate` began, as long as no server encrypts with the new key
+    Cancel,
     /// Draw another key, write every Secret anew under it, and let the one before go
     #[command(alias = "rotate-keys")]
     Rotate {

@@ -101,7 +101,7 @@ pub async fn begun(
     recorded
 }
 
-fn written(outcome: Result<(), ClientError>) -> Result<(), WishError> {
+pub fn written(outcome: Result<(), ClientError>) -> Result<(), WishError> {
     outcome.map_err(|error| {
         let race = error.is_conflict() || error.is_already_exists();
         if race { WishError::Race } else { failed(ClientError::into(error)) }

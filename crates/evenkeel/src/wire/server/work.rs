@@ -166,13 +166,8 @@ impl Setup {
 
     /// The same for the key of Secrets at rest.
     pub(super) fn rekeying(&self, server: &::apiserver::Server) -> Rekeying {
-        Rekeying {
-            name: self.name.clone(),
-            layout: self.layout.clone(),
-            store: server.store().clone(),
-            client: inprocess::administrator(server, "evenkeel-encryption"),
-            settled: None,
-        }
+        let client = inprocess::administrator(server, "evenkeel-encryption");
+        Rekeying::new(&self.name, &self.layout, server.store().clone(), client)
     }
 
     /// Who this server is, for the copies of backups that servers fetch from each other.

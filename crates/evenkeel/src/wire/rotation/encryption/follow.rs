@@ -26,14 +26,16 @@ use crate::wire::{SystemClock, backup, keys};
 /// encrypt with the new one: requests to an etcd are given up after 10 s by us and after 7 s by it.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// What a server needs for it.
+/// One server's part.
 pub struct Rekeying {
-    pub name: String,
-    pub layout: Layout,
-    pub store: Store,
-    pub client: Client,
+    name: String,
+    layout: Layout,
+    store: Store,
+    client: Client,
     /// Since when all encrypt with the new key, as this server sees it.
-    pub settled: Option<Instant>,
+    settled: Option<Instant>,
+    /// Values that this server has written anew. Among them is the record, so that the phase after is one look later.
+    rewritten: usize,
 }
 
 impl Part for Rekeying {
@@ -57,7 +59,7 @@ impl Part for Rekeying {
         let machines = gather::all(&self.client, now, |lease| rekey.reached(gather::told(lease, TOLD)?)).await?;
         let verdict = judge(rekey.phase, false, &holders(&machines));
         if verdict != Verdict::Decide {
-            self.settled = None;
+            (self.settled, self.rewritten) = (None, 0);
         }
         match verdict {
             Verdict::Advance(phase) => self.write(rekey.clone().advanced(phase, now), recorded).await,
@@ -70,6 +72,11 @@ impl Part for Rekeying {
 // === impl Rekeying ===
 
 impl Rekeying {
+    pub fn new(name: &str, layout: &Layout, store: Store, client: Client) -> Rekeying {
+        let (name, layout) = (name.to_owned(), layout.clone());
+        Rekeying { name, layout, store, client, settled: None, rewritten: 0 }
+    }
+
     pub async fn run(self, drain: Drain) {
         let client = self.client.clone();
         follow(self, client, drain).await;
@@ -93,13 +100,14 @@ impl Rekeying {
         if self.settled.get_or_insert_with(Instant::now).elapsed() < SETTLE {
             return Ok(());
         }
-        let mut next = recorded.rotation.clone();
-        next.rewritten += self.store.reencrypt().await.context("write every Secret anew")?;
-        let left = self.store.reencrypt().await.context("look whether every Secret was written anew")?;
-        if left > 0 {
-            // Somebody wrote meanwhile; again at the next look.
+        let written = self.store.reencrypt().await.context("write every Secret anew")?;
+        self.rewritten += written;
+        if written > 0 {
+            // Looked at once more before the key before goes, and then there is nothing left to write.
             return Ok(());
         }
+        let mut next = recorded.rotation.clone();
+        next.rewritten = self.rewritten;
         info!(values = next.rewritten, key = next.key, "every Secret was written anew");
         self.write(next.advanced(Phase::Finish, SystemClock.now()), recorded).await
     }

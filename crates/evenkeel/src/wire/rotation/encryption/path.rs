@@ -1,4 +1,5 @@
-//! `/v1-evenkeel/encryption` (authorised by path): which key Secrets at rest are under, and by POST, another one.
+//! `/v1-evenkeel/encryption` (authorised by path): which key Secrets at rest are under; by POST `?wish=rotate|cancel`, with
+//! the name of who sits there as `&by=`, another one, or not.
 
 use std::sync::OnceLock;
 
@@ -12,15 +13,15 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use view::Client;
 
-use super::act::rotate;
+use super::act::{cancel, rotate};
 use super::record::Rekey;
 use super::{TOLD, holders};
 use crate::layout::Layout;
 use crate::pki::{Phase, Role};
+use crate::wire::rotation::gather;
 use crate::wire::rotation::judge::{Verdict, judge};
 use crate::wire::rotation::path::{ShownMachine, answer, query_part, text};
 use crate::wire::rotation::record::Recorded;
-use crate::wire::rotation::{act::WishError, gather};
 use crate::wire::{SystemClock, keys};
 
 pub const PATH: &str = "/v1-evenkeel/encryption";
@@ -39,6 +40,8 @@ pub struct Shown {
     pub since: Option<Timestamp>,
     pub by: Option<String>,
     pub rewritten: usize,
+    /// True where the last change was taken back.
+    pub withdrawn: bool,
     pub servers: Vec<ShownMachine>,
     /// Servers that have not come along, silent ones too.
     pub waiting: Vec<String>,
@@ -86,21 +89,28 @@ impl EncryptionPath {
             phase: rekey.as_ref().map(|rekey| rekey.phase),
             since: rekey.as_ref().map(|rekey| rekey.since),
             by: rekey.as_ref().map(|rekey| rekey.by.clone()),
-            rewritten: rekey.map(|rekey| rekey.rewritten).unwrap_or_default(),
+            rewritten: rekey.as_ref().map(|rekey| rekey.rewritten).unwrap_or_default(),
+            withdrawn: rekey.is_some_and(|rekey| rekey.withdrawn),
             servers: machines.into_iter().map(ShownMachine::from).collect(),
             waiting,
         })
     }
 
-    async fn respond(&self, user: &User, rotate_by: Option<&str>) -> Response<Body> {
+    async fn respond(&self, user: &User, query: Option<&str>) -> Response<Body> {
         let Some(client) = self.client.get() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "this server has just been started; ask again".to_owned());
         };
-        if let Some(by) = rotate_by {
-            info!(user = %user.name, by, "asked for another key of Secrets at rest");
-            let by = format!("{by} ({})", user.name);
-            if let Err(error) = rotate(&by, client, &self.layout, SystemClock.now()).await {
-                return text(WishError::code(&error), error.to_string());
+        if let Some(query) = query {
+            let (word, by) = (query_part(Some(query), "wish"), query_part(Some(query), "by"));
+            info!(user = %user.name, by, word, "asked about the key of Secrets at rest");
+            let (by, now) = (format!("{by} ({})", user.name), SystemClock.now());
+            let granted = match word {
+                "rotate" => rotate(&by, client, &self.layout, now).await,
+                "cancel" => cancel(client, now).await,
+                _ => return text(StatusCode::BAD_REQUEST, "?wish=rotate or cancel".to_owned()),
+            };
+            if let Err(error) = granted {
+                return text(error.code(), error.to_string());
             }
         }
         answer(self.show(client).await)
@@ -121,7 +131,7 @@ impl Extension for EncryptionPath {
         let (parts, _) = request.into_parts();
         match (user, parts.method.as_str()) {
             (Some(user), "GET") => self.respond(&user, None).await,
-            (Some(user), "POST") => self.respond(&user, Some(query_part(parts.uri.query(), "by"))).await,
+            (Some(user), "POST") => self.respond(&user, Some(parts.uri.query().unwrap_or_default())).await,
             _ => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()),
         }
     }

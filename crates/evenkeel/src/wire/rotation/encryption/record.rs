@@ -28,6 +28,9 @@ pub struct Rekey {
     /// Values that were written anew.
     #[serde(default)]
     pub rewritten: usize,
+    /// It is over because somebody took it back, before anything was encrypted with the key.
+    #[serde(default)]
+    pub withdrawn: bool,
 }
 
 impl Record for Rekey {
@@ -38,13 +41,16 @@ impl Record for Rekey {
 // === impl Rekey ===
 
 impl Rekey {
-    /// Draws a key that none of the known ones has the id of. `servers` opens for every server and for nobody else.
-    pub fn draw(have: &Keyring, servers: &Opener, by: &str, now: Timestamp) -> Result<Rekey> {
-        let new = have.rotated().context("draw a key")?.sealing_only();
+    /// Draws a key that has the id of none before, those that were taken back included. `servers` opens for every server
+    /// and for nobody else.
+    pub fn draw(have: &Keyring, last: Option<&Rekey>, servers: &Opener, by: &str, now: Timestamp) -> Result<Rekey> {
+        let given = last.map(|last| last.key).unwrap_or_default();
+        let new = have.rotated_beyond(given).context("draw a key")?.sealing_only();
         let key = new.seals_with().context("a ring with a key seals")?;
         let sealed = STANDARD.encode(seal_to(std::slice::from_ref(servers), new.encode().as_bytes())?);
         let by = by.to_owned();
-        Ok(Rekey { key, phase: Phase::Distribute, sealed, started: now, since: now, by, rewritten: 0 })
+        let phase = Phase::Distribute;
+        Ok(Rekey { key, phase, sealed, started: now, since: now, by, rewritten: 0, withdrawn: false })
     }
 
     pub fn is_open(&self) -> bool {
@@ -66,11 +72,21 @@ impl Rekey {
         self
     }
 
+    /// Taken back, where that is possible still: nobody encrypts with the key.
+    pub fn withdrawn(self, now: Timestamp) -> Option<Rekey> {
+        let early = self.phase == Phase::Distribute;
+        early.then(|| Rekey { withdrawn: true, ..self.advanced(Phase::Done, now) })
+    }
+
     /// The keys of a server in this phase, out of those that it has. The same again changes nothing.
     pub fn ring(&self, have: &Keyring, secret: impl FnOnce() -> Result<Opener>) -> Result<Keyring> {
         if self.phase == Phase::Done {
             let has = have.seals_with() == Some(self.key);
-            return Ok(if has { have.sealing_only() } else { have.clone() });
+            return Ok(match (self.withdrawn, has) {
+                (true, _) => have.in_use(),
+                (false, true) => have.sealing_only(),
+                (false, false) => have.clone(),
+            });
         }
         let new = self.open(&secret()?)?;
         Ok(match self.phase {
@@ -109,12 +125,33 @@ mod tests {
 
     const PHASES: [Phase; 4] = [Phase::Distribute, Phase::Issue, Phase::Finish, Phase::Done];
 
+    fn draw(have: &Keyring, last: Option<&Rekey>, public: &str) -> Rekey {
+        Rekey::draw(have, last, &Opener::recipient(public).unwrap(), "anna", Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_nothing_and_its_id_is_not_used_again() {
+        let (public, secret) = recipient().unwrap();
+        let opener = || Ok(Opener::secret(&secret).unwrap());
+        let (old, now) = (Keyring::generate().unwrap(), Timestamp::UNIX_EPOCH);
+        let drawn = draw(&old, None, &public);
+        let both = drawn.ring(&old, opener).unwrap();
+        let back = drawn.clone().withdrawn(now).unwrap();
+        assert_eq!(back.ring(&both, opener).unwrap().encode(), old.encode());
+        assert!(drawn.advanced(Phase::Issue, now).withdrawn(now).is_none(), "others encrypt with it");
+        // One was off meanwhile, and has the key that was taken back still.
+        let next = draw(&old, Some(&back), &public);
+        assert_eq!((next.key, next.ring(&both, opener).unwrap().ids()), (3, vec![1, 2, 3]));
+        let last = next.advanced(Phase::Finish, now).ring(&both, opener).unwrap();
+        assert_eq!(last.ids(), [3]);
+    }
+
     #[test]
     fn every_server_opens_with_it_before_one_seals_with_it() {
         let (public, secret) = recipient().unwrap();
         let opener = || Ok(Opener::secret(&secret).unwrap());
         let old = Keyring::generate().unwrap();
-        let drawn = Rekey::draw(&old, &Opener::recipient(&public).unwrap(), "anna", Timestamp::UNIX_EPOCH).unwrap();
+        let drawn = draw(&old, None, &public);
         let mut ring = old;
         let wanted = [(Some(1), vec![1, 2]), (Some(2), vec![1, 2]), (Some(2), vec![2]), (Some(2), vec![2])];
         for (phase, wanted) in PHASES.into_iter().zip(wanted) {
@@ -132,7 +169,7 @@ mod tests {
         let (public, _) = recipient().unwrap();
         let (_, other) = recipient().unwrap();
         let old = Keyring::generate().unwrap();
-        let drawn = Rekey::draw(&old, &Opener::recipient(&public).unwrap(), "anna", Timestamp::UNIX_EPOCH).unwrap();
+        let drawn = draw(&old, None, &public);
         let failed = drawn.ring(&old, || Ok(Opener::secret(&other).unwrap())).unwrap_err().to_string();
         assert!(failed.contains("does not open"), "{failed}");
         let over = drawn.advanced(Phase::Done, Timestamp::UNIX_EPOCH);
