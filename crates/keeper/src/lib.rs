@@ -25,6 +25,7 @@ mod layer;
 mod pace;
 mod plan;
 pub mod preflight;
+pub mod replace;
 mod run;
 mod settings;
 mod window;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use api::{Gvr, Key, PatchType};
 use base::Clock;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
+use keeper::replace::{Holder, Next, Replacement, Seen, Wait};
 use keeper::{Claim, Layer};
 use tokio::time::Instant;
 use view::{Client, ClientError, PatchRequest};
@@ -23,7 +24,7 @@ use crate::wire::{Records, SystemClock, admin};
 /// The token for the new machine: long enough to carry it to the rack.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(1);
 /// How long workloads may take to be what they were, once the node is ready.
-const VERIFY_TIMEOUT: Duration = Duration::from_secs(300);
+const VERIFY_TIMEOUT: SignedDuration = SignedDuration::from_mins(5);
 const LOOK: Duration = Duration::from_millis(500);
 /// Servers that must agree that the old machine is off.
 const WITNESSES: usize = 2;
@@ -34,6 +35,20 @@ struct Replacing<'a> {
     layout: Layout,
     config: Kubeconfig,
     client: Client,
+}
+
+/// A replacement as far as this command knows it.
+struct Work {
+    kept: Kept,
+    part: Replacement,
+    code: ExitCode,
+}
+
+/// What came of one look.
+enum Turn {
+    On,
+    Waits(&'static str),
+    Over,
 }
 
 /// Why nothing is done.
@@ -116,61 +131,118 @@ impl Replacing<'_> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let object = replace::node(&self.client, node).await?;
-        let mut kept = Kept { fenced, ..Kept::of(machine, object.as_ref()) };
+        let mut kept = Kept::of(machine, object.as_ref());
+        kept.fenced = fenced;
         kept.before = Workloads::count(&self.client).await?;
         kept.times.last_word = replace::last_word(&self.client, node).await?;
         kept.times.noticed =
             object.as_ref().map(replace::ready).filter(|(ready, _)| !ready).and_then(|(_, since)| since);
         kept.times.decided = Some(SystemClock.now());
-        if !self.args.dry_run {
-            kept.write(&self.client).await?;
+        if !self.args.dry_run && !kept.write(&self.client).await? {
+            let first = Kept::read(&self.client, node).await?;
+            return Ok(Ok(first.context("somebody else began and ended the same meanwhile")?));
         }
         Ok(Ok(kept))
     }
 
-    async fn carry_out(&self, mut kept: Kept) -> Result<ExitCode> {
+    async fn carry_out(&self, kept: Kept) -> Result<ExitCode> {
         let deadline = Instant::now() + self.args.timeout.unsigned_abs();
-        if kept.times.asked.is_none() && !self.is_taken(&kept).await? {
-            self.remove(&kept, deadline).await?;
-            self.offer(&mut kept).await?;
-            if self.args.no_wait {
-                return Ok(ExitCode::SUCCESS);
+        let part = Replacement::new(kept.times);
+        let mut work = Work { kept, part, code: ExitCode::SUCCESS };
+        loop {
+            let waits = match self.turn(&mut work).await {
+                Ok(Turn::On) => continue,
+                Ok(Turn::Over) => return Ok(work.code),
+                Ok(Turn::Waits(what)) => what,
+                // An API that is away for a moment is no failure.
+                Err(error) if is_passing(&error) => "the API",
+                Err(error) => return Err(error),
+            };
+            // Workloads have a time of their own.
+            let more = work.part.times.caught_up.map_or(Duration::ZERO, |_| VERIFY_TIMEOUT.unsigned_abs() + LOOK);
+            if deadline + more <= Instant::now() {
+                bail!("waited for {waits}; run the same command again to go on");
             }
+            tokio::time::sleep(LOOK).await;
         }
-        self.until(deadline, "the new machine to ask", async || self.is_taken(&kept).await).await?;
-        stamp(&mut kept.times.asked);
-        kept.write(&self.client).await?;
-        self.until(deadline, "it to join", async || self.has_joined(&kept).await).await?;
-        stamp(&mut kept.times.joined);
-        kept.write(&self.client).await?;
-        self.until(deadline, "its node to be ready", async || self.is_ready(&kept).await).await?;
-        self.until(deadline, "its labels and taints", async || self.restore(&kept).await).await?;
-        stamp(&mut kept.times.caught_up);
-        kept.write(&self.client).await?;
-        self.verify(kept).await
     }
 
-    /// The old machine is out. One that a new one has replaced already is not touched.
-    async fn remove(&self, kept: &Kept, deadline: Instant) -> Result<()> {
-        let node = &kept.node;
-        self.until(deadline, "the old machine to be out", async || {
-            match admin::remove_node(&self.layout, node, true).await {
-                Ok(leaving) => Ok(leaving.gone),
-                // An earlier call removed it.
-                Err(_) if self.is_out(node).await? => Ok(true),
-                Err(error) => Err(error),
+    /// One look, and what follows from it.
+    async fn turn(&self, work: &mut Work) -> Result<Turn> {
+        let seen = self.look(&work.kept).await?;
+        let next = work.part.next(&seen);
+        match next {
+            Next::Wait(wait) => return Ok(Turn::Waits(told(wait))),
+            Next::Ended => return Ok(Turn::Over),
+            Next::Remove if !self.remove(&work.kept).await? => return Ok(Turn::Waits("the old machine to be out")),
+            Next::Restore if !self.restore(&work.kept).await? => return Ok(Turn::Waits("its labels and taints")),
+            Next::Remove | Next::Restore => {}
+            Next::Offer => {
+                let command = self.offer(&work.kept).await?;
+                let Kept { node, fenced, .. } = &work.kept;
+                self.say(&format!("{node}: {fenced}; it is out. On the new machine, within an hour:"));
+                self.say(&format!("  {command}"));
+                work.part.done(next, SystemClock.now());
+                let turn = self.note(work).await?.unwrap_or(Turn::On);
+                return Ok(if self.args.no_wait { Turn::Over } else { turn });
             }
-        })
-        .await
+            Next::Note(_) => {
+                work.part.done(next, SystemClock.now());
+                return Ok(self.note(work).await?.unwrap_or(Turn::On));
+            }
+            Next::KeepCard => work.code = self.keep_card(&work.kept).await?,
+            Next::ReleaseLayer => layers::release(&self.client, &self.work()).await?,
+            Next::Forget => work.kept.remove(&self.client).await?,
+        }
+        work.part.done(next, SystemClock.now());
+        Ok(Turn::On)
     }
 
-    async fn is_out(&self, node: &str) -> Result<bool> {
+    async fn look(&self, kept: &Kept) -> Result<Seen> {
         let rack = Rack::look(&self.client, SystemClock.now()).await?;
-        Ok(rack.machine(node).is_none_or(|machine| machine.machine.is_none())
-            && replace::node(&self.client, node).await?.is_none())
+        let node = replace::node(&self.client, &kept.node).await?;
+        let holder = match rack.machine(&kept.node).and_then(|machine| machine.machine.as_ref()) {
+            None => Holder::Nobody,
+            machine if machine == kept.machine.as_ref() => Holder::Old,
+            Some(_) => Holder::New,
+        };
+        let joined = match kept.role {
+            Role::Agent => node.is_some(),
+            Role::Server => rack.serves(&kept.node),
+        };
+        Ok(Seen {
+            holder,
+            registered: node.is_some(),
+            joined,
+            ready: node.as_ref().is_some_and(|node| replace::ready(node).0),
+            restored: node.as_ref().is_some_and(|node| kept.is_restored(node)),
+            settled: self.has_settled(kept).await?,
+        })
     }
 
-    async fn offer(&self, kept: &mut Kept) -> Result<()> {
+    async fn has_settled(&self, kept: &Kept) -> Result<bool> {
+        let Some(caught_up) = kept.times.caught_up else { return Ok(false) };
+        let late = VERIFY_TIMEOUT < SystemClock.now().duration_since(caught_up);
+        Ok(late || Workloads::count(&self.client).await?.is_whole())
+    }
+
+    /// The old machine is out; false where something is still waited for.
+    async fn remove(&self, kept: &Kept) -> Result<bool> {
+        match admin::remove_machine(&self.layout, &kept.node, kept.machine.as_ref()).await {
+            Ok(leaving) => Ok(leaving.gone),
+            // Somebody else removed it meanwhile, and perhaps another one has joined.
+            Err(_) if self.is_out(kept).await? => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn is_out(&self, kept: &Kept) -> Result<bool> {
+        let seen = self.look(kept).await?;
+        Ok(seen.holder == Holder::New || seen.holder == Holder::Nobody && !seen.registered)
+    }
+
+    /// The one command for the new machine.
+    async fn offer(&self, kept: &Kept) -> Result<String> {
         let now = SystemClock.now();
         let secret = Records::new(self.client.clone()).create_for(&kept.node, kept.role, now + TOKEN_LIFE, now).await?;
         let token = TokenText { ca_hash: hash_of_ca(&self.config.ca_pem), role: kept.role, secret }.reveal();
@@ -178,30 +250,22 @@ impl Replacing<'_> {
         let (_, server) =
             rack.living.iter().find(|(name, _)| *name != kept.node).context("no server holds its lease")?;
         let verb = if kept.role == Role::Server { "server" } else { "agent" };
-        stamp(&mut kept.times.offered);
-        kept.write(&self.client).await?;
-        self.say(&format!("{}: {}; it is out. On the new machine, within an hour:", kept.node, kept.fenced));
-        self.say(&format!("  evenkeel {verb} --server=https://{server} --token={token} --node-name={}", kept.node));
-        Ok(())
+        Ok(format!("evenkeel {verb} --server=https://{server} --token={token} --node-name={}", kept.node))
     }
 
-    /// Whether another machine has the name.
-    async fn is_taken(&self, kept: &Kept) -> Result<bool> {
-        let rack = Rack::look(&self.client, SystemClock.now()).await?;
-        let machine = rack.machine(&kept.node).and_then(|machine| machine.machine.as_ref());
-        Ok(machine.is_some() && machine != kept.machine.as_ref())
-    }
-
-    async fn has_joined(&self, kept: &Kept) -> Result<bool> {
-        if kept.role == Role::Agent {
-            return Ok(replace::node(&self.client, &kept.node).await?.is_some());
+    /// Makes durable what was reached. Where somebody else wrote it first, goes on from what he wrote.
+    async fn note(&self, work: &mut Work) -> Result<Option<Turn>> {
+        work.kept.times = work.part.times;
+        if work.kept.write(&self.client).await? {
+            return Ok(None);
         }
-        Ok(Rack::look(&self.client, SystemClock.now()).await?.serves(&kept.node))
-    }
-
-    async fn is_ready(&self, kept: &Kept) -> Result<bool> {
-        let node = replace::node(&self.client, &kept.node).await?;
-        Ok(node.is_some_and(|node| replace::ready(&node).0))
+        let Some(kept) = Kept::read(&self.client, &work.kept.node).await? else {
+            self.say("somebody else has brought this replacement to its end");
+            return Ok(Some(Turn::Over));
+        };
+        work.part.reread(kept.times);
+        work.kept = kept;
+        Ok(Some(Turn::On))
     }
 
     async fn restore(&self, kept: &Kept) -> Result<bool> {
@@ -216,44 +280,26 @@ impl Replacing<'_> {
     }
 
     /// Workloads are as many as before, or it is said that they are not.
-    async fn verify(&self, mut kept: Kept) -> Result<ExitCode> {
-        let deadline = Instant::now() + VERIFY_TIMEOUT;
-        let mut after = Workloads::count(&self.client).await?;
-        while !after.is_whole() && Instant::now() < deadline {
-            tokio::time::sleep(LOOK).await;
-            after = Workloads::count(&self.client).await?;
-        }
-        stamp(&mut kept.times.verified);
-        let card = Card { kept: &kept, after };
+    async fn keep_card(&self, kept: &Kept) -> Result<ExitCode> {
+        let after = Workloads::count(&self.client).await?;
+        let card = Card { kept, after };
         replace::store(&self.client, &card).await?;
         if self.args.json {
             println!("{:#}", card.tree())
         } else {
             println!("{}", card.text())
         }
-        kept.remove(&self.client).await?;
-        layers::release(&self.client, &self.work()).await?;
         Ok(if after.is_whole() || kept.before.ready <= after.ready { ExitCode::SUCCESS } else { super::attention() })
-    }
-
-    /// Looks again until it is so. An API that is away for a moment is no failure.
-    async fn until(&self, deadline: Instant, what: &str, mut so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-        loop {
-            match so().await {
-                Ok(true) => return Ok(()),
-                Err(error) if !is_passing(&error) => return Err(error),
-                Ok(false) | Err(_) => {}
-            }
-            if deadline <= Instant::now() {
-                bail!("waited for {what}; run the same command again to go on");
-            }
-            tokio::time::sleep(LOOK).await;
-        }
     }
 }
 
-fn stamp(time: &mut Option<Timestamp>) {
-    time.get_or_insert_with(|| SystemClock.now());
+fn told(wait: Wait) -> &'static str {
+    match wait {
+        Wait::Asked => "the new machine to ask",
+        Wait::Joined => "it to join",
+        Wait::Ready => "its node to be ready",
+        Wait::Settled => "workloads to be what they were",
+    }
 }
 
 fn is_passing(error: &anyhow::Error) -> bool {

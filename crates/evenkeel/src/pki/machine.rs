@@ -91,6 +91,11 @@ impl MachineKey {
 // === impl MachineId ===
 
 impl MachineId {
+    /// As it is written.
+    pub fn of_digits(digits: &str) -> MachineId {
+        MachineId(digits.to_owned())
+    }
+
     /// As certificates name it.
     pub fn uri(&self) -> String {
         format!("{MACHINE_URI}{}", self.0)

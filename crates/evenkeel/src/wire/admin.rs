@@ -10,7 +10,7 @@ use view::{Client, Endpoint, Https, Transport};
 use super::etcd::Datastore;
 use super::join::messages::Leaving;
 use crate::layout::Layout;
-use crate::pki::{Kubeconfig, Leaf, client_config};
+use crate::pki::{Kubeconfig, Leaf, MachineId, client_config};
 
 /// The largest snapshot that is read into memory.
 const SNAPSHOT_BYTES_MAX: usize = 8 << 30;
@@ -38,7 +38,17 @@ fn among(config: &Kubeconfig, others: &[Endpoint]) -> Result<Https> {
 
 /// One step of a node's way out. A server that cannot go on just now, its etcd choosing a leader, is waited for.
 pub async fn remove_node(layout: &Layout, node: &str, now: bool) -> Result<Leaving> {
-    let path = format!("{}?node={node}&now={now}", super::join::REMOVE_PATH);
+    remove(layout, &format!("node={node}&now={now}")).await
+}
+
+/// The same at once, if the node still has the machine that was recorded, or none as it had then.
+pub async fn remove_machine(layout: &Layout, node: &str, recorded: Option<&MachineId>) -> Result<Leaving> {
+    let machine = recorded.map(MachineId::to_string).unwrap_or_default();
+    remove(layout, &format!("node={node}&now=true&machine={machine}")).await
+}
+
+async fn remove(layout: &Layout, query: &str) -> Result<Leaving> {
+    let path = format!("{}?{query}", super::join::REMOVE_PATH);
     let answer = ask(layout, Method::POST, &path).await.context("ask the running server")?;
     let text = String::from_utf8_lossy(&answer.body);
     if answer.status == StatusCode::SERVICE_UNAVAILABLE {

@@ -46,7 +46,7 @@ use judge::Refusal;
 use messages::{
     ClusterSettings, JoinAnswer, JoinRequest, Leaving, MachineRequest, ServerJoinAnswer, ServerJoinRequest, Signed,
 };
-use registrar::{Applicant, RegisterError, Registrar};
+use registrar::{Applicant, Only, RegisterError, Registrar};
 pub use removal::is_ready;
 use removal::{Removal, RemoveError};
 use server::{GiveError, Side};
@@ -208,7 +208,7 @@ impl Join {
 
     async fn leave(&self, request: Request<Body>) -> Result<Leaving, JoinError> {
         match self.member(request, LEAVE_PATH).await {
-            Ok(node) => Ok(self.inside()?.removal.step(&node, false, self.clock.now()).await?),
+            Ok(node) => Ok(self.inside()?.removal.step(&node, Only::Whoever, false, self.clock.now()).await?),
             // The answer to the last step was lost.
             Err(JoinError::Register(RegisterError::Refused(Refusal::Removed { .. }))) => {
                 Ok(Leaving { gone: true, waiting: Vec::new() })
@@ -221,8 +221,12 @@ impl Join {
         let words: Vec<&str> = query.unwrap_or_default().split('&').collect();
         let node = words.iter().find_map(|word| word.strip_prefix("node="));
         let node = node.ok_or_else(|| JoinError::Bad("which node: ?node=NAME".to_owned()))?;
+        let recorded = words.iter().find_map(|word| word.strip_prefix("machine="));
+        let machine = recorded.filter(|digits| !digits.is_empty()).map(MachineId::of_digits);
+        let only = if recorded.is_some() { Only::Recorded(machine.as_ref()) } else { Only::Whoever };
         info!(node, user = %user.name, "asked to remove a node");
-        Ok(self.inside()?.removal.step(node, words.contains(&"now=true"), self.clock.now()).await?)
+        let hurry = words.contains(&"now=true");
+        Ok(self.inside()?.removal.step(node, only, hurry, self.clock.now()).await?)
     }
 
     async fn snapshot(&self) -> Response<Body> {
@@ -308,7 +312,10 @@ impl JoinError {
             JoinError::Proof(_) | JoinError::Register(RegisterError::Refused(_)) => StatusCode::UNAUTHORIZED,
             JoinError::Remove(RemoveError::Unknown(_)) => StatusCode::NOT_FOUND,
             JoinError::Remove(RemoveError::Own(_)) => StatusCode::MISDIRECTED_REQUEST,
-            JoinError::Remove(RemoveError::Last(_) | RemoveError::Quorum { .. }) => StatusCode::CONFLICT,
+            JoinError::Remove(
+                RemoveError::Last(_) | RemoveError::Quorum { .. } | RemoveError::Register(RegisterError::Another(_)),
+            )
+            | JoinError::Register(RegisterError::Another(_)) => StatusCode::CONFLICT,
             JoinError::Give(GiveError::Stuck(_)) => StatusCode::PRECONDITION_FAILED,
             JoinError::Starting
             | JoinError::Give(GiveError::Converting | GiveError::Failed(_))

@@ -5,6 +5,7 @@
 
 mod case;
 mod coordinator;
+mod replacing;
 mod world;
 
 use base::SeededRng;

@@ -92,7 +92,7 @@ fn removed(snapshot: &Snapshot) -> BTreeSet<SmolStr> {
 mod tests {
     use super::{Records, own_token, revocations};
     use crate::pki::{Lineage, MachineId, Role, TokenText};
-    use crate::wire::join::registrar::{Applicant, Registrar};
+    use crate::wire::join::registrar::{Applicant, Only, Registrar};
     use base::SmolStr;
     use jiff::Timestamp;
     use std::collections::BTreeSet;
@@ -134,7 +134,7 @@ mod tests {
         registrar.register_own(who, NOW).await.unwrap();
         let (sender, mut revoked) = watch::channel(BTreeSet::new());
         let following = tokio::spawn(revocations(api.client(), sender, drain.clone()));
-        registrar.remove("n", NOW).await.unwrap();
+        registrar.remove("n", Only::Whoever, NOW).await.unwrap();
         let names = [SmolStr::from(machine.uri()), SmolStr::from("system:node:n")];
         let gone = revoked.wait_for(|revoked| names.iter().all(|name| revoked.contains(name)));
         tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the record is followed").unwrap();

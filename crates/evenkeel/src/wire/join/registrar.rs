@@ -28,12 +28,22 @@ pub struct Applicant<'a> {
     pub addresses: &'a [IpAddr],
 }
 
+/// Which machine may lose its name.
+#[derive(Clone, Copy, Debug)]
+pub enum Only<'a> {
+    Whoever,
+    /// The one that was recorded when somebody looked, if one was.
+    Recorded(Option<&'a MachineId>),
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("{0:?} cannot be a node's name")]
     Name(String),
+    #[error("{0} is another machine by now than the one that was to be removed")]
+    Another(String),
     #[error(transparent)]
     Records(#[from] RecordError),
 }
@@ -73,13 +83,24 @@ impl Registrar {
         self.record(who.node, |known| own(known, who, now)).await
     }
 
-    /// Marks the machine of a node as removed: its certificates hold no longer, and it is not let in again.
-    pub async fn remove(&self, node: &str, now: Timestamp) -> Result<(), RegisterError> {
-        self.record(node, |known| {
+    /// Marks the machine of a node as removed: its certificates hold no longer, and it is not let in again. No other
+    /// machine than `only` is.
+    pub async fn remove(&self, node: &str, only: Only<'_>, now: Timestamp) -> Result<(), RegisterError> {
+        let mut another = false;
+        let decide = |known: &[Machine]| {
             let record = known.iter().find(|record| record.node == node && record.machine.is_some());
-            Ok(record.map(|record| record.clone().without(now)))
-        })
-        .await
+            another = record.is_some_and(|record| is_another(record, only));
+            Ok(record.filter(|_| !another).map(|record| record.clone().without(now)))
+        };
+        self.record(node, decide).await?;
+        if another { Err(RegisterError::Another(node.to_owned())) } else { Ok(()) }
+    }
+
+    /// Says so where the node has another machine than this one.
+    pub async fn expect(&self, node: &str, only: Only<'_>) -> Result<(), RegisterError> {
+        let known = self.records.machines().await?;
+        let another = known.iter().any(|one| one.machine.node == node && is_another(&one.machine, only));
+        if another { Err(RegisterError::Another(node.to_owned())) } else { Ok(()) }
     }
 
     async fn record(
@@ -102,6 +123,13 @@ impl Registrar {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+fn is_another(record: &Machine, only: Only<'_>) -> bool {
+    match only {
+        Only::Whoever => false,
+        Only::Recorded(machine) => record.machine.is_some() && record.machine.as_ref() != machine,
     }
 }
 
@@ -133,7 +161,7 @@ fn is_node_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Applicant, RegisterError, Registrar};
+    use super::{Applicant, Only, RegisterError, Registrar};
     use crate::pki::{MachineId, Role};
     use crate::wire::join::judge::Refusal;
     use jiff::Timestamp;
@@ -158,8 +186,8 @@ mod tests {
         registrar.register_own(server(&second), NOW).await.unwrap();
         let back = registrar.register_own(server(&first), NOW).await;
         assert!(matches!(back, Err(RegisterError::Refused(Refusal::Removed { .. }))), "{back:?}");
-        registrar.remove("a", NOW).await.unwrap();
-        registrar.remove("nobody", NOW).await.unwrap();
+        registrar.remove("a", Only::Whoever, NOW).await.unwrap();
+        registrar.remove("nobody", Only::Whoever, NOW).await.unwrap();
         assert!(registrar.knows(server(&second), NOW).await.is_err());
     }
 }

@@ -11,7 +11,7 @@ use tracing::info;
 use view::{Client, ClientError, ListOptions, PatchRequest};
 
 use super::messages::Leaving;
-use super::registrar::{RegisterError, Registrar};
+use super::registrar::{Only, RegisterError, Registrar};
 use crate::wire::etcd::{Managed, peer_url};
 use crate::wire::presence;
 
@@ -53,8 +53,10 @@ pub enum RemoveError {
 // === impl Removal ===
 
 impl Removal {
-    /// One look. `hurry` leaves pods where they are.
-    pub async fn step(&self, node: &str, hurry: bool, now: Timestamp) -> Result<Leaving, RemoveError> {
+    /// One look. `hurry` leaves pods where they are. No other machine than `only` is removed: who comes late does
+    /// not take out the one that has taken its place.
+    pub async fn step(&self, node: &str, only: Only<'_>, hurry: bool, now: Timestamp) -> Result<Leaving, RemoveError> {
+        self.registrar.expect(node, only).await?;
         let found = self.found(node).await?;
         let member = self.member(node).await?;
         if node == self.own {
@@ -73,7 +75,7 @@ impl Removal {
             members(managed)?.remove(member).await?;
             info!(node, "its etcd member is out");
         }
-        self.registrar.remove(node, now).await?;
+        self.registrar.remove(node, only, now).await?;
         absent(self.client.delete(&presence::leases(), &presence::lease_of(node), &json!({})).await)?;
         absent(self.client.delete(&nodes(), &Key::cluster(node), &json!({})).await)?;
         info!(node, "removed");
@@ -205,9 +207,9 @@ fn nodes() -> Gvr {
 
 #[cfg(test)]
 mod tests {
-    use super::{Registrar, Removal, RemoveError, nodes};
+    use super::{Only, Registrar, Removal, RemoveError, nodes};
     use crate::pki::{MachineId, Role};
-    use crate::wire::join::registrar::Applicant;
+    use crate::wire::join::registrar::{Applicant, RegisterError};
     use api::{Gvr, Key, Reason, Status};
     use jiff::Timestamp;
     use serde_json::json;
@@ -232,33 +234,50 @@ mod tests {
     #[tokio::test]
     async fn a_node_is_emptied_first_and_then_nothing_of_it_is_left() {
         let (api, removal) = cluster("True").await;
-        let first = removal.step("n", false, NOW).await.unwrap();
+        let first = removal.step("n", Only::Whoever, false, NOW).await.unwrap();
         assert_eq!(first.waiting, ["a/p: it is ending"]);
         assert_eq!(api.get(&nodes(), &Key::cluster("n")).unwrap()["spec"]["unschedulable"], true);
         api.remove(&Gvr::new("", "v1", "pods"), &Key::new("a", "p"));
-        assert!(removal.step("n", false, NOW).await.unwrap().gone);
+        assert!(removal.step("n", Only::Whoever, false, NOW).await.unwrap().gone);
         assert!(api.get(&nodes(), &Key::cluster("n")).is_none());
         assert!(removal.registrar.records.machines().await.unwrap()[0].machine.machine.is_none());
-        assert!(removal.step("n", false, NOW).await.unwrap().gone, "again is the same");
+        assert!(removal.step("n", Only::Whoever, false, NOW).await.unwrap().gone, "again is the same");
     }
 
     #[tokio::test]
     async fn a_budget_that_allows_none_is_named() {
         let (api, removal) = cluster("True").await;
-        removal.step("n", false, NOW).await.unwrap();
+        removal.step("n", Only::Whoever, false, NOW).await.unwrap();
         let budget = "Cannot evict pod as it would violate the pod's disruption budget.";
         api.inject([Fault::Refuse(Status::new(Reason::TooManyRequests, budget))]);
-        assert_eq!(removal.step("n", false, NOW).await.unwrap().waiting, [format!("a/p: {budget}")]);
-        let now = removal.step("n", true, NOW).await.unwrap();
+        assert_eq!(removal.step("n", Only::Whoever, false, NOW).await.unwrap().waiting, [format!("a/p: {budget}")]);
+        let now = removal.step("n", Only::Whoever, true, NOW).await.unwrap();
         assert!(now.gone, "in a hurry nothing is waited for");
+    }
+
+    #[tokio::test]
+    async fn who_comes_late_does_not_remove_the_machine_that_took_the_place() {
+        let (api, removal) = cluster("Unknown").await;
+        let id = |text: &str| -> MachineId { serde_json::from_value(text.into()).unwrap() };
+        let (old, new) = (id("1"), id("2"));
+        assert!(removal.step("n", Only::Recorded(Some(&old)), true, NOW).await.unwrap().gone);
+        assert!(removal.step("n", Only::Recorded(Some(&old)), true, NOW).await.unwrap().gone, "again is the same");
+        let who = Applicant { node: "n", machine: &new, role: Role::Agent, addresses: &[] };
+        removal.registrar.register_own(who, NOW).await.unwrap();
+        api.put(&nodes(), json!({"metadata": {"name": "n"}}));
+        let late = removal.step("n", Only::Recorded(Some(&old)), true, NOW).await.unwrap_err();
+        assert!(matches!(late, RemoveError::Register(RegisterError::Another(_))), "{late}");
+        assert!(removal.step("n", Only::Recorded(None), true, NOW).await.is_err(), "nobody had the name");
+        assert!(api.get(&nodes(), &Key::cluster("n")).is_some());
+        assert_eq!(removal.registrar.records.machines().await.unwrap()[0].machine.machine, Some(new));
     }
 
     #[tokio::test]
     async fn who_cannot_be_removed_is_told_so() {
         let (_, removal) = cluster("Unknown").await;
-        assert!(matches!(removal.step("nobody", false, NOW).await, Err(RemoveError::Unknown(_))));
+        assert!(matches!(removal.step("nobody", Only::Whoever, false, NOW).await, Err(RemoveError::Unknown(_))));
         let own = Removal { own: "n".to_owned(), ..removal.clone() };
-        assert!(matches!(own.step("n", true, NOW).await, Err(RemoveError::Last(_))));
-        assert!(removal.step("n", false, NOW).await.unwrap().gone, "a silent node is not waited for");
+        assert!(matches!(own.step("n", Only::Whoever, true, NOW).await, Err(RemoveError::Last(_))));
+        assert!(removal.step("n", Only::Whoever, false, NOW).await.unwrap().gone, "a silent node is not waited for");
     }
 }

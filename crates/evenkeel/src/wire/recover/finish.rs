@@ -9,7 +9,7 @@ use view::Client;
 
 use super::note::Note;
 use crate::layout::Layout;
-use crate::wire::join::registrar::Registrar;
+use crate::wire::join::registrar::{Only, Registrar};
 use crate::wire::presence;
 
 /// Does it where it is to be done. Their nodes stay: labels and taints are theirs again when they rejoin under their names.
@@ -22,7 +22,10 @@ pub async fn finish(layout: &Layout, own: &str, client: &Client, now: Timestamp)
             continue;
         }
         warn!(node = machine.node, "{why}: its machine is out until it joins anew");
-        registrar.remove(&machine.node, now).await.with_context(|| format!("remove {}", machine.node))?;
+        registrar
+            .remove(&machine.node, Only::Whoever, now)
+            .await
+            .with_context(|| format!("remove {}", machine.node))?;
         let lease = presence::lease_of(&machine.node);
         match client.delete(&presence::leases(), &lease, &json!({})).await {
             Err(error) if !error.is_not_found() => return Err(error).context("remove its lease"),

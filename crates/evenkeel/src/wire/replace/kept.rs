@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use api::{Gvr, Key, PatchType, Tree};
-use jiff::Timestamp;
+use keeper::replace::Times;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use view::{Client, PatchRequest};
@@ -34,23 +34,9 @@ pub struct Kept {
     pub fenced: String,
     pub before: Workloads,
     pub times: Times,
-}
-
-/// When what was done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Times {
-    /// The old machine's last word, and when the cluster noticed its silence.
-    pub last_word: Option<Timestamp>,
-    pub noticed: Option<Timestamp>,
-    pub decided: Option<Timestamp>,
-    /// The command for the new machine was printed.
-    pub offered: Option<Timestamp>,
-    pub asked: Option<Timestamp>,
-    /// Its member votes and its API serves; for an agent, it is registered.
-    pub joined: Option<Timestamp>,
-    pub caught_up: Option<Timestamp>,
-    pub verified: Option<Timestamp>,
+    /// Of the record that was read or written: of two that write after it one is told.
+    #[serde(skip)]
+    version: Option<String>,
 }
 
 // === impl Kept ===
@@ -76,6 +62,7 @@ impl Kept {
             fenced: String::new(),
             before: Workloads::default(),
             times: Times::default(),
+            version: None,
         }
     }
 
@@ -83,27 +70,53 @@ impl Kept {
         match client.get(&config_maps(), &key(node)).await {
             Ok(found) => {
                 let text = found["data"][DATA].as_str().unwrap_or_default();
-                Ok(Some(serde_json::from_str(text).with_context(|| format!("read ConfigMap {}", key(node)))?))
+                let kept: Kept = serde_json::from_str(text).with_context(|| format!("read ConfigMap {}", key(node)))?;
+                Ok(Some(Kept { version: version(&found), ..kept }))
             }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error).context("read the replacement under way"),
         }
     }
 
-    pub async fn write(&self, client: &Client) -> Result<()> {
+    /// False where somebody else wrote the record since this was read, or ended it.
+    pub async fn write(&mut self, client: &Client) -> Result<bool> {
         let key = key(&self.node);
-        let object = json!({
+        let mut object = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": key.name, "namespace": NAMESPACE},
             "data": {DATA: serde_json::to_string(self)?},
         });
-        put(client, &key, &object).await.context("note the replacement")
+        let written = match &self.version {
+            None => client.create(&config_maps(), NAMESPACE, &object).await,
+            Some(version) => {
+                object["metadata"]["resourceVersion"] = json!(version);
+                client.update(&config_maps(), &key, None, &object).await
+            }
+        };
+        match written {
+            Ok(object) => {
+                self.version = version(&object);
+                Ok(true)
+            }
+            Err(error) if error.is_conflict() || error.is_already_exists() || error.is_not_found() => Ok(false),
+            Err(error) => Err(error).context("note the replacement"),
+        }
     }
 
+    /// Ends it, unless somebody else did, or has begun another one.
     pub async fn remove(&self, client: &Client) -> Result<()> {
-        match client.delete(&config_maps(), &key(&self.node), &json!({})).await {
-            Err(error) if !error.is_not_found() => Err(error).context("end the replacement"),
+        let precondition = json!({"preconditions": {"resourceVersion": self.version}});
+        match client.delete(&config_maps(), &key(&self.node), &precondition).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error).context("end the replacement"),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a node has what this restores.
+    pub fn is_restored(&self, node: &Tree) -> bool {
+        let patch = self.restores(node);
+        let none = |what: &str| patch["metadata"][what].as_object().is_none_or(|missing| missing.is_empty());
+        let taints = patch["spec"]["taints"].as_array().map_or(0, Vec::len);
+        none("labels") && none("annotations") && taints == node["spec"]["taints"].as_array().map_or(0, Vec::len)
     }
 
     /// The patch that gives the new node what the old one had, where it does not say something itself.
@@ -145,6 +158,10 @@ pub(super) async fn put(client: &Client, key: &Key, object: &Tree) -> Result<(),
 
 pub(super) fn config_maps() -> Gvr {
     Gvr::new("", "v1", "configmaps")
+}
+
+fn version(object: &Tree) -> Option<String> {
+    object["metadata"]["resourceVersion"].as_str().map(str::to_owned)
 }
 
 fn key(node: &str) -> Key {
