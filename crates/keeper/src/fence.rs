@@ -1,7 +1,8 @@
 //! Who may give orders: a token that only grows, held against every order on the node that would carry it out.
 //!
 //! A coordinator that lost its lease does not know it yet; its orders do. They carry an older token than the node has
-//! seen, and are refused.
+//! seen, and are refused. So is an order of the same coordinator that was held up on its way, when the run has gone on
+//! since: it carries how far the journal was.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ pub struct Token(pub u64);
 pub struct Order {
     pub token: Token,
     pub generation: u64,
+    /// Entries of the journal when it was given.
+    #[serde(default)]
+    pub sequence: u64,
 }
 
 /// The newest order a node has accepted. Durable on the node before the order is carried out.
@@ -24,6 +28,8 @@ pub struct Order {
 pub struct Fence {
     pub token: Token,
     pub generation: u64,
+    #[serde(default)]
+    pub sequence: u64,
 }
 
 /// An order of the past.
@@ -33,6 +39,8 @@ pub enum StaleOrder {
     Token { given: Token, newest: Token },
     #[error("this node has accepted generation {newest}, the order is for {given}")]
     Generation { given: u64, newest: u64 },
+    #[error("this order was given before entry {newest} of the journal, after entry {given}, and was held up")]
+    Sequence { given: u64, newest: u64 },
 }
 
 // === impl Fence ===
@@ -49,7 +57,11 @@ impl Fence {
         if order.generation < self.generation {
             return Err(StaleOrder::Generation { given: order.generation, newest: self.generation });
         }
-        Ok(Fence { token: order.token, generation: order.generation })
+        let same = order.token == self.token && order.generation == self.generation;
+        if same && order.sequence < self.sequence {
+            return Err(StaleOrder::Sequence { given: order.sequence, newest: self.sequence });
+        }
+        Ok(Fence { token: order.token, generation: order.generation, sequence: order.sequence })
     }
 }
 
@@ -59,10 +71,12 @@ mod tests {
 
     #[test]
     fn an_older_coordinator_and_an_older_generation_are_refused() {
-        let order = |token, generation| Order { token: Token(token), generation };
-        let fence = Fence::default().accept(order(4, 7)).unwrap();
-        assert_eq!(fence.accept(order(3, 7)), Err(StaleOrder::Token { given: Token(3), newest: Token(4) }));
-        assert_eq!(fence.accept(order(5, 6)), Err(StaleOrder::Generation { given: 6, newest: 7 }));
-        assert_eq!(fence.accept(order(4, 7)), Ok(fence), "the same again is the same");
+        let order = |token, generation, sequence| Order { token: Token(token), generation, sequence };
+        let fence = Fence::default().accept(order(4, 7, 9)).unwrap();
+        assert_eq!(fence.accept(order(3, 7, 9)), Err(StaleOrder::Token { given: Token(3), newest: Token(4) }));
+        assert_eq!(fence.accept(order(5, 6, 9)), Err(StaleOrder::Generation { given: 6, newest: 7 }));
+        assert_eq!(fence.accept(order(4, 7, 9)), Ok(fence), "the same again is the same");
+        assert_eq!(fence.accept(order(4, 7, 8)), Err(StaleOrder::Sequence { given: 8, newest: 9 }));
+        assert_eq!(fence.accept(order(4, 8, 1)).unwrap().sequence, 1, "another run begins anew");
     }
 }

@@ -286,7 +286,8 @@ impl Run {
     }
 
     fn order(mut self, step: StepId, effect: fn(Order, Step) -> Effect, at: At, out: &mut Vec<Effect>) -> Run {
-        let order = Order { token: self.token, generation: self.plan.to };
+        let sequence = self.journal.entries().len() as u64;
+        let order = Order { token: self.token, generation: self.plan.to, sequence };
         let step = self.plan.step(step).expect("steps are named by the plan itself").clone();
         self.at = at;
         out.push(effect(order, step));

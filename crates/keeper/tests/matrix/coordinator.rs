@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use base::{Rng, SeededRng};
-use keeper::{Attention, Effect, Input, Journal, Run, Token};
+use keeper::{Attention, Effect, Input, Journal, Outcome, Run, Token};
 
 use crate::world::World;
 
@@ -20,6 +20,22 @@ pub struct Coordinator {
     pending: VecDeque<Effect>,
     pub ended: bool,
     pub waits: bool,
+}
+
+/// An order on its way.
+#[derive(Debug)]
+pub struct Held {
+    effect: Effect,
+    token: Token,
+}
+
+// === impl Held ===
+
+impl Held {
+    /// It arrives, and nobody waits for the answer any more.
+    pub fn deliver(&self, world: &mut World) {
+        let _ = world.perform(&self.effect, self.token, "late");
+    }
 }
 
 // === impl Coordinator ===
@@ -62,6 +78,20 @@ impl Coordinator {
             self.inputs.push_back(input);
         }
         true
+    }
+
+    /// The order that is given next, if it is one that changes a node, is held up: whoever gave it hears nothing.
+    pub fn hold(&mut self) -> Option<Held> {
+        while self.pending.is_empty() {
+            let input = self.inputs.pop_front()?;
+            let mut out = Vec::new();
+            self.run = self.run.take().map(|run| run.step(input, &mut out));
+            self.pending.extend(out);
+        }
+        let (Effect::Apply(_, step) | Effect::Undo(_, step)) = self.pending.front()? else { return None };
+        let (step, token) = (step.id, self.token);
+        self.inputs.push_back(Input::Answer { step, answer: Outcome::NotYet });
+        self.pending.pop_front().map(|effect| Held { effect, token })
     }
 
     /// Performs so many effects, looking again where there is nothing to do.

@@ -98,6 +98,21 @@ fn orders_of_the_past_are_refused() {
     });
 }
 
+/// An order that was held up comes when somebody has gone another way since, under the same coordinator.
+#[test]
+fn an_order_that_comes_late_is_refused() {
+    everywhere(|case, cut| {
+        let (mut world, mut first) = begun(case, cut);
+        let Some(order) = first.hold() else { return };
+        first.ask(Attention::Back { why: "not today".into() });
+        first.finish(&mut world);
+        let before = (world.versions().join(" "), world.level, world.swaps());
+        order.deliver(&mut world);
+        let after = (world.versions().join(" "), world.level, world.swaps());
+        assert_eq!(before, after, "{}, cut at {cut}: {order:?}", case.name);
+    });
+}
+
 /// The later lease holder has the smaller token: it gives no order, and what it does is nothing.
 #[test]
 fn two_coordinators_with_swapped_tokens_do_no_harm() {

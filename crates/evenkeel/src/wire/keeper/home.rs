@@ -135,7 +135,7 @@ mod tests {
     fn the_fence_holds_over_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
-        let order = |token| Order { token: Token(token), generation: 2 };
+        let order = |token| Order { token: Token(token), generation: 2, sequence: 1 };
         Home::new(&layout).accept(order(7)).unwrap();
         let late = Home::new(&layout).accept(order(6));
         assert!(matches!(late, Err(AcceptError::Stale(_))));

@@ -130,6 +130,9 @@ impl Node {
             ensure!(open.attempt == request.attempt && open.to == request.to, "something else is on trial here");
             return Ok(());
         }
+        // The same request may have been held up on its way, and come when its attempt is over.
+        let fell = self.home.fell()?.is_some_and(|fell| request.attempt <= fell.attempt);
+        ensure!(!fell, "attempt {} is over here", request.attempt);
         let path = self.program(Some(&request.to.release.program)).await?;
         // The last look before there is no old process to answer any more.
         program::About::of(&path).await.context("the program does not answer any more")?;

@@ -100,7 +100,8 @@ impl<'a> Performer<'a> {
             let survey = Survey::take(&self.parts.client, &*self.parts.agents).await?;
             self.addresses = survey.nodes.into_iter().map(|(name, seen)| (name, seen.address)).collect();
         }
-        let order = Order { token: self.token, generation: self.armed.plan.to };
+        let sequence = journal.entries().len() as u64;
+        let order = Order { token: self.token, generation: self.armed.plan.to, sequence };
         let known = |name: &NodeName| self.copied.get(name).copied().unwrap_or_default();
         let copies = self.addresses.iter().map(|(name, address)| {
             let sending = send(&*self.parts.agents, address, order, journal, known(name));
