@@ -167,7 +167,11 @@ impl Coordinator {
     /// Between runs: the target is what the cluster was brought to, with the nodes it has. False where that is not known.
     async fn settle(&self) -> Result<bool> {
         let generations = self.records.generations().await?;
-        if let Some(armed) = self.records.runs().await?.pop()
+        let newest = self.records.runs().await?.pop();
+        if let Some(armed) = &newest {
+            self.forget_wishes(armed).await?;
+        }
+        if let Some(armed) = newest
             && generations.last().is_some_and(|newest| newest.number == armed.plan.to)
             && Standing::of(&armed.plan, &self.records.journal(&armed).await?) == Standing::Returned
         {
@@ -188,6 +192,14 @@ impl Coordinator {
         }
         let known = generations.last().map(|newest| newest.nodes.keys().collect::<Vec<_>>());
         Ok(known.is_some_and(|known| survey.nodes.keys().eq(known)))
+    }
+
+    /// What was asked of a run in its last moment, or arrived after it, is not asked any more.
+    async fn forget_wishes(&self, armed: &Armed) -> Result<()> {
+        for name in self.records.wishes(&armed.run()).await?.into_keys() {
+            self.records.forget(&name).await?;
+        }
+        Ok(())
     }
 
     /// No run is open: what one holds, it left behind.
@@ -262,10 +274,6 @@ impl Coordinator {
                     }
                     Effect::StandDown => bail!("another server coordinates"),
                     Effect::Ended => {
-                        // What was asked too late is not asked any more.
-                        for (name, _) in asked {
-                            self.records.forget(&name).await?;
-                        }
                         layers::release(&self.parts.client, &armed.run()).await?;
                         info!(run = armed.run(), "over");
                         return Ok(());
