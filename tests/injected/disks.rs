@@ -1,10 +1,7 @@
 //! The disk of a server's folder: full, without inodes, read-only, slow, silent.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
 use anyhow::ensure;
-use e2e::{Disk, pause};
+use e2e::eventually;
 
 use crate::Fault;
 use crate::world::{AT_ONCE, At, NOTICED, WELL, World};
@@ -57,25 +54,28 @@ fn inodes(world: &mut World) -> anyhow::Result<()> {
 
 /// Each flushed write waits a quarter of a second.
 fn slow(world: &mut World) -> anyhow::Result<()> {
-    let stop = AtomicBool::new(false);
-    let (disk, host) = (world.rack.servers[2].disk(), world.host(THERE).tool("fsfreeze")?);
-    let line = |flag: &str, disk: &Disk| format!("{flag} {}", disk.folder.display());
-    let outcome = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                let _ = host.ok(&line("-f", &disk));
-                pause(Duration::from_millis(250));
-                let _ = host.ok(&line("-u", &disk));
-                pause(Duration::from_millis(5));
-            }
-        });
-        let cause = world.says(HERE, "STORE_SLOW_DISK", NOTICED);
-        let said = cause.and_then(|cause| world.follow(&cause));
-        stop.store(true, Ordering::Relaxed);
-        said
-    });
-    outcome?;
+    held_up(world, "0.25", "0", |world| {
+        let cause = world.says(HERE, "STORE_SLOW_DISK", NOTICED)?;
+        world.follow(&cause)
+    })?;
     world.is_well(WELL)
+}
+
+/// Meanwhile writers to the disk are held up for some seconds at a time, and go on for some.
+pub fn held_up<T>(
+    world: &mut World,
+    held: &str,
+    goes_on: &str,
+    act: impl FnOnce(&mut World) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let folder = world.rack.servers[2].disk().folder.display().to_string();
+    let turn = format!("fsfreeze -f {folder}; sleep {held}; fsfreeze -u {folder}; sleep {goes_on}");
+    world.sh(THERE, &format!("(while [ ! -e /run/rest ]; do {turn}; done) >/dev/null 2>&1 &"))?;
+    let outcome = act(world);
+    world.ok(THERE, "touch /run/rest")?;
+    eventually("the disk goes on", AT_ONCE, || world.sh(THERE, "! pgrep -f run/res[t]").map(drop))?;
+    world.ok(THERE, "rm /run/rest")?;
+    outcome
 }
 
 /// Writers wait for ever, and the one that asks must not.

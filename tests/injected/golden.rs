@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 
 const HEAD: &str = "# What `evenkeel wrong` answers to each injected fault: the case, where it was asked, the code, the risk, the\n\
-                    # command, the sentence. Numbers are #, spans #T. EVENKEEL_BLESS=1 writes this file.\n";
+                    # command, the sentence; of what is told beside a cause the class and the sentence. Numbers are #, spans #T.\n\
+                    # EVENKEEL_BLESS=1 writes this file.\n";
+
+const CLUSTER_DIGITS: usize = 8;
 
 /// Lines by case and place.
 pub struct Golden(BTreeMap<String, String>);
@@ -28,6 +31,8 @@ impl Golden {
     /// Holds a line against the file; or writes it there, and leaves those of cases that do not run.
     pub fn check(&mut self, key: &str, line: &str) -> anyhow::Result<()> {
         if blesses() {
+            // Others may bless other cases meanwhile.
+            *self = Golden::read();
             self.0.insert(key.to_owned(), line.to_owned());
             let lines: String = self.0.iter().map(|(key, line)| format!("{key}: {line}\n")).collect();
             return fs::write(path(), format!("{HEAD}{lines}")).context("write golden.txt");
@@ -59,13 +64,17 @@ impl Names {
         for (found, stands) in &self.0 {
             text = text.replace(found, stands);
         }
-        spans(&numbers(&pods(&text))).replace("a moment ago", "#T ago")
+        spans(&numbers(&names_of_chance(&text))).replace("a moment ago", "#T ago")
     }
 }
 
-/// Pods of a workload have two random parts at their end.
-fn pods(text: &str) -> String {
+/// Pods of a workload have two random parts at their end, and clusters are called by the digits of a hash.
+fn names_of_chance(text: &str) -> String {
     let plain = |word: &str| {
+        let (core, end) = word.split_at(word.trim_end_matches(['.', ',', ':', ';']).len());
+        if core.len() == CLUSTER_DIGITS && core.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c)) {
+            return format!("CLUSTER{end}");
+        }
         let parts: Vec<&str> = word.rsplitn(3, '-').collect();
         let is_pod = matches!(parts[..], [last, set, _] if last.len() == 5 && (8..=10).contains(&set.len()));
         if is_pod { format!("{}-POD", parts[2]) } else { word.to_owned() }

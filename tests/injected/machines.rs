@@ -6,9 +6,10 @@ use anyhow::{Context, ensure};
 use e2e::eventually;
 
 use crate::Fault;
+use crate::shell::Said;
 use crate::world::{AT_ONCE, At, NOTICED, PASSED, WELL, World};
 
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 9] = [
     Fault { numbers: &[54], name: "impostor", run: impostor },
     Fault { numbers: &[64], name: "version_skew", run: skew },
     Fault { numbers: &[7, 40], name: "power_lost_with_a_volume", run: power },
@@ -17,6 +18,7 @@ pub const FAULTS: [Fault; 8] = [
     Fault { numbers: &[34], name: "old_disk", run: old_disk },
     Fault { numbers: &[3, 40], name: "disk_fails_and_is_replaced", run: replaced },
     Fault { numbers: &[31], name: "quorum_lost_for_good", run: alone },
+    Fault { numbers: &[39], name: "restored", run: restored },
 ];
 
 const HERE: At = At::Server(0);
@@ -95,15 +97,11 @@ fn power(world: &mut World) -> anyhow::Result<()> {
     kubectl.ok_fed("apply -f -", &CLAIMED.replace("THERE", world.name(At::Agent)))?;
     kubectl.ok("wait pod/db --for=condition=Ready --timeout=90s")?;
     world.power_cut(At::Agent)?;
-    let cause = world.says(At::Server(1), "NODE_DOWN", NOTICED)?;
-    let told = eventually("the volume is spoken of", NOTICED, || {
-        kubectl.ok("delete pod db --force --grace-period=0 --ignore-not-found")?;
-        kubectl.ok_fed("apply -f -", &CLAIMED.replace("THERE", world.name(At::Agent)))?;
-        let (_, said) = world.wrong(At::Server(1), &[])?;
-        ensure!(said["others"].to_string().contains("VOLUME_STUCK"), "{said:#}");
-        Ok(())
-    });
-    drop(cause);
+    world.says(At::Server(1), "NODE_DOWN", NOTICED)?;
+    // What somebody tries who wants it elsewhere.
+    kubectl.ok("delete pod db --force --grace-period=0")?;
+    kubectl.ok_fed("apply -f -", &CLAIMED.replace("THERE", world.name(At::Agent)))?;
+    let told = world.tells(At::Server(1), "VOLUME_STUCK", NOTICED);
     // What the sentence says comes first: power.
     world.power_on(At::Agent)?;
     world.start_program(At::Agent)?;
@@ -144,7 +142,7 @@ fn quorum(world: &mut World) -> anyhow::Result<()> {
         ensure!(cause.command == "evenkeel recover quorum" && cause.on == HERE, "{cause:?}");
         world.says(At::Agent, "QUORUM_LOST", AT_ONCE)?;
         let said = world.follow(&cause)?;
-        ensure!(said.code == Some(2) && said.out.contains("evenkeel recover quorum --confirm"), "{said:?}");
+        ensure!(said.code == Some(2) && confirmation(&said).is_some(), "{said:?}");
         Ok(())
     });
     for at in lost {
@@ -205,14 +203,11 @@ fn replaced(world: &mut World) -> anyhow::Result<()> {
             return Ok(());
         }
         joined = true;
+        world.rack.servers[2].wipe()?;
         world.power_on(At::Server(2))?;
-        let server = &mut world.rack.servers[2];
-        server.wipe()?;
-        server.set_arguments(line.split_whitespace().map(str::to_owned).collect());
-        server.start_server()
+        world.start_with(2, line.split_whitespace().map(str::to_owned).collect())
     })?;
     ensure!(said.code == Some(0) && said.out.contains("scorecard"), "{said:?}");
-    world.rack.servers[2].set_arguments(Vec::new());
     world.kubectl().ok(&format!("uncordon {name}"))?;
     world.is_well(WELL)
 }
@@ -225,16 +220,44 @@ fn alone(world: &mut World) -> anyhow::Result<()> {
     }
     let cause = world.says(HERE, "QUORUM_LOST", NOTICED)?;
     let said = world.follow(&cause)?;
-    let confirm = said.out.lines().find_map(|line| line.trim().strip_prefix("evenkeel recover quorum --confirm"));
-    let confirm = confirm.with_context(|| format!("no second line in {said:?}"))?.to_owned();
-    let said = world.run(HERE, &format!("evenkeel recover quorum --confirm{confirm}"))?;
+    let confirm = confirmation(&said).with_context(|| format!("no second line in {said:?}"))?.to_owned();
+    let said = world.run(HERE, &confirm)?;
     ensure!(said.code == Some(0), "{said:?}");
     // Those that do not come back are machines that are lost.
-    for _ in lost {
-        let cause = world.says(HERE, "NODE_DOWN", NOTICED)?;
-        let name = cause.command.rsplit(' ').next().unwrap_or_default().to_owned();
-        let said = world.run(HERE, &format!("evenkeel node remove {name} --now"))?;
+    world.says(HERE, "NODE_DOWN", NOTICED)?;
+    for at in lost {
+        let said = world.run(HERE, &format!("evenkeel node remove {} --now", world.name(at)))?;
         ensure!(said.code == Some(0), "{said:?}");
     }
     world.is_well(WELL)
+}
+
+/// The line that was printed for who has read what it would do.
+fn confirmation(said: &Said) -> Option<&str> {
+    let mut lines = said.out.lines().map(str::trim);
+    lines.find(|line| line.starts_with("evenkeel recover quorum ") && line.contains(" --confirm "))
+}
+
+/// Back to a bundle: what is gone is said for a day, and nothing is to be done about it.
+fn restored(world: &mut World) -> anyhow::Result<()> {
+    let folder = world.data(HERE).join("kept");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::copy(world.data(HERE).join("server/recovery-kit.txt"), folder.join("kit"))
+        .context("carry the kit away")?;
+    let (bundle, kit) = (folder.join("bundle"), folder.join("kit"));
+    let said = world.run(HERE, &format!("evenkeel backup --file={}", bundle.display()))?;
+    ensure!(said.code == Some(0), "{said:?}");
+    world.kubectl().ok("create configmap after")?;
+    let said = world.run(HERE, "evenkeel leave --local")?;
+    ensure!(said.code == Some(0), "{said:?}");
+    world.rack.servers[0].ended(AT_ONCE)?;
+    let restore = format!("evenkeel restore {} --secret-file={}", bundle.display(), kit.display());
+    let said = world.run(HERE, &restore)?;
+    ensure!(said.code == Some(0) && said.out.contains("changes after that are gone"), "{said:?}");
+    world.start_program(HERE)?;
+    world.tells(HERE, "RESTORED", NOTICED)?;
+    world.is_well(PASSED)?;
+    let after = world.kubectl().ok("get configmap after --ignore-not-found")?;
+    ensure!(after.is_empty(), "what came after the bundle is there: {after}");
+    Ok(())
 }

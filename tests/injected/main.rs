@@ -4,6 +4,7 @@
 //!
 //! Words on the command line choose cases. `EVENKEEL_BLESS=1` writes the golden lines anew; the difference is the review.
 
+mod copies;
 mod disks;
 mod golden;
 mod machines;
@@ -29,7 +30,7 @@ pub struct Fault {
 }
 
 /// In this order: what leaves the cluster smaller or another one comes last.
-const FAULTS: [&[Fault]; 8] = [
+const FAULTS: [&[Fault]; 9] = [
     &workload::FAULTS,
     &people::FAULTS,
     &programs::FAULTS,
@@ -37,6 +38,7 @@ const FAULTS: [&[Fault]; 8] = [
     &network::FAULTS,
     &disks::FAULTS,
     &state::FAULTS,
+    &copies::FAULTS,
     &machines::FAULTS,
 ];
 /// Of a hundred first causes as many must be right.

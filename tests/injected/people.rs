@@ -22,15 +22,12 @@ const RUN_BOUND: Duration = Duration::from_secs(400);
 
 /// To know, and no cause of anything: it stands beside what is wrong, or alone.
 fn alone(world: &mut World) -> anyhow::Result<()> {
-    let told = |world: &World| {
-        let (_, said) = world.wrong(At::Server(1), &[])?;
-        Ok::<_, anyhow::Error>(said["others"].to_string().contains("ONE_ADMINISTRATOR"))
-    };
-    ensure!(told(world)?, "one person is not told of");
+    world.tells(At::Server(1), "ONE_ADMINISTRATOR", AT_ONCE)?;
     let kubectl = world.kubectl();
     kubectl.ok("create clusterrolebinding anna --clusterrole=cluster-admin --user=anna")?;
     eventually("a second one is seen", AT_ONCE, || {
-        ensure!(!told(world)?, "still alone");
+        let (_, said) = world.wrong(At::Server(1), &[])?;
+        ensure!(!said["others"].to_string().contains("ONE_ADMINISTRATOR"), "still alone");
         Ok(())
     })?;
     kubectl.ok("delete clusterrolebinding anna").map(drop)

@@ -4,7 +4,6 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
-use e2e::pause;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use serde_json::Value;
 
@@ -26,7 +25,7 @@ pub const FAULTS: [Fault; 10] = [
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Longer than a timer may be late, shorter than a node may be silent.
-const FROZEN: Duration = Duration::from_secs(9);
+const TAKEN: Duration = Duration::from_secs(14);
 
 fn dead(world: &mut World) -> anyhow::Result<()> {
     world.kill_program(At::Agent);
@@ -84,11 +83,17 @@ fn names(world: &mut World) -> anyhow::Result<()> {
     world.is_well(WELL)
 }
 
-/// No processor for some seconds.
+/// Others take the processor that it is bound to for some seconds; it has no share of its own. Threads that end meanwhile
+/// need neither.
 fn starved(world: &mut World) -> anyhow::Result<()> {
-    world.agent.signal("STOP")?;
-    pause(FROZEN);
-    world.agent.signal("CONT")?;
+    let all = world.sh(At::Agent, "taskset -p 1")?;
+    let all = all.rsplit(' ').next().unwrap_or_default().trim().to_owned();
+    let agent = world.ok(At::Agent, "pgrep -f -o evenkeel.agent.--server")?.trim().to_owned();
+    world.sh(At::Agent, &format!("chrt --idle -a -p 0 {agent}; taskset -a -p 1 {agent}; true"))?;
+    let busy = format!("nice -n -39 timeout {} taskset 1 sh -c 'while :; do :; done'", TAKEN.as_secs());
+    let taken = world.sh(At::Agent, &format!("{busy} & {busy} & {busy} & wait"));
+    world.sh(At::Agent, &format!("chrt --other -a -p 0 {agent}; taskset -a -p {all} {agent}; true"))?;
+    taken?;
     let cause = world.says(At::Server(1), "CPU_STARVED", AT_ONCE)?;
     world.follow(&cause)?;
     world.is_well(PASSED)

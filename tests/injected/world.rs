@@ -1,6 +1,6 @@
 //! Three servers and an agent, what `wrong` says of them, and how they are made well again.
 
-use std::fs;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ pub struct Cause {
     pub others: Vec<String>,
 }
 
-/// One look after a fault.
+/// One thing that was to be answered.
 struct Look {
     case: &'static str,
     right: Option<Duration>,
@@ -64,7 +64,11 @@ pub struct World {
     shell: Shell,
     golden: Golden,
     looks: Vec<Look>,
+    /// How long each answer took.
+    answers: RefCell<Vec<Duration>>,
     case: &'static str,
+    /// What every server is started with.
+    arguments: Vec<String>,
 }
 
 // === impl World ===
@@ -83,7 +87,7 @@ impl World {
             own_program: true,
             small_images: true,
             data_megabytes: Some(DATA_MEGABYTES),
-            arguments,
+            arguments: arguments.clone(),
             ..Options::default()
         };
         let mut rack = Rack::start_with("injected", HOST, options.clone())?;
@@ -100,7 +104,8 @@ impl World {
         let folder = |tool: &Path| tool.parent().map(Path::to_path_buf).unwrap_or_default();
         let (own, clients) = (folder(&rack.servers[0].binary), folder(&kubectl.program));
         let shell = Shell::new(rack.servers[0].data.join("stand-ins"), &[&own, &clients])?;
-        let world = World { rack, agent, shell, golden: Golden::read(), looks: Vec::new(), case: "" };
+        let (golden, looks, answers) = (Golden::read(), Vec::new(), RefCell::default());
+        let world = World { rack, agent, shell, golden, looks, answers, case: "", arguments };
         world.is_well(WELL)?;
         Ok(world)
     }
@@ -112,21 +117,15 @@ impl World {
     /// Prints how many first causes were right, and whether they were enough.
     pub fn conclude(&mut self, all: bool) -> bool {
         let looks = std::mem::take(&mut self.looks);
-        let mut times: Vec<Duration> = looks.iter().filter_map(|look| look.right).collect();
-        times.sort();
         for look in looks.iter().filter(|look| !look.before.is_empty()) {
             println!("  before the right one, {} was answered {}", look.case, look.before.join(", "));
         }
-        let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
-        let seconds = |percent: usize| at(percent).map_or(0.0, Duration::as_secs_f64);
-        println!(
-            "first cause right: {} of {}; after {:.1} s, p95 {:.1} s",
-            times.len(),
-            looks.len(),
-            seconds(50),
-            seconds(95)
-        );
-        !all || looks.len() * RIGHT_PERCENT_MIN <= times.len() * 100
+        let right: Vec<Duration> = looks.iter().filter_map(|look| look.right).collect();
+        let (first, total) = (right.len(), looks.len());
+        println!("first cause right: {first} of {total}; after {}", spread(right));
+        let answers = self.answers.take();
+        println!("evenkeel wrong was asked {} times; it took {}", answers.len(), spread(answers));
+        !all || total * RIGHT_PERCENT_MIN <= first * 100
     }
 
     pub fn host(&self, at: At) -> &Host {
@@ -174,7 +173,9 @@ impl World {
     pub fn wrong(&self, at: At, more: &[&str]) -> anyhow::Result<(i32, Value)> {
         let (data, config) = (format!("--data-dir={}", self.data(at).display()), format!("--config={CONFIG}"));
         let words = [&["wrong", "--json", &data, &config], more].concat();
+        let start = Instant::now();
         let said = self.evenkeel(at)?.call(&words, "")?;
+        self.answers.borrow_mut().push(start.elapsed());
         ensure!(said.code != 1, "{said:?}");
         Ok((said.code, serde_json::from_str(&said.stdout)?))
     }
@@ -209,13 +210,38 @@ impl World {
             start.elapsed().as_secs_f64(),
             text("sentence")
         );
-        let key = format!("{} from {}", self.case, self.names().plain(self.name(from)));
-        let line = format!("{code} | {} | {} | {}", text("risk"), text("command"), text("sentence"));
-        self.golden.check(&key, &self.names().plain(&line))?;
+        self.compare(from, code, &format!("{} | {} | {}", text("risk"), text("command"), text("sentence")))?;
         let others = answer["others"].as_array().into_iter().flatten();
         let others = others.filter_map(|one| one["code"].as_str().map(str::to_owned)).collect();
         let on = cause["on"].as_str().and_then(|name| self.machine(name)).unwrap_or(from);
         Ok(Cause { command: text("command"), on, others })
+    }
+
+    /// Waits until this is told beside the cause, or where nothing is wrong; answers its sentence.
+    pub fn tells(&mut self, from: At, code: &str, bound: Duration) -> anyhow::Result<String> {
+        let start = Instant::now();
+        let told = eventually(code, bound, || {
+            let (_, said) = self.wrong(from, &[])?;
+            let one = said["others"].as_array().into_iter().flatten().find(|one| one["code"] == code);
+            one.cloned().with_context(|| format!("{said:#}"))
+        });
+        self.looks.push(Look { case: self.case, right: told.is_ok().then(|| start.elapsed()), before: Vec::new() });
+        let told = told?;
+        let text = |key: &str| told[key].as_str().unwrap_or_default();
+        println!(
+            "  {} tells {code} after {:.1} s: {}",
+            self.name(from),
+            start.elapsed().as_secs_f64(),
+            text("sentence")
+        );
+        self.compare(from, code, &format!("{} | {}", text("class"), text("sentence")))?;
+        Ok(text("sentence").to_owned())
+    }
+
+    fn compare(&mut self, from: At, code: &str, line: &str) -> anyhow::Result<()> {
+        let names = self.names();
+        let key = format!("{} from {}, {code}", self.case, names.plain(self.name(from)));
+        self.golden.check(&key, &names.plain(line))
     }
 
     fn names(&self) -> Names {
@@ -296,9 +322,30 @@ impl World {
 
     pub fn start_program(&mut self, at: At) -> anyhow::Result<()> {
         match at {
-            At::Server(number) => self.rack.servers[number].start_server(),
+            At::Server(number) => {
+                // One that was told to stop has ended by itself.
+                let _ = self.rack.servers[number].ended(Duration::ZERO);
+                self.rack.servers[number].start_server()
+            }
             At::Agent => self.agent.start_again(),
         }
+    }
+
+    /// A server that left joins again by the one command.
+    pub fn rejoin(&mut self, server: usize) -> anyhow::Result<()> {
+        let joining = self.rack.servers[0].joining()?;
+        self.rack.servers[server].ended(AT_ONCE)?;
+        self.start_with(server, joining)?;
+        self.rack.serves(0, 3)
+    }
+
+    /// Starts a server with further arguments, which it needs once.
+    pub fn start_with(&mut self, server: usize, once: Vec<String>) -> anyhow::Result<()> {
+        let (own, server) = (self.arguments.clone(), &mut self.rack.servers[server]);
+        server.set_arguments([own.clone(), once].concat());
+        server.start_server()?;
+        server.set_arguments(own);
+        Ok(())
     }
 
     pub fn power_cut(&mut self, at: At) -> anyhow::Result<()> {
@@ -349,7 +396,25 @@ impl World {
             // The first of them waits for a second one.
             let _ = self.start_program(at);
         }
-        fs::read_dir(self.data(At::Server(0))).context("the first server's folder")?;
+        eventually("what the case made is taken away", PASSED, || {
+            LEFT.iter().try_for_each(|words| self.kubectl().ok(words).map(drop))
+        })?;
         self.is_well(PASSED)
     }
+}
+
+/// What a case that failed may have left in the cluster.
+const LEFT: [&str; 4] = [
+    "uncordon --selector=kubernetes.io/os=linux",
+    "delete validatingwebhookconfiguration policy --ignore-not-found --request-timeout=10s",
+    "delete namespace filler shop --ignore-not-found --wait=false --request-timeout=10s",
+    "delete pod/db pvc/data configmap/marker --ignore-not-found --wait=false --request-timeout=10s",
+];
+
+/// Half of them, and 95 of 100.
+fn spread(mut spans: Vec<Duration>) -> String {
+    spans.sort_unstable();
+    let at = |percent: usize| spans.get((spans.len() * percent / 100).min(spans.len().saturating_sub(1)));
+    let seconds = |percent: usize| at(percent).map_or(0.0, Duration::as_secs_f64);
+    format!("{:.1} s, p95 {:.1} s", seconds(50), seconds(95))
 }

@@ -129,6 +129,13 @@ impl Rack {
         })
     }
 
+    /// Has etcd forget its history now, which it does by itself every few minutes.
+    pub fn forget_history(&self) -> anyhow::Result<()> {
+        let list: Value = serde_json::from_str(&self.etcdctl("endpoint status -w json")?)?;
+        let revision = list[0]["Status"]["header"]["revision"].as_u64().context("etcd has no revision")?;
+        self.etcdctl(&format!("compact {revision}")).map(drop)
+    }
+
     fn client_url(&self, server: usize) -> String {
         format!("https://{}:2379", self.servers[server].host.address)
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::code::{Class, Place};
 use super::detect;
-use super::detect::voters;
+use super::detect::Voters;
 use super::fact::{API, EngineKind, Facts, Name, RECORD, What};
 use super::finding::Finding;
 use super::suppress::unexplained;
@@ -185,8 +185,8 @@ fn margin(facts: &Facts) -> Margin {
         What::Store { engine } => Some(engine),
         _ => None,
     });
-    let voters = voters(facts);
-    let (servers, well) = (voters.len(), voters.values().filter(|(well, _)| *well).count());
+    let voters = Voters::of(facts);
+    let (servers, well) = (voters.count(), voters.there());
     match (engine, servers) {
         (Some(EngineKind::Sqlite), _) | (_, 1) => Margin::Single,
         (_, 0) => Margin::Unknown,

@@ -265,7 +265,11 @@ pub enum What {
     },
     Member {
         voter: bool,
+        /// It answers, and knows a leader.
         healthy: bool,
+        /// It answers, whether anybody leads or not.
+        #[serde(default)]
+        answers: bool,
         #[serde(default)]
         leader: bool,
         #[serde(default)]

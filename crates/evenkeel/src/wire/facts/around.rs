@@ -12,7 +12,7 @@ use keeper::wrong::{Fact, Facts, Missing, Name, What};
 use super::access::{Access, Record};
 use super::members::Copies;
 use super::reach::{self, Doors, Target};
-use super::{as_recorded, fact, members, paths};
+use super::{API_PORT, as_recorded, fact, members, paths};
 use crate::layout::Layout;
 
 /// How much longer one is waited for whose doors do not speak.
@@ -47,7 +47,7 @@ struct Meeting {
 
 impl Around<'_> {
     pub async fn look(&self, record: impl Future<Output = Record>) -> (Record, Found) {
-        let remembered = self.others(&reach::remembered(self.layout));
+        let remembered = self.remembered();
         let late = async {
             let record = record.await;
             let mut news = self.others(&record.targets);
@@ -71,6 +71,20 @@ impl Around<'_> {
         found.facts.extend(copies.map(|copies| copies.facts(self.own, &found.names)).into_iter().flatten());
         found.facts.extend(as_recorded(self.layout, self.own, &record.targets));
         (record, found)
+    }
+
+    /// Servers as they were listed last, and those that hold a copy: one that stopped in good order is on no list, and its
+    /// copy may be needed.
+    fn remembered(&self) -> Vec<Target> {
+        let listed = reach::remembered(self.layout);
+        let port = listed.iter().find_map(|target| target.api).map_or(API_PORT, |api| api.port());
+        let mut all = self.others(&listed);
+        for copy in self.others(&members::machines(self.layout, port)) {
+            if !all.iter().any(|known| known.is(&copy)) {
+                all.push(copy);
+            }
+        }
+        all
     }
 
     fn others(&self, targets: &[Target]) -> Vec<Target> {

@@ -1,14 +1,15 @@
 //! The copies of the state, each asked by itself: no quorum is needed to know that there is none.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use keeper::wrong::{Alarm, Fact, Name, What};
 use store::etcd::{AlarmKind, Member, MemberStatus, Members};
 
+use super::reach::Target;
 use super::{ANSWER_TIMEOUT, course, fact};
 use crate::layout::Layout;
-use crate::wire::etcd::{Known, address, known};
+use crate::wire::etcd::{Known, Managed, address, known};
 
 /// The copies that this server knows of, and what each said; nothing where it said nothing.
 pub struct Copies {
@@ -28,6 +29,16 @@ pub async fn ask(layout: &Layout) -> Option<Copies> {
     let odd = course::odd(layout).into_iter().map(|member| (member, Alarm::Corrupt));
     let alarms = odd.chain(raised).collect();
     Some(Copies { known, answers, alarms, listed })
+}
+
+/// Where the other copies are, as servers.
+pub fn machines(layout: &Layout, port: u16) -> Vec<Target> {
+    let urls = Managed::others(layout).unwrap_or_default();
+    let machine = |url: &String| {
+        let api = SocketAddr::new(address(url)?, port);
+        Some(Target { node: api.to_string().into(), api: Some(api), agent: None, ranges: Vec::new() })
+    };
+    urls.iter().filter_map(machine).collect()
 }
 
 /// Its own comes last.
@@ -88,6 +99,7 @@ fn member(status: &MemberStatus, alarms: &BTreeMap<u64, Alarm>, quota: u64) -> W
         voter: !status.learner,
         // One that knows no leader is of no use to anybody.
         healthy: status.leader != 0,
+        answers: true,
         leader: status.leader == status.id,
         bytes: status.db_used_bytes,
         quota,
@@ -96,5 +108,5 @@ fn member(status: &MemberStatus, alarms: &BTreeMap<u64, Alarm>, quota: u64) -> W
 }
 
 fn absent() -> What {
-    What::Member { voter: true, healthy: false, leader: false, bytes: 0, quota: 0, alarm: None }
+    What::Member { voter: true, healthy: false, answers: false, leader: false, bytes: 0, quota: 0, alarm: None }
 }

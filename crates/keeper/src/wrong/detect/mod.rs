@@ -10,7 +10,7 @@ mod store;
 mod time;
 mod workload;
 
-pub use store::voters;
+pub use store::Voters;
 
 use jiff::Timestamp;
 

@@ -1,5 +1,6 @@
 //! Links, paths, names and rules.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
@@ -68,19 +69,28 @@ fn switch(facts: &Facts, now: Timestamp) -> Vec<Finding> {
     vec![finding]
 }
 
+/// A machine at which several of the bad paths end has the bad cable.
 fn loss(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
-    let find = |fact: &Fact| match fact.what {
-        What::Loss { sent, lost }
-            if PROBES_MIN <= sent && LOSS_MIN <= lost && LOSS_PERMILLE_MAX < lost.saturating_mul(1000) / sent =>
-        {
-            let permille = lost.saturating_mul(1000) / sent;
-            let share = format!("{}.{} %", permille / 10, permille % 10);
-            let finding = Finding::of_node(&PACKET_LOSS, &fact.about).with("from", &fact.by).with("share", share);
-            Some(finding.seen(fact, format!("{}: {lost} of {sent} probes to {} were lost", fact.by, fact.about)))
+    let felt = |fact: &'_ Fact| match fact.what {
+        What::Loss { sent, lost } if PROBES_MIN <= sent && LOSS_MIN <= lost => {
+            Some((sent, lost, lost.saturating_mul(1000) / sent)).filter(|(.., permille)| LOSS_PERMILLE_MAX < *permille)
         }
         _ => None,
     };
-    facts.others().filter_map(find).collect()
+    let mut bad: Vec<_> = facts.others().filter_map(|fact| Some((fact, felt(fact)?))).collect();
+    bad.sort_by_key(|(_, (.., permille))| Reverse(*permille));
+    let ends = |node: &str| {
+        let paths = bad.iter().filter(|(fact, _)| fact.by == node || fact.about == node);
+        paths.map(|(fact, _)| if fact.by == node { &fact.about } else { &fact.by }).collect::<BTreeSet<_>>().len()
+    };
+    let find = |(fact, (sent, lost, permille)): &(&Fact, (u32, u32, u32))| {
+        let (node, other) =
+            if ends(&fact.about) < ends(&fact.by) { (&fact.by, &fact.about) } else { (&fact.about, &fact.by) };
+        let share = format!("{}.{} %", permille / 10, permille % 10);
+        let finding = Finding::of_node(&PACKET_LOSS, node).with("from", other).with("share", share);
+        finding.seen(fact, format!("{}: {lost} of {sent} probes to {} were lost", fact.by, fact.about))
+    };
+    bad.iter().map(find).collect()
 }
 
 fn mtu(facts: &Facts, _now: Timestamp) -> Vec<Finding> {

@@ -25,31 +25,65 @@ const MAINTENANCE_MILLIS_MAX: u64 = 5_000;
 /// A restore is news for this long.
 const RESTORE_NEWS: SignedDuration = SignedDuration::from_hours(24);
 
-/// Voting members, and whether anybody else found each of them well. Where nobody else looked, its own word has to do.
-pub fn voters(facts: &Facts) -> BTreeMap<&Name, (bool, Vec<&Fact>)> {
-    let mut all: BTreeMap<&Name, (bool, Vec<&Fact>)> = BTreeMap::new();
-    let members = || facts.facts.iter().filter(|fact| matches!(fact.what, What::Member { voter: true, .. }));
-    for fact in members() {
-        let others = members().any(|other| other.about == fact.about && other.by != other.about);
-        let entry = all.entry(&fact.about).or_default();
-        if fact.by != fact.about || !others {
-            entry.0 |= matches!(fact.what, What::Member { healthy: true, .. });
-            entry.1.push(fact);
+/// A voting copy of the state.
+#[derive(Default)]
+pub struct Voter<'a> {
+    /// Somebody else found it well. Where nobody else looked, its own word has to do.
+    well: bool,
+    answers: bool,
+    seen: Vec<&'a Fact>,
+}
+
+/// All of them, and whether one is led by anybody at all.
+pub struct Voters<'a> {
+    all: BTreeMap<&'a Name, Voter<'a>>,
+    led: bool,
+}
+
+// === impl Voters ===
+
+impl<'a> Voters<'a> {
+    pub fn of(facts: &'a Facts) -> Voters<'a> {
+        let mut all: BTreeMap<&Name, Voter<'_>> = BTreeMap::new();
+        let members = || facts.facts.iter().filter(|fact| matches!(fact.what, What::Member { voter: true, .. }));
+        for fact in members() {
+            let others = members().any(|other| other.about == fact.about && other.by != other.about);
+            let What::Member { healthy, answers, .. } = fact.what else { continue };
+            let voter = all.entry(&fact.about).or_default();
+            voter.answers |= healthy || answers;
+            if fact.by != fact.about || !others {
+                voter.well |= healthy;
+                voter.seen.push(fact);
+            }
         }
+        let led = all.values().any(|voter| voter.well);
+        Voters { all, led }
     }
-    all
+
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Those that are there. Without a quorum nobody is led, and those that answer are.
+    pub fn there(&self) -> usize {
+        self.all.values().filter(|voter| self.is_there(voter)).count()
+    }
+
+    fn is_there(&self, voter: &Voter<'_>) -> bool {
+        if self.led { voter.well } else { voter.answers }
+    }
 }
 
 fn quorum(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
-    let voters = voters(facts);
+    let voters = Voters::of(facts);
     // Of one copy its API tells.
-    if voters.len() < 2 {
+    if voters.count() < 2 {
         return Vec::new();
     }
-    let down: Vec<(&Name, &Vec<&Fact>)> =
-        voters.iter().filter(|(_, (well, _))| !well).map(|(name, (_, seen))| (*name, seen)).collect();
+    let down: Vec<(&Name, &Voter<'_>)> =
+        voters.all.iter().filter(|(_, voter)| !voters.is_there(voter)).map(|(name, voter)| (*name, voter)).collect();
     let Some((first, _)) = down.first() else { return Vec::new() };
-    let lost = (voters.len() - down.len()) * 2 <= voters.len();
+    let lost = voters.there() * 2 <= voters.count();
     let alive = down.iter().map(|(name, _)| *name).find(|name| is_alive(facts, name));
     let names: Vec<&str> = down.iter().map(|(name, _)| name.as_str()).collect();
     let mut finding = match (lost, alive) {
@@ -57,19 +91,19 @@ fn quorum(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
         (true, Some(alive)) => Finding::new(&SERVERS_STOPPED, CLUSTER).on(alive),
         (true, None) => Finding::new(&QUORUM_LOST, CLUSTER).on(first).run_on(survivor(facts, &voters)),
     };
-    finding = finding.with("down", down.len()).with("voters", voters.len()).with("members", list(&names));
-    for (name, seen) in &down {
-        for fact in seen.iter() {
+    finding = finding.with("down", down.len()).with("voters", voters.count()).with("members", list(&names));
+    for (name, voter) in &down {
+        for fact in &voter.seen {
             finding = finding.seen(fact, format!("{} gets no answer from the state on {name}", fact.by));
         }
     }
     vec![finding]
 }
 
-/// A server whose copy answers: the one that was asked from, if it is one.
-fn survivor<'a>(facts: &'a Facts, voters: &BTreeMap<&'a Name, (bool, Vec<&Fact>)>) -> &'a str {
-    let mut well = voters.iter().filter(|(_, (well, _))| *well).map(|(name, _)| name.as_str());
-    if voters.contains_key(&facts.from) { &facts.from } else { well.next().unwrap_or(&facts.from) }
+/// A server whose copy is there: the one that was asked from, if it is one.
+fn survivor<'a>(facts: &'a Facts, voters: &Voters<'a>) -> &'a str {
+    let mut there = voters.all.iter().filter(|(_, voter)| voters.is_there(voter)).map(|(name, _)| name.as_str());
+    if voters.all.contains_key(&facts.from) { &facts.from } else { there.next().unwrap_or(&facts.from) }
 }
 
 fn alarms(facts: &Facts, _now: Timestamp) -> Vec<Finding> {

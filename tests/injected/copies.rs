@@ -1,0 +1,93 @@
+//! The copies of the state: one that differs, one that is held up by its own clean-up.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::eventually;
+
+use crate::Fault;
+use crate::disks::held_up;
+use crate::world::{AT_ONCE, At, NOTICED, PASSED, WELL, World};
+
+pub const FAULTS: [Fault; 2] = [
+    Fault { numbers: &[33], name: "clean_up_stalls", run: stalls },
+    Fault { numbers: &[9], name: "copy_differs", run: differs },
+];
+
+const HERE: At = At::Server(0);
+/// Its folder is on the disk of the whole machine.
+const THERE: At = At::Server(1);
+/// The one with a disk of its own.
+const WITH_DISK: At = At::Server(2);
+/// In the object that a disk turns a byte of.
+const MARKER: &[u8] = b"a value that all copies have until a disk turns one byte of it";
+/// Objects of this size fill the database up to where its free pages matter.
+const FILLER_BYTES: usize = 900_000;
+const FILLERS: usize = 60;
+/// Of which so many are deleted again.
+const DELETED: usize = 20;
+/// Two looks of the one that looks after etcd, and a clean-up of each follower.
+const CLEANED: Duration = Duration::from_secs(120);
+
+/// Much is deleted, and the disk of one copy is slow while that copy gives the room back. To know, and not to act on.
+fn stalls(world: &mut World) -> anyhow::Result<()> {
+    world.rack.lead(0)?;
+    let kubectl = world.kubectl();
+    let file = world.data(HERE).join("filler");
+    fs::write(&file, "z".repeat(FILLER_BYTES))?;
+    kubectl.ok("create namespace filler")?;
+    for number in 0..FILLERS {
+        kubectl.ok(&format!("-n filler create configmap filler-{number} --from-file={}", file.display()))?;
+    }
+    for number in 0..DELETED {
+        kubectl.ok(&format!("-n filler delete configmap filler-{number}"))?;
+    }
+    let said = held_up(world, "3", "0.2", |world| {
+        world.rack.forget_history()?;
+        world.tells(HERE, "DEFRAG_STALL", CLEANED)
+    });
+    kubectl.ok("delete namespace filler --wait=false --ignore-not-found")?;
+    fs::remove_file(file)?;
+    let sentence = said?;
+    ensure!(sentence.contains(world.name(WITH_DISK)), "whose clean-up it was: {sentence}");
+    world.is_well(PASSED)
+}
+
+/// Bytes of one copy are others than were written, and whoever reads that copy alone does not notice. The machine is
+/// told to leave, and joins again.
+fn differs(world: &mut World) -> anyhow::Result<()> {
+    let kubectl = world.kubectl();
+    let value = format!("--from-literal=value={}", String::from_utf8_lossy(MARKER));
+    kubectl.ok_with(&["create", "configmap", "marker", &value])?;
+    let path = world.data(THERE).join("server/db/etcd/data/member/snap/db");
+    eventually("it is in the copy", AT_ONCE, || {
+        let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+        ensure!(!places(&bytes).is_empty(), "not there");
+        Ok(())
+    })?;
+    world.power_cut(THERE)?;
+    let places = places(&fs::read(&path)?);
+    let file = File::options().write(true).open(&path)?;
+    for place in &places {
+        file.write_all_at(b"A", *place as u64)?;
+    }
+    // The one that looks after etcd sees it away before the record does.
+    let silent = format!("wait node/{} --for=condition=Ready=Unknown --timeout=90s", world.name(THERE));
+    kubectl.ok(&silent)?;
+    world.power_on(THERE)?;
+    world.start_program(THERE)?;
+    let cause = world.says(HERE, "STORE_CORRUPT", NOTICED)?;
+    ensure!(cause.on == THERE && cause.command == "evenkeel leave", "{cause:?}");
+    let said = world.follow(&cause)?;
+    ensure!(said.code == Some(0) && !places.is_empty(), "{said:?}");
+    kubectl.ok("delete configmap marker")?;
+    world.rejoin(1)?;
+    world.is_well(WELL)
+}
+
+fn places(bytes: &[u8]) -> Vec<usize> {
+    let last = bytes.len().saturating_sub(MARKER.len());
+    (0..last).filter(|at| bytes[*at..].starts_with(MARKER)).collect()
+}
