@@ -242,7 +242,8 @@ async fn differing_copies(lab: &Lab, members: &Members, engine: &Arc<dyn Engine>
     let start = Instant::now();
     let places = loop {
         let bytes = std::fs::read(&path).unwrap();
-        let places: Vec<usize> = (0..bytes.len() - marker.len()).filter(|at| bytes[*at..].starts_with(marker)).collect();
+        let places: Vec<usize> =
+            (0..bytes.len() - marker.len()).filter(|at| bytes[*at..].starts_with(marker)).collect();
         if !places.is_empty() {
             break places;
         }

@@ -237,8 +237,8 @@ impl Keeper {
                 };
                 json(&self.parts.programs.receive(&Piece { program, size, offset, bytes: body }).await?)
             }
-            (&Method::POST, "plan") => json(&self.plan(&read(&body)?).await?),
-            (&Method::POST, "arm") => json(&self.arm(&read(&body)?, user).await?),
+            (&Method::POST, "plan") => json(&Box::pin(self.plan(&read(&body)?)).await?),
+            (&Method::POST, "arm") => json(&Box::pin(self.arm(&read(&body)?, user)).await?),
             (&Method::POST, "ask") => {
                 self.ask(&read(&body)?, user).await?;
                 json(&())
@@ -294,15 +294,16 @@ impl Extension for Slot {
         path.starts_with(PATH)
     }
 
+    /// As a task of its own: what was begun comes to its end though whoever asked hangs up, and the keeper's deep calls
+    /// have a stack to themselves.
     async fn answer(&self, user: Option<User>, request: Request<Body>) -> Response<Body> {
-        match self.0.get() {
-            Some(keeper) => keeper.answer(user, request).await,
-            None => {
-                let mut response = Response::new(full("the keeper is starting"));
-                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                response
-            }
-        }
+        let Some(keeper) = self.0.get().cloned() else {
+            return failed(StatusCode::SERVICE_UNAVAILABLE, "the keeper is starting");
+        };
+        let answer = tokio::spawn(async move { keeper.answer(user, request).await });
+        answer
+            .await
+            .unwrap_or_else(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the keeper stopped over this request"))
     }
 }
 
@@ -371,6 +372,12 @@ fn another(armed: &Armed, journal: &Journal, now: Timestamp) -> String {
         _ => String::new(),
     };
     format!("{name} started {} {when} and {place}{stands}; you can watch it: `evenkeel watch`", armed.run())
+}
+
+fn failed(code: StatusCode, why: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(why));
+    *response.status_mut() = code;
+    response
 }
 
 fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use api::{Gvr, Tree};
 use base::{Chain, Clock};
+use futures::future::{FutureExt, join4, join5};
 use jiff::Timestamp;
 use keeper::wrong::{API, Fact, Missing, Name, RECORD, What};
 use serde_json::Value;
@@ -55,21 +56,21 @@ pub struct List {
 // === impl Lists ===
 
 impl Lists {
-    /// All of them at once.
+    /// All of them at once. Each has a place of its own on the heap: together they would be more than a stack holds.
     pub async fn read(client: &Client) -> Lists {
-        let list = |gvr: Gvr, what| list(client, gvr, what, ListOptions::default());
+        let list = |gvr: Gvr, what| list(client, gvr, what, ListOptions::default()).boxed();
         let apps = |resource: &str| Gvr::new("apps", "v1", resource);
         let core = |resource: &str| Gvr::new("", "v1", resource);
         let hooks = |resource: &str| Gvr::new("admissionregistration.k8s.io", "v1", resource);
         let records = ListOptions { namespace: Some("kube-system"), ..ListOptions::default() };
         let (workloads, rest, more) = tokio::join!(
-            futures::future::join4(
+            join4(
                 list(apps("deployments"), "deployments"),
                 list(apps("replicasets"), "replica sets"),
                 list(apps("statefulsets"), "stateful sets"),
                 list(apps("daemonsets"), "daemon sets"),
             ),
-            futures::future::join5(
+            join5(
                 list(core("nodes"), "nodes"),
                 list(core("pods"), "pods"),
                 list(core("namespaces"), "namespaces"),
@@ -78,13 +79,13 @@ impl Lists {
             ),
             async {
                 tokio::join!(
-                    leases(client),
+                    leases(client).boxed(),
                     list(Gvr::new("policy", "v1", "poddisruptionbudgets"), "disruption budgets"),
                     list(hooks("validatingwebhookconfigurations"), "webhooks"),
                     list(hooks("mutatingwebhookconfigurations"), "webhooks"),
                     list(Gvr::new("discovery.k8s.io", "v1", "endpointslices"), "endpoints"),
                     list(Gvr::new("rbac.authorization.k8s.io", "v1", "clusterrolebindings"), "administrators"),
-                    self::list(client, core("configmaps"), "the records of backups and runs", records),
+                    self::list(client, core("configmaps"), "the records of backups and runs", records).boxed(),
                 )
             },
         );
