@@ -9,7 +9,8 @@ mod layout;
 mod pki;
 mod wire;
 
-// The loops as a server starts them, for whoever simulates servers.
+// The loops as a server starts them, and the keeper over its ports, for whoever simulates servers.
+pub use wire::keeper as coordination;
 pub use wire::{controllers, schedule};
 
 use std::io::IsTerminal;

@@ -15,6 +15,7 @@ use view::{Client, Drain, Transport};
 use crate::check;
 use crate::kubelet::Kubelet;
 use crate::person::Person;
+use crate::rack;
 use crate::record::Record;
 use crate::server::{Shared, SimServer};
 use crate::transport::{AnyOf, Way};
@@ -64,6 +65,14 @@ struct Cluster {
 pub fn run(seed: u64) -> Result<Report> {
     let runtime = runtime(seed)?;
     runtime.block_on(async { Cluster::new(seed)?.live().await }).with_context(|| format!("seed {seed}"))
+}
+
+/// Runs one seed of a rack that is changed; an error says what did not hold.
+///
+/// # Errors
+/// When an order was given that should not have been, or the rack does not arrive.
+pub fn run_rack(seed: u64) -> Result<rack::Report> {
+    runtime(seed)?.block_on(rack::run(seed)).with_context(|| format!("seed {seed} of the rack"))
 }
 
 /// One thread, virtual time. The order in which a runtime wakes those who wait for the same thing is drawn; only with

@@ -84,6 +84,8 @@ impl Kubelet {
         let room = json!({"cpu": "64", "memory": "256Gi", "pods": "110"});
         json!({
             "capacity": room, "allocatable": room,
+            "addresses": [{"type": "InternalIP", "address": format!("192.0.2.{}", self.number)}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
             "conditions": [{
                 "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
                 "lastHeartbeatTime": now, "lastTransitionTime": now,

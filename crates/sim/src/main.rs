@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -19,6 +19,15 @@ struct Args {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Only this of each seed
+    #[arg(long)]
+    of: Option<Of>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Of {
+    ControlPlane,
+    Rack,
 }
 
 /// Seconds of virtual time since the first line.
@@ -37,12 +46,18 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_timer(timer).with_writer(std::io::stderr).init();
     let mut broken = 0;
     for seed in args.from..args.from + args.seeds {
-        match sim::run(seed) {
-            Ok(report) => println!("{report:?}"),
+        let mut tell = |outcome: anyhow::Result<String>| match outcome {
+            Ok(report) => println!("{report}"),
             Err(error) => {
                 broken += 1;
                 println!("BROKEN {error:#}");
             }
+        };
+        if args.of != Some(Of::Rack) {
+            tell(sim::run(seed).map(|report| format!("{report:?}")));
+        }
+        if args.of != Some(Of::ControlPlane) {
+            tell(sim::run_rack(seed).map(|report| format!("{report:?}")));
         }
     }
     println!("{} seeds, {broken} broken", args.seeds);

@@ -115,6 +115,19 @@ impl Record {
         state.entries[first..].to_vec()
     }
 
+    /// What is stored under a name, as it lies there.
+    pub fn value(&self, storage: &str, key: &str) -> Option<Bytes> {
+        self.state().live.get(&(storage.to_owned(), key.to_owned())).map(|(_, _, value)| value.clone())
+    }
+
+    /// The names that begin so.
+    pub fn keys(&self, storage: &str, prefix: &str) -> Vec<String> {
+        let state = self.state();
+        let from = (storage.to_owned(), prefix.to_owned());
+        let found = state.live.range(from..).map(|((of, key), _)| (of, key));
+        found.take_while(|(of, key)| *of == storage && key.starts_with(prefix)).map(|(_, key)| key.clone()).collect()
+    }
+
     pub fn newest(&self) -> Revision {
         self.state().revision
     }

@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use admit::User;
 use anyhow::{Context, Result};
-use apiserver::{Audit, Config, Deps, NoExtension, NoNodes, NoTokens, Server, TokenKeys};
+use apiserver::{Audit, Config, Deps, Extension, NoNodes, NoTokens, Server, TokenKeys};
 use base::{Clock, Rng};
+use evenkeel::coordination::Parts;
+use evenkeel::coordination::api::{Keeper, Slot};
+use evenkeel::coordination::coordinator::Coordinator;
 use reconcile::{Leader, LeaderConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use view::{Client, Drain};
 
+use crate::rack::Wires;
 use crate::record::{Link, Record};
 use crate::transport::{Door, Way};
 use crate::world::{Seeds, SimClock, Weather};
@@ -28,6 +32,8 @@ pub struct Shared {
 pub struct SimServer {
     pub name: String,
     pub clock: Arc<SimClock>,
+    /// What the keeper reaches from here, where this server keeps its cluster.
+    pub keeping: Option<Arc<Wires>>,
     seeds: Seeds,
     link: watch::Sender<Link>,
     door: Arc<Door>,
@@ -47,6 +53,7 @@ impl SimServer {
         SimServer {
             name: name.to_owned(),
             clock: SimClock::new(),
+            keeping: None,
             seeds: Seeds::new(seed),
             link: watch::Sender::new(Link::Closed),
             door: Door::closed(weather),
@@ -71,7 +78,8 @@ impl SimServer {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let store =
             store::Store::open(engine, store::Keyring::plain(), clock.clone()).await.context("open the store")?;
-        let server = Server::new(self.deps(store, shared)?);
+        let slot = Arc::<Slot>::default();
+        let server = Server::new(self.deps(store, shared, slot.clone())?);
         server.bootstrap().await.context("bootstrap")?;
         self.door.open(server.clone());
         let drain = Drain::new();
@@ -79,6 +87,10 @@ impl SimServer {
         let running = (server.clone(), drain.clone());
         tasks.spawn(async move { running.0.run(running.1.cancelled()).await });
         self.start_loops(&server, &mut tasks, &drain);
+        if let Some(parts) = self.keeper_parts() {
+            slot.fill(Keeper::new(parts.clone()));
+            tasks.spawn(Coordinator::run(parts, drain.clone()));
+        }
         self.alive = Some(Alive { drain, tasks });
         Ok(())
     }
@@ -114,15 +126,34 @@ impl SimServer {
         tasks.spawn(scheduler.run(drain.clone()));
     }
 
+    fn keeper_parts(&self) -> Option<Parts> {
+        let wires = self.keeping.clone()?;
+        Some(Parts {
+            name: self.name.clone(),
+            cluster: "rack".to_owned(),
+            clock: self.clock.clone(),
+            client: self.client_of("system:admin", &["system:masters"], Way::Late),
+            agents: wires.clone(),
+            programs: wires.clone(),
+            replicas: wires.clone(),
+            machines: wires.clone(),
+            backup: wires,
+        })
+    }
+
     /// A client of this server's own.
     fn client(&self, user: &str, way: Way) -> Client {
-        let groups = vec!["system:authenticated".into()];
+        self.client_of(user, &[], way)
+    }
+
+    fn client_of(&self, user: &str, groups: &[&str], way: Way) -> Client {
+        let groups = groups.iter().copied().chain(["system:authenticated"]).map(Into::into).collect();
         let user = User { name: user.into(), groups, ..User::default() };
         let transport = self.door.transport(user, way, self.seeds.split());
         Client::new(transport, &format!("{}/0", self.name)).with_rng(self.seeds.split())
     }
 
-    fn deps(&self, store: store::Store, shared: &Shared) -> Result<Deps> {
+    fn deps(&self, store: store::Store, shared: &Shared, extension: Arc<dyn Extension>) -> Result<Deps> {
         let rng: Arc<dyn Rng> = self.seeds.split();
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
         Ok(Deps {
@@ -133,7 +164,7 @@ impl SimServer {
             keys: TokenKeys::from_pems(&[&shared.signing_key]).context("the signing key")?,
             tokens: Arc::new(NoTokens),
             nodes: Arc::new(NoNodes),
-            extension: Arc::new(NoExtension),
+            extension,
             checks: Vec::new(),
             revoked: watch::channel(BTreeSet::new()).1,
             audit: Audit::none(),

@@ -275,6 +275,17 @@ impl<'a> Performer<'a> {
         {
             return Ok(Answer::Is(outcome(Err(red), self.late(journal, step))));
         }
+        match self.report(order, step).await? {
+            // A machine that was replaced since has only what it was installed with.
+            Ok(report) if report.running != *from && !report.staged.contains(&from.release) => {
+                match self.stage(order, step, &from.release).await? {
+                    Answer::Is(Outcome::Good) => {}
+                    answer => return Ok(answer),
+                }
+            }
+            Ok(_) => {}
+            Err(answer) => return Ok(answer),
+        }
         self.swap(journal, order, step, from).await
     }
 
