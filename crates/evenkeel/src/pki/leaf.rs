@@ -226,6 +226,12 @@ impl Leaf {
             && machine == profile.machine
     }
 
+    /// Under which addresses it serves.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let first = self.chain.first().and_then(|first| X509Certificate::from_der(first).ok());
+        first.map(|(_, certificate)| alternative_names(&certificate).1).unwrap_or_default()
+    }
+
     /// Whom it names.
     pub fn common_name(&self) -> Option<String> {
         let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;

@@ -3,6 +3,7 @@
 
 mod trust;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +65,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         layout,
     };
     let (identity, cluster) = member.identity().await?;
-    let (tls, due) = (NodeTls::new(&identity)?, identity.due());
+    let (tls, due) = (NodeTls::new(&identity)?, member.due(&identity));
     let drain = Drain::new();
     let parts = node::Parts {
         args: args.node.clone(),
@@ -136,7 +137,7 @@ async fn renew(member: Arc<Member>, mut due: Timestamp, tls: NodeTls, api: Clien
             if other || due <= SystemClock.now() {
                 let (identity, _) = if other { member.join().await? } else { member.identity().await? };
                 tls.renew(&identity)?;
-                due = identity.due();
+                due = member.due(&identity);
             }
             trust.tell().await
         };
@@ -158,7 +159,8 @@ impl Member {
     async fn identity(&self) -> Result<(NodeIdentity, ClusterSettings)> {
         let mut kept = self.kept()?;
         let now = SystemClock.now();
-        if let Some(kept) = kept.take_if(|(kept, _)| !kept.client.is_due(now) && !kept.serving.is_due(now)) {
+        let fresh = |kept: &NodeIdentity| !kept.client.is_due(now) && !kept.serving.is_due(now);
+        if let Some(kept) = kept.take_if(|(kept, _)| fresh(kept) && now < self.due(kept)) {
             return Ok(kept);
         }
         let mut failures = 0;
@@ -178,6 +180,12 @@ impl Member {
                 }
             }
         }
+    }
+
+    /// When new certificates are asked for: at once where this machine has other addresses than those say.
+    fn due(&self, identity: &NodeIdentity) -> Timestamp {
+        let same = identity.serving.addresses().iter().eq(&self.addresses.iter().copied().collect::<BTreeSet<_>>());
+        if same { identity.due() } else { Timestamp::UNIX_EPOCH }
     }
 
     /// What an earlier join left, where it still serves this cluster.
