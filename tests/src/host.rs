@@ -20,9 +20,11 @@ pub enum Segment {
     Second,
 }
 
-/// What the first process of a host does: private run folder, shared mounts, then adopt and reap orphans.
-const INIT: &str =
-    "mount --make-rshared / && mount -t tmpfs tmpfs /run && mkdir -p /run/lock && while :; do wait; sleep 1; done";
+/// What the first process of a host does: private run folder, a `/sys` that shows the host's own links, shared mounts, then
+/// adopt and reap orphans.
+const INIT: &str = "mount -t tmpfs tmpfs /run && mkdir /run/cgroup && mount --rbind /sys/fs/cgroup /run/cgroup && \
+                    mount -t sysfs sysfs /sys && mount --rbind /run/cgroup /sys/fs/cgroup && umount -R /run/cgroup && \
+                    mount --make-rshared / && mkdir /run/lock && while :; do wait; sleep 1; done";
 
 /// Where a host's own disk for volumes is: hosts share the rest of this machine's file system, and a path of one is a path of all.
 pub const VOLUMES: &str = "/mnt";
