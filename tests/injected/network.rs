@@ -193,9 +193,10 @@ fn renumbered(world: &mut World) -> anyhow::Result<()> {
     let old = world.host(At::Agent).address.clone();
     let new = format!("172.31.77.{}", 10 + Options::lane("", 18).host);
     world.agent.command.retain(|word| !word.starts_with("--node-ip="));
+    // The kernel takes later addresses of a subnet away with the first one.
     let change = |from: &str, to: &str| {
         format!(
-            "ip address add {to}/24 dev eth0; ip address del {from}/24 dev eth0; ip route replace default via 172.31.77.1"
+            "ip address del {from}/24 dev eth0; ip address add {to}/24 dev eth0; ip route replace default via 172.31.77.1"
         )
     };
     world.sh(At::Agent, &change(&old, &new))?;
