@@ -105,6 +105,29 @@ impl Generation {
         Digest::of(self)
     }
 
+    /// The next one, as this but for what is changed in it.
+    #[must_use]
+    pub fn child(&self) -> Generation {
+        Generation { number: self.number + 1, parent: self.digest(), ..self.clone() }
+    }
+
+    /// The child in which nothing is left of the way from one generation to another; None where nothing is. Others may have
+    /// become the target since: nodes came or went.
+    pub fn without(&self, from: &Generation, to: &Generation) -> Option<Generation> {
+        let mut next = self.child();
+        for (name, node) in &mut next.nodes {
+            if let (Some(was), Some(brought)) = (from.nodes.get(name), to.nodes.get(name))
+                && node == brought
+            {
+                node.clone_from(was);
+            }
+        }
+        if self.level == to.level {
+            next.level = from.level;
+        }
+        (next.nodes != self.nodes || next.level != self.level).then_some(next)
+    }
+
     /// Checks that this may become the target after `current`: only a child of the target may, so of two people who
     /// change the same cluster at once one is told.
     ///
@@ -154,6 +177,26 @@ mod tests {
         // The number alone does not make a child.
         let stranger = generation(3, first.digest());
         assert_eq!(stranger.follows(Some(&anna)), Err(ProposeError::Overtaken { proposed: 3, current: 2 }));
+    }
+
+    #[test]
+    fn what_a_run_brought_is_taken_back_though_nodes_came_meanwhile() {
+        let first = generation(1, Digest::none());
+        let mut to = first.child();
+        let newer: Runs = Release { version: "0.2.0".into(), program: Digest::of_bytes(b"newer") }.into();
+        to.nodes.values_mut().for_each(|node| node.runs = newer.clone());
+        let mut later = to.child();
+        let own = NodeTarget { role: Role::Agent, runs: newer };
+        later.nodes.insert(NodeName("b".into()), own.clone());
+        let back = later.without(&first, &to).unwrap();
+        assert_eq!(back.follows(Some(&later)), Ok(()));
+        assert_eq!(back.nodes[&NodeName("a".into())], first.nodes[&NodeName("a".into())]);
+        // What it runs is its own: no run brought it there.
+        assert_eq!(back.nodes[&NodeName("b".into())], own);
+        assert_eq!(back.without(&first, &to), None);
+        let mut final_form = first.child();
+        final_form.level = 2;
+        assert_eq!(final_form.without(&first, &final_form).unwrap().level, 1);
     }
 
     #[test]

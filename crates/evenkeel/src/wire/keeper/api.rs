@@ -335,12 +335,7 @@ pub(super) fn finalised(current: &Generation, level: u32) -> Result<Generation, 
                    possible as long as the nodes keep the program before";
         return Err(Refusal::Guard(why.to_owned()));
     }
-    Ok(Generation { level: LEVEL, ..child(current) })
-}
-
-/// The next generation, as this one but for what is changed in it.
-pub fn child(parent: &Generation) -> Generation {
-    Generation { number: parent.number + 1, parent: parent.digest(), ..parent.clone() }
+    Ok(Generation { level: LEVEL, ..current.child() })
 }
 
 /// The generation that says what is, where nodes came or went since; None where nothing has to be said.
@@ -353,7 +348,7 @@ pub fn observed(cluster: &str, newest: Option<&Generation>, survey: &Survey) -> 
     }
     let next = match newest {
         Some(newest) if newest.nodes.keys().eq(nodes.keys()) => return None,
-        Some(newest) => Generation { nodes, ..child(newest) },
+        Some(newest) => Generation { nodes, ..newest.child() },
         None => Generation { cluster: cluster.into(), number: 1, parent: Digest::none(), level: LEVEL, nodes },
     };
     next.follows(newest).is_ok().then_some(next)

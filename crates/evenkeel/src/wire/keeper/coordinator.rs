@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use api::{Gvr, Key};
 use base::Chain;
 use jiff::{SignedDuration, Timestamp};
-use keeper::{Action, Effect, Forecast, Generation, Input, Phase, Run, Standing, Step, Token};
+use keeper::{Action, Effect, Forecast, Generation, Input, Phase, Plan, Run, Standing, Step, Token};
 use reconcile::{Leader, LeaderConfig};
 use serde_json::json;
 use tokio::sync::watch;
@@ -172,15 +172,10 @@ impl Coordinator {
             self.forget_wishes(armed).await?;
         }
         if let Some(armed) = newest
-            && generations.last().is_some_and(|newest| newest.number == armed.plan.to)
             && Standing::of(&armed.plan, &self.records.journal(&armed).await?) == Standing::Returned
+            && let Some(next) = as_before(&generations, &armed.plan)
         {
-            let newest = generations.last().context("it was just looked at")?;
-            let earlier = generations.iter().find(|generation| generation.number == armed.plan.from);
-            let earlier = earlier.context("the generation before the run is gone")?;
-            let nodes = earlier.nodes.clone();
-            let next = Generation { level: earlier.level, nodes, ..server::child(newest) };
-            info!(generation = next.number, as_before = earlier.number, "the cluster is what it was");
+            info!(generation = next.number, as_before = armed.plan.from, "the cluster is what it was");
             self.records.propose(&next).await?;
             return Ok(false);
         }
@@ -311,4 +306,10 @@ impl Coordinator {
         }
         Ok(())
     }
+}
+
+/// What a run that went back had made the target is what it was before it. None once that is so.
+fn as_before(generations: &[Generation], plan: &Plan) -> Option<Generation> {
+    let numbered = |number| generations.iter().find(|generation| generation.number == number);
+    generations.last()?.without(numbered(plan.from)?, numbered(plan.to)?)
 }

@@ -11,7 +11,7 @@ use keeper::{
     ProposeError, Release, Role, Runs, Seconds, Standing, Verdict,
 };
 
-use super::api::{Keeper, Proposal, Refusal, Shown, child, earlier, finalised};
+use super::api::{Keeper, Proposal, Refusal, Shown, earlier, finalised};
 use super::preflight::{Preflight, of_cluster};
 use super::program::About;
 use super::records::{Armed, Records};
@@ -88,7 +88,7 @@ impl Keeper {
                     NodeTarget { role: target.role, runs }
                 };
                 let nodes = current.nodes.iter().map(|(name, node)| (name.clone(), target(node))).collect();
-                let to = Generation { nodes, ..child(current) };
+                let to = Generation { nodes, ..current.child() };
                 Ok(Target { to, program: Some(program), findings: Vec::new() })
             }
             Goal::Apply { declared, program, manifest } => {
@@ -99,12 +99,12 @@ impl Keeper {
                 let nodes = declared.nodes(current, program.as_ref().map(|program| &program.release));
                 let nodes = nodes.map_err(|error| Refusal::Guard(error.to_string()))?;
                 let findings = declared.missing(current).map(|(name, role)| not_joined(name, role)).collect();
-                Ok(Target { to: Generation { nodes, ..child(current) }, program, findings })
+                Ok(Target { to: Generation { nodes, ..current.child() }, program, findings })
             }
             Goal::Back => {
                 let newest = self.newest().await?;
                 let earlier = earlier(generations, newest.as_ref(), level)?;
-                let to = Generation { nodes: earlier.nodes.clone(), ..child(current) };
+                let to = Generation { nodes: earlier.nodes.clone(), ..current.child() };
                 Ok(Target { to, program: None, findings: Vec::new() })
             }
             Goal::Finalise => Ok(Target { to: finalised(current, level)?, program: None, findings: Vec::new() }),
