@@ -42,7 +42,8 @@ fn at_risk(world: &mut World) -> anyhow::Result<()> {
 fn stopped(world: &mut World) -> anyhow::Result<()> {
     for at in [THERE, At::Server(2)] {
         let stop = format!("evenkeel stop --pods --data-dir={}", world.data(at).display());
-        world.run(at, &stop)?;
+        let said = world.run(at, &stop)?;
+        ensure!(said.code == Some(0), "{said:?}");
     }
     world.says(HERE, "SERVERS_STOPPED", NOTICED)?;
     let cause = world.says(At::Agent, "SERVERS_STOPPED", AT_ONCE)?;
