@@ -31,7 +31,8 @@ impl Agent {
 
     pub fn join_in(cluster: &Cluster, segment: Segment, number: u8) -> anyhow::Result<Agent> {
         let mut host = Host::up_in(segment, number)?;
-        let data = cluster.data.join(&host.name);
+        // Not inside the server's folder, which goes with the server's machine.
+        let data = cluster.data.with_file_name(&host.name);
         if cluster.options().own_disk {
             host.add_disk(data.join("volumes"))?;
         }
