@@ -1,6 +1,7 @@
 //! What people run, and what holds it up.
 
 use anyhow::ensure;
+use e2e::manifests;
 
 use crate::Fault;
 use crate::world::{AT_ONCE, At, NOTICED, WELL, World};
@@ -14,35 +15,6 @@ pub const FAULTS: [Fault; 5] = [
 ];
 
 const HERE: At = At::Server(0);
-
-pub const APP: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: api, namespace: shop}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: api}}
-  template:
-    metadata: {labels: {app: api}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      nodeName: HERE
-      containers: [{name: c, image: "evenkeel.local/busybox:1", command: [sleep, "9999"]}]
-"#;
-
-const STAYS: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: old}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: held, namespace: old, finalizers: [foo.example/cleanup]}
-"#;
 
 const WEBHOOK: &str = r#"
 apiVersion: admissionregistration.k8s.io/v1
@@ -63,7 +35,7 @@ const UNPULLABLE: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"
 /// The application that these cases break.
 fn app(world: &World) -> anyhow::Result<()> {
     let kubectl = world.kubectl();
-    kubectl.ok_fed("apply -f -", &APP.replace("HERE", world.name(HERE)))?;
+    kubectl.ok_fed("apply -f -", &manifests::shop(world.name(HERE)))?;
     kubectl.ok("-n shop rollout status deployment/api --timeout=90s").map(drop)
 }
 
@@ -109,7 +81,7 @@ fn registry(world: &mut World) -> anyhow::Result<()> {
 
 fn finalizer(world: &mut World) -> anyhow::Result<()> {
     let kubectl = world.kubectl();
-    kubectl.ok_fed("apply -f -", STAYS)?;
+    kubectl.ok_fed("apply -f -", manifests::STAYS)?;
     kubectl.ok("delete namespace old --wait=false")?;
     let cause = world.says(At::Server(1), "STUCK_FINALIZER", NOTICED)?;
     let said = world.follow(&cause)?;
