@@ -17,6 +17,10 @@ pub(crate) fn link_images(data: &Path, small: bool) -> anyhow::Result<()> {
         let wanted = !small || SMALL_IMAGES.iter().any(|name| entry.file_name() == *name);
         if wanted && entry.path().extension().is_some_and(|extension| extension == "tar") {
             let link = to.join(entry.file_name());
+            // To copy a file onto a link of itself is to empty it.
+            if link.exists() {
+                fs::remove_file(&link)?;
+            }
             fs::hard_link(entry.path(), &link).or_else(|_| fs::copy(entry.path(), &link).map(drop))?;
         }
     }

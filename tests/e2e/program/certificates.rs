@@ -35,7 +35,7 @@ pub fn renew(_: &()) -> anyhow::Result<()> {
     let there = agent.host.name.clone();
     eventually("the agent registers", LIFE, || kubectl.ok(&format!("get node {there}")).map(drop))?;
     kubectl.ok(&format!("wait node/{there} --for=condition=Ready --timeout=60s"))?;
-    let first = shown(&cluster, &there)?;
+    let first = shown(&cluster, &agent)?;
     let old = cluster.data.join("old.kubeconfig");
     fs::copy(cluster.kubeconfig(), &old)?;
     let said = cluster.evenkeel()?.ok(&format!("certificate check --data-dir={}", cluster.data.display()))?;
@@ -46,9 +46,9 @@ pub fn renew(_: &()) -> anyhow::Result<()> {
     watch.expect("kube-root-ca.crt", LIFE)?;
     let mut logs = Dialogue::with(kubectl.spawn("logs talker --follow --tail=1")?)?;
     logs.expect("said ", LIFE)?;
-    let second = others(&cluster, &there, &first)?;
+    let second = others(&cluster, &agent, &first)?;
     // With the third ones the first ones have expired, also those that connections were opened with.
-    let third = others(&cluster, &there, &second)?;
+    let third = others(&cluster, &agent, &second)?;
     refused(&kubectl, &cluster, &old)?;
     // What began with the first ones goes on.
     kubectl.ok("create configmap seen")?;
@@ -68,7 +68,7 @@ pub fn renew(_: &()) -> anyhow::Result<()> {
 /// Waits until no certificate is what it was.
 fn others(
     cluster: &Cluster,
-    agent: &str,
+    agent: &Agent,
     before: &BTreeMap<String, String>,
 ) -> anyhow::Result<BTreeMap<String, String>> {
     eventually("every certificate is another", LIFE * 2, || {
@@ -81,7 +81,7 @@ fn others(
 }
 
 /// What is shown to clients and kept for them: certificates by name.
-fn shown(cluster: &Cluster, agent: &str) -> anyhow::Result<BTreeMap<String, String>> {
+fn shown(cluster: &Cluster, agent: &Agent) -> anyhow::Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for port in [6443, 10250] {
         let words = format!("s_client -connect {}:{port}", cluster.host.address);
@@ -92,11 +92,12 @@ fn shown(cluster: &Cluster, agent: &str) -> anyhow::Result<BTreeMap<String, Stri
         let end = said.find("-----END").context("a certificate ends")?;
         found.insert(format!("port {port}"), said[begin..end].to_owned());
     }
-    let own = ["server/tls/admin.crt", "server/tls/kubelet-client.crt", "agent/tls/node-client.crt"].map(str::to_owned);
-    let agents = ["node-client", "kubelet-serving"].map(|name| format!("{agent}/agent/tls/{name}.crt"));
-    for name in own.into_iter().chain(agents) {
-        let text = fs::read_to_string(cluster.data.join(&name)).with_context(|| name.clone())?;
-        found.insert(name, text);
+    let own = ["server/tls/admin.crt", "server/tls/kubelet-client.crt", "agent/tls/node-client.crt"]
+        .map(|name| cluster.data.join(name));
+    let agents = ["agent/tls/node-client.crt", "agent/tls/kubelet-serving.crt"].map(|name| agent.data.join(name));
+    for path in own.into_iter().chain(agents) {
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        found.insert(path.display().to_string(), text);
     }
     found.insert("kubeconfig".to_owned(), fs::read_to_string(cluster.kubeconfig())?);
     Ok(found)
