@@ -34,6 +34,8 @@ pub(super) struct Progress {
     /// The step behind which there is no way back has begun.
     pub final_begun: bool,
     states: Vec<State>,
+    /// Steps whose effect this run intended and did not take back: it may be there, and then it is the run's.
+    own: Vec<bool>,
 }
 
 // === impl Progress ===
@@ -49,6 +51,7 @@ impl Progress {
             why: String::new(),
             final_begun: false,
             states: vec![State::Waiting; plan.steps.len()],
+            own: vec![false; plan.steps.len()],
         };
         for entry in journal.entries() {
             let step = entry.step.filter(|step| plan.step(*step).is_some());
@@ -75,7 +78,13 @@ impl Progress {
         };
         let Some(step) = step else { return };
         self.final_begun |= state == State::Intended && plan.step(step).is_some_and(|step| step.action.is_final());
-        self.states[step.0 as usize] = state;
+        let at = step.0 as usize;
+        match state {
+            State::Intended => self.own[at] = true,
+            State::Undone => self.own[at] = false,
+            State::Waiting | State::Done | State::Skipped | State::Failed(_) => {}
+        }
+        self.states[at] = state;
     }
 
     fn turn(&mut self, plan: &Plan, node: Option<&NodeName>, phase: &Phase) {
@@ -109,10 +118,11 @@ impl Progress {
             Direction::Back(Some(node)) => Some(node),
             Direction::Forward => None,
         };
-        for (state, step) in self.states.iter_mut().zip(&plan.steps) {
+        for ((state, own), step) in self.states.iter_mut().zip(&self.own).zip(&plan.steps) {
             let again = anew.is_some() && step.node == anew;
             if again || matches!(state, State::Failed(_) | State::Undone) {
-                *state = State::Waiting;
+                // What was not taken back is looked for, and is the run's own where it is there.
+                *state = if *own { State::Intended } else { State::Waiting };
             }
         }
     }

@@ -19,7 +19,7 @@ use world::{Kill, World};
 const SEEDS: u64 = 150;
 
 /// Calls `check` for every case and every point at which its run can be cut off.
-fn everywhere(check: impl Fn(&Case, usize)) {
+fn everywhere(mut check: impl FnMut(&Case, usize)) {
     for case in case::all() {
         for cut in 0..length(&case) {
             check(&case, cut);
@@ -165,15 +165,42 @@ fn an_agent_may_be_killed_by_any_order() {
 fn the_way_back_is_open_at_every_point_before_the_last() {
     everywhere(|case, cut| {
         let (mut world, _) = begun(case, cut);
-        // What is done is not taken back: that is a run of its own.
-        let over = match Standing::of(&case.plan(), &world.journal) {
-            Standing::Running { step } => step.is_none(),
-            standing => standing.is_over(),
-        };
-        let second = taken_over(&mut world, 2, Some(Attention::Back { why: "I changed my mind".into() }));
-        let there = if over || world.final_begun() { world.has_arrived() } else { world.is_as_before() };
-        assert!(second.ended && there, "{}, cut at {cut}", case.name);
+        assert!(goes_back(&mut world, 2), "{}, cut at {cut}", case.name);
     });
+}
+
+/// A node's way back that was not gone to its end leaves what the run did there: the run's way back takes it along.
+#[test]
+fn what_was_resumed_can_be_taken_back() {
+    let mut resumed = 0;
+    everywhere(|case, cut| {
+        let (mut world, mut first) = begun(case, cut);
+        world.silent = Some(name("b"));
+        first.finish(&mut world);
+        world.silent = None;
+        if first.ended {
+            return;
+        }
+        for later in 0..14 {
+            let mut world = world.clone();
+            let mut second = Coordinator::new(&world, 2);
+            second.ask(Attention::Resume);
+            second.turns(&mut world, later);
+            assert!(goes_back(&mut world, 3), "{}, cut at {cut}, {later} later", case.name);
+            resumed += 1;
+        }
+    });
+    assert!(resumed > 0);
+}
+
+/// Asks for the way back, and says whether it is gone. What is done is not taken back: that is a run of its own.
+fn goes_back(world: &mut World, token: u64) -> bool {
+    let over = match Standing::of(&world.case.plan(), &world.journal) {
+        Standing::Running { step } => step.is_none(),
+        standing => standing.is_over(),
+    };
+    let next = taken_over(world, token, Some(Attention::Back { why: "I changed my mind".into() }));
+    next.ended && if over || world.final_begun() { world.has_arrived() } else { world.is_as_before() }
 }
 
 #[test]
