@@ -180,18 +180,25 @@ impl Judge {
         self.expect(durable, || format!("{} for generation {generation} without an intention", what()));
     }
 
+    /// The newest run.
+    pub fn newest(&self) -> Option<u64> {
+        let names = self.record.keys(CONFIG_MAPS, "kube-system/evenkeel-generation-");
+        let numbers = names.iter().filter_map(|name| name.rsplit('-').next()?.parse().ok());
+        numbers.filter(|number| self.run(*number).is_some()).max()
+    }
+
     /// The run to a generation, as the record has it.
     pub fn run(&self, generation: u64) -> Option<Kept> {
-        let armed: Value = self.read(&format!("evenkeel-run-{generation}"))?;
+        let armed: Value = self.read(&format!("evenkeel-generation-{generation}"), "run")?;
         let plan: Plan = serde_json::from_value(armed["plan"].clone()).ok()?;
-        let entry = |sequence: u64| self.read::<Entry>(&format!("evenkeel-run-{generation}.{sequence}"));
+        let entry = |sequence: u64| self.read::<Entry>(&format!("evenkeel-run-{generation}.{sequence}"), "record");
         Some(Kept { plan, journal: (1..).map_while(entry).collect() })
     }
 
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+    fn read<T: DeserializeOwned>(&self, name: &str, field: &str) -> Option<T> {
         let value = self.record.value(CONFIG_MAPS, &format!("kube-system/{name}"))?;
         let object: Value = serde_json::from_slice(value.get(HEADER_BYTES..)?).ok()?;
-        serde_json::from_str(object["data"]["record"].as_str()?).ok()
+        serde_json::from_str(object["data"][field].as_str()?).ok()
     }
 }
 

@@ -114,7 +114,7 @@ impl Rack {
             return Ok(());
         }
         self.report.changes += 1;
-        let generation = self.generation().context("a run was armed")?;
+        let generation = self.judge.newest().context("a run was armed")?;
         self.net.calm(false);
         let began = Instant::now();
         while began.elapsed() < TROUBLE && !self.standing(generation).is_some_and(|standing| standing.is_over()) {
@@ -142,19 +142,13 @@ impl Rack {
         for attempt in 0..ATTEMPTS_MAX {
             let program = format!("0.1.9 after {replaced} were replaced, {attempt}");
             self.arm(&Wish::Upgrade(program.into())).await?;
-            let generation = self.generation().context("a run was armed")?;
+            let generation = self.judge.newest().context("a run was armed")?;
             self.bring_to_its_end(generation).await?;
             if self.standing(generation) == Some(Standing::Finished) {
                 return Ok(());
             }
         }
         bail!("nodes were replaced, and {ATTEMPTS_MAX} upgrades did not bring them along")
-    }
-
-    /// The newest run.
-    fn generation(&self) -> Option<u64> {
-        let names = self.record.keys(CONFIG_MAPS, "kube-system/evenkeel-run-");
-        names.iter().filter_map(|name| name.rsplit('-').next()?.parse().ok()).max()
     }
 
     fn standing(&self, generation: u64) -> Option<Standing> {
@@ -166,12 +160,12 @@ impl Rack {
 
     async fn arm(&mut self, wish: &Wish) -> Result<bool> {
         let began = Instant::now();
-        let before = self.generation();
+        let before = self.judge.newest();
         let bake = below(&*self.rng, 40);
         loop {
             let at = usize::try_from(below(&*self.rng, 2)).expect("a small number");
             let outcome = self.people[at].arm(wish, bake).await;
-            if before < self.generation() {
+            if before < self.judge.newest() {
                 return Ok(true);
             }
             match outcome {

@@ -1,11 +1,9 @@
 //! From what somebody wishes to a plan with all that stands in its way, and from the plan that was shown to an armed run.
 
-use std::time::Duration;
-
 use admit::User;
 use anyhow::{Context, Result};
 use base::Chain;
-use futures::future::{BoxFuture, FutureExt, join_all};
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use keeper::preflight::{self, Finding};
 use keeper::{
@@ -16,16 +14,13 @@ use keeper::{
 use super::api::{Keeper, Proposal, Refusal, Shown, earlier, finalised};
 use super::preflight::{Preflight, of_cluster};
 use super::program::About;
-use super::records::{Armed, RecordError, Records};
+use super::records::{Armed, Records};
 use super::survey::{Survey, Workloads};
 use super::trust::Keys;
 use super::{RehearseRequest, layers, windows};
 
 /// A run's claim on its layer, by the name of the run.
 pub const RUN: &str = "run-";
-/// What must not be half done is tried so often, so far apart.
-const TRIES_MAX: u32 = 15;
-const AGAIN: Duration = Duration::from_secs(2);
 
 /// The generation that is wished for, and the program that it brings, if it is one.
 struct Target {
@@ -199,17 +194,13 @@ impl Keeper {
         let before = Workloads::take(&self.parts.client).await.context("look at the workloads")?;
         let by = format!("{} ({})", proposal.by, user.name);
         self.claim(&shown, &by).await?;
-        let made = insist(|| self.records.propose(&shown.to).boxed()).await.context("make it the target")?;
-        // An answer that was lost: it may be ours.
-        if !made && self.records.generations().await?.last() != Some(&shown.to) {
+        let (waived, now) = (proposal.waived.clone(), proposal.now.clone());
+        let armed = Armed { plan: shown.plan.clone(), by, at: self.parts.clock.now(), before, waived, now };
+        if !self.records.arm(&shown.to, &armed).await.context("arm the run")? {
             self.no_other().await?;
             let error = ProposeError::Overtaken { proposed: shown.to.number, current: shown.to.number };
             return Err(Refusal::Guard(error.to_string()));
         }
-        let (waived, now) = (proposal.waived.clone(), proposal.now.clone());
-        let armed = Armed { plan: shown.plan.clone(), by, at: self.parts.clock.now(), before, waived, now };
-        // A target without a run is one that nobody brings the nodes to.
-        insist(|| self.records.arm(&armed).boxed()).await.context("arm the run")?;
         Ok(shown)
     }
 
@@ -222,17 +213,6 @@ impl Keeper {
         let claim = claim(&format!("{RUN}{}", shown.to.number), by, now, &shown.forecast);
         layers::claim(client, &claim, now).await?.map_err(|held| Refusal::Guard(held.to_string()))
     }
-}
-
-/// Tries again while the store is away for a moment.
-async fn insist<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, RecordError>>) -> Result<T, RecordError> {
-    for _ in 1..TRIES_MAX {
-        if let Ok(done) = attempt().await {
-            return Ok(done);
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-    attempt().await
 }
 
 fn not_joined(name: &NodeName, role: Role) -> Finding {

@@ -1,8 +1,8 @@
 //! What the cluster knows of its own life: ConfigMaps of `kube-system`, written through the API as everything is, so that
 //! all servers share them and a backup holds them.
 //!
-//! - `evenkeel-generation-7`: what every node shall run. Of two that follow the same parent one is created.
-//! - `evenkeel-run-7`: the way to that generation, and who armed it.
+//! - `evenkeel-generation-7`: what every node shall run. Of two that follow the same parent one is created. Where nodes
+//!   must be brought to it, the way and who armed it stand in the same object: no target is without its run.
 //! - `evenkeel-run-7.12`: an entry of the run's journal. Its place can be taken once.
 //! - `evenkeel-level-2`: the format of what is stored. It only grows.
 //! - `evenkeel-wish-...`: what a person asked of a run; gone once it is in the journal.
@@ -25,8 +25,10 @@ pub const NAMESPACE: &str = "kube-system";
 /// On everything here, with what it is.
 pub const LABEL: &str = "evenkeel.dev/keeper";
 const RUN_LABEL: &str = "evenkeel.dev/run";
-/// The one field of these objects.
+/// The field of these objects.
 const FIELD: &str = "record";
+/// Beside it in a generation: the run that brings the nodes to it.
+const RUN_FIELD: &str = "run";
 
 /// A run as it was armed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,31 +98,36 @@ impl Armed {
 impl Records {
     /// By number, the oldest first.
     pub async fn generations(&self) -> Result<Vec<Generation>, RecordError> {
-        let mut found: Vec<Generation> = self.list(&format!("{LABEL}=generation")).await?.into_values().collect();
+        let mut found: Vec<Generation> =
+            self.list(&format!("{LABEL}=generation"), FIELD).await?.into_values().collect();
         found.sort_by_key(|generation| generation.number);
         Ok(found)
     }
 
-    /// Makes it the target; false where its number is taken.
+    /// Makes it the target, where the nodes are there already; false where its number is taken.
     pub async fn propose(&self, generation: &Generation) -> Result<bool, RecordError> {
-        self.create(&format!("evenkeel-generation-{}", generation.number), "generation", "", generation).await
+        self.create(&generation_name(generation.number), object("generation", "", generation)).await
     }
 
     /// By number, the oldest first.
     pub async fn runs(&self) -> Result<Vec<Armed>, RecordError> {
-        let mut found: Vec<Armed> = self.list(&format!("{LABEL}=run")).await?.into_values().collect();
+        let labels = format!("{LABEL}=generation,{RUN_LABEL}");
+        let mut found: Vec<Armed> = self.list(&labels, RUN_FIELD).await?.into_values().collect();
         found.sort_by_key(|run| run.plan.to);
         Ok(found)
     }
 
-    pub async fn arm(&self, armed: &Armed) -> Result<bool, RecordError> {
-        self.create(&format!("evenkeel-{}", armed.run()), "run", &armed.run(), armed).await
+    /// Makes it the target together with the run that brings the nodes to it; false where its number is taken.
+    pub async fn arm(&self, generation: &Generation, armed: &Armed) -> Result<bool, RecordError> {
+        let mut wanted = object("generation", &armed.run(), generation);
+        wanted["data"][RUN_FIELD] = json!(text(armed));
+        self.create(&generation_name(generation.number), wanted).await
     }
 
     pub async fn journal(&self, armed: &Armed) -> Result<Journal, RecordError> {
         let run = armed.run();
         let mut entries: Vec<Entry> =
-            self.list(&format!("{LABEL}=entry,{RUN_LABEL}={run}")).await?.into_values().collect();
+            self.list(&format!("{LABEL}=entry,{RUN_LABEL}={run}"), FIELD).await?.into_values().collect();
         entries.sort_by_key(|entry| entry.sequence);
         let mut journal = Journal::new(&run, armed.plan.to);
         for entry in entries {
@@ -133,7 +140,8 @@ impl Records {
 
     /// Takes the entry's place; false where somebody else has it.
     pub async fn append(&self, entry: &Entry) -> Result<bool, RecordError> {
-        self.create(&format!("evenkeel-{}.{}", entry.run, entry.sequence), "entry", &entry.run, entry).await
+        let name = format!("evenkeel-{}.{}", entry.run, entry.sequence);
+        self.create(&name, object("entry", &entry.run, entry)).await
     }
 
     pub async fn ask(&self, run: &str, wish: &Wish) -> Result<(), RecordError> {
@@ -145,7 +153,7 @@ impl Records {
 
     /// What was asked of a run and is not in its journal yet, by name.
     pub async fn wishes(&self, run: &str) -> Result<BTreeMap<String, Wish>, RecordError> {
-        self.list(&format!("{LABEL}=wish,{RUN_LABEL}={run}")).await
+        self.list(&format!("{LABEL}=wish,{RUN_LABEL}={run}"), FIELD).await
     }
 
     pub async fn forget(&self, name: &str) -> Result<(), RecordError> {
@@ -156,61 +164,63 @@ impl Records {
     }
 
     pub async fn saved(&self, run: &str) -> Result<Option<Saved>, RecordError> {
-        Ok(self.list(&format!("{LABEL}=backup,{RUN_LABEL}={run}")).await?.into_values().next())
+        Ok(self.list(&format!("{LABEL}=backup,{RUN_LABEL}={run}"), FIELD).await?.into_values().next())
     }
 
     pub async fn note_saved(&self, run: &str, saved: &Saved) -> Result<(), RecordError> {
-        self.create(&format!("evenkeel-{run}.backup"), "backup", run, saved).await.map(drop)
+        self.create(&format!("evenkeel-{run}.backup"), object("backup", run, saved)).await.map(drop)
     }
 
     /// The format of what is stored; the first one where nothing was ever finalised.
     pub async fn level(&self) -> Result<u32, RecordError> {
-        let levels: BTreeMap<String, u32> = self.list(&format!("{LABEL}=level")).await?;
+        let levels: BTreeMap<String, u32> = self.list(&format!("{LABEL}=level"), FIELD).await?;
         Ok(levels.into_values().max().unwrap_or(LEVEL_MIN))
     }
 
     pub async fn raise_level(&self, level: u32) -> Result<(), RecordError> {
-        self.create(&format!("evenkeel-level-{level}"), "level", "", &level).await.map(drop)
+        self.create(&format!("evenkeel-level-{level}"), object("level", "", &level)).await.map(drop)
     }
 
-    /// Removes the oldest runs with all that belongs to them, and generations before those.
+    /// Removes the oldest generations with all that belongs to their runs. The one that the oldest run that stays began at
+    /// stays too.
     pub async fn prune(&self) -> Result<(), RecordError> {
-        let runs = self.runs().await?;
-        let surplus = &runs[..runs.len().saturating_sub(RUNS_MAX)];
-        let Some(last) = surplus.last().map(|run| run.plan.to) else { return Ok(()) };
-        for run in surplus {
-            let of_run: BTreeMap<String, Value> = self.list(&format!("{RUN_LABEL}={}", run.run())).await?;
+        let (runs, generations) = (self.runs().await?, self.generations().await?);
+        let Some(oldest) = runs.len().checked_sub(RUNS_MAX).map(|surplus| runs[surplus].plan.from) else {
+            return Ok(());
+        };
+        for run in runs.iter().filter(|run| run.plan.to < oldest) {
+            let of_run = format!("{RUN_LABEL}={},{LABEL}!=generation", run.run());
+            let of_run: BTreeMap<String, Value> = self.list(&of_run, FIELD).await?;
             for name in of_run.keys() {
                 self.forget(name).await?;
             }
         }
-        for generation in self.generations().await?.iter().filter(|generation| generation.number < last) {
-            self.forget(&format!("evenkeel-generation-{}", generation.number)).await?;
+        for generation in generations.iter().filter(|generation| generation.number < oldest) {
+            self.forget(&generation_name(generation.number)).await?;
         }
         Ok(())
     }
 
     /// False where something else has the name. What is the same is there already: an answer was lost.
-    async fn create(&self, name: &str, what: &str, run: &str, value: &impl Serialize) -> Result<bool, RecordError> {
-        let mut wanted = object(what, run, value);
+    async fn create(&self, name: &str, mut wanted: Tree) -> Result<bool, RecordError> {
         wanted["metadata"]["name"] = json!(name);
         match self.client.create(&config_maps(), NAMESPACE, &wanted).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_already_exists() => {
                 let there = self.client.get(&config_maps(), &Key::new(NAMESPACE, name)).await?;
-                Ok(there["data"][FIELD] == wanted["data"][FIELD])
+                Ok(there["data"] == wanted["data"])
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn list<T: DeserializeOwned>(&self, labels: &str) -> Result<BTreeMap<String, T>, RecordError> {
+    async fn list<T: DeserializeOwned>(&self, labels: &str, field: &str) -> Result<BTreeMap<String, T>, RecordError> {
         let options =
             ListOptions { namespace: Some(NAMESPACE), label_selector: Some(labels), ..ListOptions::default() };
         let page = self.client.list(&config_maps(), &options).await?;
         let read = |object: &Tree| {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let text = object["data"][FIELD].as_str().unwrap_or_default();
+            let text = object["data"][field].as_str().unwrap_or_default();
             match serde_json::from_str(text) {
                 Ok(value) => Ok((name, value)),
                 Err(source) => Err(RecordError::Content { name, source }),
@@ -220,8 +230,11 @@ impl Records {
     }
 }
 
+fn generation_name(number: u64) -> String {
+    format!("evenkeel-generation-{number}")
+}
+
 fn object(what: &str, run: &str, value: &impl Serialize) -> Tree {
-    let text = serde_json::to_string(value).expect("records are plain data");
     let mut labels = json!({LABEL: what});
     if !run.is_empty() {
         labels[RUN_LABEL] = json!(run);
@@ -229,8 +242,12 @@ fn object(what: &str, run: &str, value: &impl Serialize) -> Tree {
     json!({
         "apiVersion": "v1", "kind": "ConfigMap", "immutable": true,
         "metadata": {"namespace": NAMESPACE, "labels": labels},
-        "data": {FIELD: text},
+        "data": {FIELD: text(value)},
     })
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("records are plain data")
 }
 
 pub fn config_maps() -> Gvr {
