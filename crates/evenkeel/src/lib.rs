@@ -13,6 +13,9 @@ mod wire;
 pub use wire::keeper as coordination;
 pub use wire::{controllers, schedule};
 
+/// Of the API that is served.
+pub use api::builtin::KUBERNETES_VERSION;
+
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,9 +23,6 @@ use std::process::ExitCode;
 use base::Chain;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
-
-/// The API that is served.
-pub const KUBERNETES_VERSION: &str = "v1.36.0";
 
 /// The whole program.
 pub fn main() -> ExitCode {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api::builtin::git_version;
 use base::{Clock, Rng};
 
 use crate::pressure::{self, Threshold};
@@ -44,7 +45,7 @@ pub struct Config {
     /// Images are removed when their disk is fuller than the first, until it is emptier than the second; in percent.
     pub image_gc_high: u32,
     pub image_gc_low: u32,
-    /// `v1.36.0+evenkeel`.
+    /// `kubeletVersion` of its status.
     pub version: String,
     pub provider_id: String,
 }
@@ -84,7 +85,7 @@ impl Config {
             eviction_hard: pressure::defaults(),
             image_gc_high: 85,
             image_gc_low: 80,
-            version: format!("v1.36.0+evenkeel-{}", env!("CARGO_PKG_VERSION")),
+            version: git_version(),
             provider_id: String::new(),
         }
     }

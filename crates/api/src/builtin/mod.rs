@@ -23,6 +23,11 @@ static TEXT_BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/texts.bin")
 /// The Kubernetes version that this build serves.
 pub const KUBERNETES_VERSION: &str = "v1.36.2";
 
+/// What servers and nodes say that they are, with the version of the program behind it: `v1.36.2+evenkeel.0.1.0`.
+pub fn git_version() -> String {
+    format!("{KUBERNETES_VERSION}+evenkeel.{}", env!("CARGO_PKG_VERSION"))
+}
+
 struct Builtin {
     table: Arc<Table>,
     by_name: HashMap<SmolStr, TypeId>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use api::builtin::git_version;
 use apiserver::tls::Serving;
 use apiserver::{Audit, AuditConfig, Config, Deps, Extension, HealthCheck, NoTokens, Server, TlsSource, TokenKeys};
 use arc_swap::ArcSwap;
@@ -19,7 +20,6 @@ use tokio::sync::watch;
 
 use super::nodeproxy::Proxy;
 use super::{SystemClock, SystemRng};
-use crate::KUBERNETES_VERSION;
 use crate::cli::{DatastoreArgs, ServerArgs};
 use crate::layout::Layout;
 use crate::pki::{Leaf, ServerNames, ServerPki, certificates, client_config};
@@ -120,7 +120,7 @@ pub fn build(args: &ServerArgs, layout: &Layout, parts: Parts) -> Result<Server>
         server_ca_pem: parts.pki.current().server.pem.clone(),
         client_ca_pem: parts.pki.current().client.pem.clone(),
         front_proxy_ca_pem: parts.pki.current().request_header.pem.clone(),
-        version: format!("{KUBERNETES_VERSION}+evenkeel.{}", env!("CARGO_PKG_VERSION")),
+        version: git_version(),
     };
     let mut checks = loop_checks(&parts.health, &parts.loops);
     checks.extend(parts.checks);

@@ -319,7 +319,6 @@ fn node_config(parts: &Parts) -> Result<node::Config> {
     config.local_path.clone_from(&parts.cluster.local_path);
     config.listen = SocketAddr::new(parts.args.kubelet_address, parts.args.kubelet_port);
     config.resolv_conf = resolv_conf(&parts.args);
-    config.version = format!("{}+evenkeel.{}", crate::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION"));
     config.provider_id = format!("evenkeel://{}", parts.name);
     for label in &parts.args.node_label {
         let Some((key, value)) = label.split_once('=') else { bail!("--node-label {label:?}: KEY=VALUE") };

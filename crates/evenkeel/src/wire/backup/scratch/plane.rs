@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use admit::NoWebhooks;
 use anyhow::{Context, Result, ensure};
+use api::builtin::git_version;
 use apiserver::{Audit, AuditConfig, Config, Deps, NoExtension, NoNodes, NoTokens, Server, TokenKeys};
 use base::Clock;
 
@@ -48,7 +49,7 @@ pub async fn serve(store: &store::Store, layout: &Layout, manifest: &Manifest) -
         server_ca_pem: pki.current().server.pem.clone(),
         client_ca_pem: pki.current().client.pem.clone(),
         front_proxy_ca_pem: pki.current().request_header.pem.clone(),
-        version: format!("{}+evenkeel.{}", crate::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION")),
+        version: git_version(),
     };
     let server = Server::new(Deps {
         store: store.clone(),
