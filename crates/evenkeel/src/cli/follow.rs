@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
+use super::keeper::who;
 use super::refused;
 use crate::layout::Layout;
 use crate::wire::admin;
@@ -37,6 +38,16 @@ pub async fn exchange<T: DeserializeOwned>(layout: &Layout, method: Method, path
         StatusCode::CONFLICT => Ok(Asked::Refused(text())),
         status => bail!("the server answered {status}: {}", text()),
     }
+}
+
+/// Wishes for something at a path that grants wishes.
+pub async fn ask<T: DeserializeOwned>(layout: &Layout, path: &str, word: &str) -> Result<Asked<T>> {
+    exchange(layout, Method::POST, &format!("{path}?wish={word}&by={}", plain(&who()))).await
+}
+
+/// Fit for a query: whoever is called otherwise is called by the letters of it.
+fn plain(name: &str) -> String {
+    name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "@.-_".contains(*letter)).collect()
 }
 
 /// Says what changes until something is reached; answers how it is then.

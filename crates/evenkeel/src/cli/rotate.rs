@@ -4,12 +4,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use http::Method;
 
 use super::args::{RotateArgs, RotateCommand};
 use super::attention;
-use super::follow::{Asked, exchange, look_on, refuse};
-use super::keeper::{agreed, who};
+use super::follow::{self, Asked, look_on, refuse};
+use super::keeper::agreed;
 use super::output::table;
 use crate::layout::Layout;
 use crate::pki::{Phase, Role};
@@ -96,16 +95,11 @@ async fn wish(layout: &Layout, word: &str, json: bool) -> Result<ExitCode> {
 }
 
 async fn look(layout: &Layout) -> Result<Shown> {
-    super::follow::look(layout, PATH).await
+    follow::look(layout, PATH).await
 }
 
 async fn ask(layout: &Layout, word: &str) -> Result<Asked<Shown>> {
-    exchange(layout, Method::POST, &format!("{PATH}?wish={word}&by={}", plain(&who()))).await
-}
-
-/// Fit for a query: whoever is called otherwise is called by the letters of it.
-pub(super) fn plain(name: &str) -> String {
-    name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "@.-_".contains(*letter)).collect()
+    follow::ask(layout, PATH, word).await
 }
 
 async fn wait(layout: &Layout, json: bool, reached: impl Fn(&Shown) -> bool) -> Result<ExitCode> {

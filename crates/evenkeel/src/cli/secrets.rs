@@ -3,14 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use http::Method;
 
 use super::args::{SecretsArgs, SecretsCommand};
 use super::attention;
-use super::follow::{Asked, exchange, look, look_on, refuse};
-use super::keeper::{agreed, who};
+use super::follow::{self, Asked, look, look_on, refuse};
+use super::keeper::agreed;
 use super::output::table;
-use super::rotate::plain;
 use crate::layout::Layout;
 use crate::pki::Phase;
 use crate::wire::rotation::encryption::{PATH, Shown};
@@ -66,7 +64,7 @@ async fn rotate(layout: &Layout, dry_run: bool, yes: bool, json: bool) -> Result
 }
 
 async fn ask(layout: &Layout, word: &str) -> Result<Asked<Shown>> {
-    exchange(layout, Method::POST, &format!("{PATH}?wish={word}&by={}", plain(&who()))).await
+    follow::ask(layout, PATH, word).await
 }
 
 fn head(shown: &Shown) -> String {

@@ -14,10 +14,12 @@ mod look;
 mod path;
 mod publish;
 mod record;
+mod wishes;
 
 pub use follow::Rotating;
-pub use path::{AuthoritiesPath, PATH, Shown, ShownMachine};
+pub use path::{Authorities, PATH, Shown, ShownMachine};
 pub use record::catch_up;
+pub use wishes::WishPath;
 
 /// What a machine trusts and who signs for it, as it says itself.
 pub const TRUST: &str = "evenkeel.io/trust";

@@ -1,26 +1,20 @@
-//! `/v1-evenkeel/authorities` (authorised by path): how far a rotation is, and `?wish=start|pause|resume|finish|tokens`,
-//! with the name of who sits there as `&by=`.
+//! `/v1-evenkeel/authorities`: how far a rotation is, and `?wish=start|pause|resume|finish|tokens`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use admit::User;
-use apiserver::{Body, Extension, full};
 use async_trait::async_trait;
-use base::{Chain, Clock};
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use base::Clock;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tracing::info;
 use view::Client;
 
-use super::act::{Wish, grant};
+use super::act::{self, Wish, WishError};
 use super::gather;
 use super::judge::{Machine, Verdict, judge, locked_out};
 use super::record::{Recorded, Rotation};
+use super::wishes::Wished;
 use crate::pki::{Phase, Role, ServerPki};
 use crate::wire::SystemClock;
-use crate::wire::keeper;
 
 pub const PATH: &str = "/v1-evenkeel/authorities";
 
@@ -54,12 +48,7 @@ pub struct ShownMachine {
     pub live: bool,
 }
 
-/// The server's side.
-pub struct AuthoritiesPath {
-    pub pki: Arc<ServerPki>,
-    /// Given once the API server is there that it asks.
-    pub client: OnceLock<Client>,
-}
+pub struct Authorities(pub Arc<ServerPki>);
 
 // === impl Shown ===
 
@@ -100,80 +89,24 @@ impl From<Machine> for ShownMachine {
     }
 }
 
-// === impl AuthoritiesPath ===
+// === impl Authorities ===
 
-impl AuthoritiesPath {
-    pub fn new(pki: Arc<ServerPki>) -> AuthoritiesPath {
-        AuthoritiesPath { pki, client: OnceLock::new() }
-    }
+#[async_trait]
+impl Wished for Authorities {
+    const PATH: &'static str = PATH;
+    const WORDS: &'static str = "start, pause, resume, finish or tokens";
+    type Wish = Wish;
+    type Shown = Shown;
 
     async fn show(&self, client: &Client) -> anyhow::Result<Shown> {
-        let (now, current) = (SystemClock.now(), self.pki.current());
+        let (now, current) = (SystemClock.now(), self.0.current());
         let recorded = Recorded::<Rotation>::read(client).await?;
         let succession = recorded.as_ref().map(|recorded| &recorded.rotation.succession);
         let machines = gather::machines(client, succession, now).await?;
         Ok(Shown::of(&current.cluster, recorded.as_ref(), machines))
     }
 
-    async fn respond(&self, user: &User, query: Option<&str>) -> Response<Body> {
-        let Some(client) = self.client.get() else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "this server has just been started; ask again".to_owned());
-        };
-        if let Some(query) = query {
-            let (word, by) = (query_part(Some(query), "wish"), query_part(Some(query), "by"));
-            let Ok(wish) = serde_json::from_value::<Wish>(word.into()) else {
-                return text(StatusCode::BAD_REQUEST, "?wish=start, pause, resume, finish or tokens".to_owned());
-            };
-            info!(user = %user.name, by, ?wish, "asked about the authorities");
-            let by = format!("{by} ({})", user.name);
-            if let Err(error) = grant(wish, &by, client, &self.pki, SystemClock.now()).await {
-                return text(error.code(), error.to_string());
-            }
-        }
-        answer(self.show(client).await)
+    async fn grant(&self, wish: Wish, by: &str, client: &Client) -> Result<(), WishError> {
+        act::grant(wish, by, client, &self.0, SystemClock.now()).await
     }
-}
-
-#[async_trait]
-impl Extension for AuthoritiesPath {
-    fn is_open(&self, _: &str) -> bool {
-        false
-    }
-
-    fn serves(&self, path: &str) -> bool {
-        path == PATH
-    }
-
-    async fn answer(&self, user: Option<User>, request: Request<Body>) -> Response<Body> {
-        let (parts, _) = request.into_parts();
-        match (user, parts.method.as_str()) {
-            (Some(user), "GET") => self.respond(&user, None).await,
-            (Some(user), "POST") => self.respond(&user, Some(parts.uri.query().unwrap_or_default())).await,
-            _ => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()),
-        }
-    }
-}
-
-/// One part of a query; empty where it is not there.
-pub fn query_part<'a>(query: Option<&'a str>, name: &str) -> &'a str {
-    keeper::query(query).get(name).copied().unwrap_or_default()
-}
-
-pub fn answer(shown: anyhow::Result<impl Serialize>) -> Response<Body> {
-    match shown {
-        Ok(shown) => {
-            let mut response = text(StatusCode::OK, serde_json::to_string(&shown).expect("it is plain data"));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
-        Err(failure) => text(StatusCode::SERVICE_UNAVAILABLE, Chain(failure.as_ref()).to_string()),
-    }
-}
-
-pub fn text(code: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(full(text));
-    *response.status_mut() = code;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
 }

@@ -19,8 +19,8 @@ use crate::wire::join::server::Side;
 use crate::wire::keeper::{self, Keeping};
 use crate::wire::replace::FencePath;
 use crate::wire::restart::Restart;
-use crate::wire::rotation::encryption::EncryptionPath;
-use crate::wire::rotation::{self, AuthoritiesPath};
+use crate::wire::rotation::encryption::Encryption;
+use crate::wire::rotation::{self, Authorities, WishPath};
 use crate::wire::{SystemClock, controllers, inprocess, keyring};
 
 impl Setup {
@@ -36,8 +36,9 @@ impl Setup {
             store::Store::open(engine, keyring(&self.layout)?, clock.clone()).await.context("read the state")?;
         rotation::catch_up(&store, &self.pki).context("go along with the cluster's authorities")?;
         let tls = Tls::new(self.pki.clone(), self.names.clone(), &SystemClock)?;
-        let authorities = Arc::new(AuthoritiesPath::new(self.pki.clone()));
-        let encryption = Arc::new(EncryptionPath::new(&self.layout, &self.pki.current().cluster[..12]));
+        let authorities = Arc::new(WishPath::new(Authorities(self.pki.clone())));
+        let (layout, cluster) = (self.layout.clone(), self.pki.current().cluster[..12].to_owned());
+        let encryption = Arc::new(WishPath::new(Encryption { layout, cluster }));
         let join = Arc::new(Join::new(&self.layout, self.pki.clone(), self.cluster.clone(), clock, store.clone()));
         let (revoked, revocations) = watch::channel(BTreeSet::new());
         let (health, healthy) = watch::channel(Health::default());

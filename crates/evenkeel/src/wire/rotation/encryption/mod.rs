@@ -10,7 +10,7 @@ mod path;
 mod record;
 
 pub use follow::Rekeying;
-pub use path::{EncryptionPath, PATH, Shown};
+pub use path::{Encryption, PATH, Shown};
 
 use super::judge::Machine;
 use crate::pki::Role;

@@ -1,16 +1,9 @@
-//! `/v1-evenkeel/encryption` (authorised by path): which key Secrets at rest are under; by POST `?wish=rotate|cancel`, with
-//! the name of who sits there as `&by=`, another one, or not.
+//! `/v1-evenkeel/encryption`: which key Secrets at rest are under, and `?wish=rotate|cancel`: another one, or not.
 
-use std::sync::OnceLock;
-
-use admit::User;
-use apiserver::{Body, Extension};
 use async_trait::async_trait;
 use base::Clock;
-use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tracing::info;
 use view::Client;
 
 use super::act::{cancel, rotate};
@@ -18,10 +11,12 @@ use super::record::Rekey;
 use super::{TOLD, holders};
 use crate::layout::Layout;
 use crate::pki::{Phase, Role};
+use crate::wire::rotation::ShownMachine;
+use crate::wire::rotation::act::WishError;
 use crate::wire::rotation::gather;
 use crate::wire::rotation::judge::{Verdict, judge};
-use crate::wire::rotation::path::{ShownMachine, answer, query_part, text};
 use crate::wire::rotation::record::Recorded;
+use crate::wire::rotation::wishes::Wished;
 use crate::wire::{SystemClock, keys};
 
 pub const PATH: &str = "/v1-evenkeel/encryption";
@@ -47,12 +42,18 @@ pub struct Shown {
     pub waiting: Vec<String>,
 }
 
-/// The server's side.
-pub struct EncryptionPath {
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wish {
+    Rotate,
+    /// Back to the key before, while no server encrypts with the new one.
+    Cancel,
+}
+
+/// The key on this server's disk, and its cluster.
+pub struct Encryption {
     pub layout: Layout,
     pub cluster: String,
-    /// Given once the API server is there that it asks.
-    pub client: OnceLock<Client>,
 }
 
 // === impl Shown ===
@@ -63,12 +64,14 @@ impl Shown {
     }
 }
 
-// === impl EncryptionPath ===
+// === impl Encryption ===
 
-impl EncryptionPath {
-    pub fn new(layout: &Layout, cluster: &str) -> EncryptionPath {
-        EncryptionPath { layout: layout.clone(), cluster: cluster.to_owned(), client: OnceLock::new() }
-    }
+#[async_trait]
+impl Wished for Encryption {
+    const PATH: &'static str = PATH;
+    const WORDS: &'static str = "rotate or cancel";
+    type Wish = Wish;
+    type Shown = Shown;
 
     async fn show(&self, client: &Client) -> anyhow::Result<Shown> {
         let ring = keys::read(&self.layout)?;
@@ -96,43 +99,11 @@ impl EncryptionPath {
         })
     }
 
-    async fn respond(&self, user: &User, query: Option<&str>) -> Response<Body> {
-        let Some(client) = self.client.get() else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "this server has just been started; ask again".to_owned());
-        };
-        if let Some(query) = query {
-            let (word, by) = (query_part(Some(query), "wish"), query_part(Some(query), "by"));
-            info!(user = %user.name, by, word, "asked about the key of Secrets at rest");
-            let (by, now) = (format!("{by} ({})", user.name), SystemClock.now());
-            let granted = match word {
-                "rotate" => rotate(&by, client, &self.layout, now).await,
-                "cancel" => cancel(client, now).await,
-                _ => return text(StatusCode::BAD_REQUEST, "?wish=rotate or cancel".to_owned()),
-            };
-            if let Err(error) = granted {
-                return text(error.code(), error.to_string());
-            }
-        }
-        answer(self.show(client).await)
-    }
-}
-
-#[async_trait]
-impl Extension for EncryptionPath {
-    fn is_open(&self, _: &str) -> bool {
-        false
-    }
-
-    fn serves(&self, path: &str) -> bool {
-        path == PATH
-    }
-
-    async fn answer(&self, user: Option<User>, request: Request<Body>) -> Response<Body> {
-        let (parts, _) = request.into_parts();
-        match (user, parts.method.as_str()) {
-            (Some(user), "GET") => self.respond(&user, None).await,
-            (Some(user), "POST") => self.respond(&user, Some(parts.uri.query().unwrap_or_default())).await,
-            _ => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()),
+    async fn grant(&self, wish: Wish, by: &str, client: &Client) -> Result<(), WishError> {
+        let now = SystemClock.now();
+        match wish {
+            Wish::Rotate => rotate(by, client, &self.layout, now).await,
+            Wish::Cancel => cancel(client, now).await,
         }
     }
 }
