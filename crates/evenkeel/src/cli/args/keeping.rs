@@ -22,6 +22,12 @@ pub struct BackupArgs {
     /// Seal them with the passphrase in this file as well
     #[arg(long, value_name = "PATH", requires = "file")]
     pub passphrase_file: Option<PathBuf>,
+    /// Say what would be kept and where, and write nothing
+    #[arg(long, conflicts_with = "new_recipient")]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "new_recipient")]
+    pub json: bool,
     /// Make a recipient and its secret key, print both, and do nothing else
     #[arg(long)]
     pub new_recipient: bool,
@@ -117,6 +123,12 @@ pub struct RestoreArgs {
     /// Only print what the bundle says of itself
     #[arg(long)]
     pub show: bool,
+    /// Check everything that a restore needs, say what it would bring back, and write nothing
+    #[arg(long, conflicts_with = "prune")]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "prune")]
+    pub json: bool,
     /// On the restored, running server: list nodes that did not come back, and remove them after asking
     #[arg(long, conflicts_with_all = ["bundle", "file"])]
     pub prune: bool,

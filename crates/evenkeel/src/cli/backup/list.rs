@@ -9,9 +9,7 @@ use crate::wire::backup::{BUNDLES_PATH, Listing};
 use crate::wire::{SystemClock, admin};
 
 pub async fn run(layout: &Layout, json: bool) -> Result<()> {
-    let answer = admin::ask(layout, http::Method::GET, BUNDLES_PATH).await.context("ask the running server")?;
-    let body = answer.done()?.context("the server lists nothing")?;
-    let listings: Vec<Listing> = serde_json::from_slice(&body).context("read the server's answer")?;
+    let listings = listings(layout).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&listings)?);
         return Ok(());
@@ -20,6 +18,13 @@ pub async fn run(layout: &Layout, json: bool) -> Result<()> {
         print!("{}", text(listing, SystemClock.now()));
     }
     Ok(())
+}
+
+/// What the running server's targets hold.
+pub async fn listings(layout: &Layout) -> Result<Vec<Listing>> {
+    let answer = admin::ask(layout, http::Method::GET, BUNDLES_PATH).await.context("ask the running server")?;
+    let body = answer.done()?.context("the server lists nothing")?;
+    serde_json::from_slice(&body).context("read the server's answer")
 }
 
 fn text(listing: &Listing, now: jiff::Timestamp) -> String {

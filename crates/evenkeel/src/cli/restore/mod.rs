@@ -5,6 +5,7 @@
 //! ended: no server starts from half of one, and running it again takes over.
 
 mod source;
+mod told;
 
 pub use source::Source;
 
@@ -15,12 +16,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use base::Clock;
 
+use self::told::Told;
 use super::args::{DatastoreArgs, RestoreArgs};
 use super::backup::passphrase;
 use crate::layout::Layout;
 use crate::pki::{self, Access, Opener};
 use crate::wire;
-use crate::wire::backup::bundle::{Bundle, Manifest};
+use crate::wire::backup::bundle::Bundle;
 
 pub async fn run(args: RestoreArgs) -> Result<()> {
     let layout = args.common.layout();
@@ -41,21 +43,34 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
         .keys(&opener(args.secret_file.as_deref(), args.passphrase_file.as_deref())?)
         .with_context(|| name.clone())?;
     ensure_empty(&layout)?;
+    if args.dry_run {
+        return Told::of(&bundle.manifest, &layout).print(args.json);
+    }
     let _lock = store::DataLock::acquire(&layout.server()).context("stop the server first")?;
+    let summary = fill(&bundle, &keys, &layout, &args.datastore).await?;
+    Told::of(&bundle.manifest, &layout).done(summary).print(args.json)
+}
+
+/// Puts everything in its place, or leaves the folder as empty as before.
+async fn fill(
+    bundle: &Bundle,
+    keys: &BTreeMap<PathBuf, Vec<u8>>,
+    layout: &Layout,
+    datastore: &DatastoreArgs,
+) -> Result<store::Summary> {
     let staging = layout.restoring();
-    clear(&layout)?;
+    clear(layout)?;
     fs::create_dir_all(&staging).with_context(|| format!("create {}", staging.display()))?;
-    let summary = match unpack(&bundle, &keys, &layout, &args.datastore).await {
+    let summary = match unpack(bundle, keys, layout, datastore).await {
         Ok(summary) => summary,
         Err(failure) => {
-            // The folder is as empty as before.
-            clear(&layout)?;
+            clear(layout)?;
             return Err(failure);
         }
     };
     layout.make().with_context(|| format!("prepare {}", layout.data.display()))?;
-    if args.datastore.datastore_endpoint.is_none() {
-        wire::recover::note_restored(&layout).context("note that the other servers join anew")?;
+    if datastore.datastore_endpoint.is_none() {
+        wire::recover::note_restored(layout).context("note that the other servers join anew")?;
     }
     let restored =
         wire::facts::Restored { to: bundle.manifest.created.clone(), when: wire::SystemClock.now().to_string() };
@@ -63,31 +78,7 @@ pub async fn run(args: RestoreArgs) -> Result<()> {
     pki::write(&layout.restored(), text.as_bytes(), Access::Secret)?;
     put(&staging, &layout.data).context("put the files in place")?;
     fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
-    println!("Restored to {}; changes after that are gone, and every watcher reads anew.", bundle.manifest.created);
-    println!("restored {} objects; the next write comes after revision {}", summary.records, summary.revision);
-    tell(&bundle.manifest, &layout);
-    Ok(())
-}
-
-/// What comes next, and what did not come back.
-fn tell(manifest: &Manifest, layout: &Layout) {
-    let flags = manifest.settings.as_ref().map(|flags| flags.words().join(" ")).unwrap_or_default();
-    println!("start with: evenkeel server --data-dir {} {flags}", layout.data.display());
-    if !manifest.nodes.is_empty() {
-        println!("nodes of then: {}; agents rejoin by themselves", manifest.nodes.join(", "));
-        println!(
-            "other servers join it by their one command, with the token in {}; old disks: `evenkeel leave --local` first",
-            layout.token().display()
-        );
-        println!("nodes that will never come back: evenkeel restore --prune, once the server runs");
-    }
-    println!("not restored: {}", manifest.not_included.join("; "));
-    for volume in &manifest.volumes {
-        println!("not restored: {}", volume.sentence());
-    }
-    for missing in &manifest.missing {
-        println!("missing in the bundle: {missing}");
-    }
+    Ok(summary)
 }
 
 /// What opens a bundle's keys, from a file.
@@ -168,11 +159,11 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    async fn restore(bundle: &str, data: &Path) -> anyhow::Result<()> {
+    async fn restore(bundle: &str, data: &Path, more: &[&str]) -> anyhow::Result<()> {
         let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
         let file = testdata.join(bundle).display().to_string();
         let (secret, data) = (format!("{file}.secret"), data.display().to_string());
-        let words = ["evenkeel", "restore", &file, "--secret-file", &secret, "--data-dir", &data];
+        let words = [&["evenkeel", "restore", &file, "--secret-file", &secret, "--data-dir", &data], more].concat();
         let Command::Restore(args) = Cli::try_parse_from(words)?.command else { unreachable!("it is a restore") };
         run(args).await
     }
@@ -181,7 +172,9 @@ mod tests {
     #[tokio::test]
     async fn the_bundle_of_every_format_restores() {
         let folder = tempfile::tempdir().unwrap();
-        restore("bundle.v2", folder.path()).await.unwrap();
+        restore("bundle.v2", folder.path(), &["--dry-run"]).await.unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a dry run makes nothing");
+        restore("bundle.v2", folder.path(), &[]).await.unwrap();
         let layout = Layout::new(folder.path());
         let engine = store::sqlite::open(&layout.database()).unwrap();
         let clock = Arc::new(wire::SystemClock);
@@ -189,7 +182,7 @@ mod tests {
         assert_eq!(store.export(std::io::sink()).unwrap().records, 6);
         assert!(store.export(std::io::sink()).unwrap().revision.0 > 188 + store::RESTORE_LEAP - 1);
         assert!(layout.server_tls().join("server-ca.key").exists() && !layout.restoring().exists());
-        let again = restore("bundle.v2", folder.path()).await.unwrap_err().to_string();
+        let again = restore("bundle.v2", folder.path(), &[]).await.unwrap_err().to_string();
         assert!(again.contains("is there already"), "{again}");
     }
 
