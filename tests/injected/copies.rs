@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::eventually;
+use serde_json::{Value, json};
 
 use crate::Fault;
 use crate::disks::held_up;
-use crate::world::{AT_ONCE, At, NOTICED, PASSED, WELL, World};
+use crate::world::{AT_ONCE, At, NOTICED, PASSED, QUOTA_BYTES, WELL, World};
 
 pub const FAULTS: [Fault; 2] = [
     Fault { numbers: &[33], name: "clean_up_stalls", run: stalls },
@@ -25,9 +26,13 @@ const WITH_DISK: At = At::Server(2);
 const MARKER: &[u8] = b"a value that all copies have until a disk turns one byte of it";
 /// Objects of this size fill the database up to where its free pages matter.
 const FILLER_BYTES: usize = 900_000;
-const FILLERS: usize = 60;
-/// Of which so many are deleted again.
-const DELETED: usize = 20;
+/// So many stay, and are what a clean-up has to write.
+const KEPT: usize = 20;
+/// So many at most are deleted again, and are the room that it gives back.
+const DELETED_MAX: usize = 50;
+/// Hundredths of the quota from which free pages matter, and a little more.
+const NEAR_QUOTA_PERCENT: u64 = 80;
+const NEARER_PERCENT: u64 = 82;
 /// Two looks of the one that looks after etcd, and a clean-up of each follower.
 const CLEANED: Duration = Duration::from_secs(120);
 
@@ -35,24 +40,43 @@ const CLEANED: Duration = Duration::from_secs(120);
 fn stalls(world: &mut World) -> anyhow::Result<()> {
     world.rack.lead(0)?;
     let kubectl = world.kubectl();
-    let file = world.data(HERE).join("filler");
-    fs::write(&file, "z".repeat(FILLER_BYTES))?;
+    world.rack.forget_history()?;
+    eventually("what was before is cleaned up", CLEANED, || {
+        let fullest = fill_percents(world)?.into_iter().max();
+        ensure!(fullest < Some(NEAR_QUOTA_PERCENT), "{fullest:?} % of the quota");
+        Ok(())
+    })?;
     kubectl.ok("create namespace filler")?;
-    for number in 0..FILLERS {
-        kubectl.ok(&format!("-n filler create configmap filler-{number} --from-file={}", file.display()))?;
-    }
-    for number in 0..DELETED {
-        kubectl.ok(&format!("-n filler delete configmap filler-{number}"))?;
+    // At once: what is forgotten between two of them has both written anew, and the file grows by as much.
+    let kept: Vec<Value> = (0..KEPT).map(|number| filler(&format!("kept-{number}"))).collect();
+    kubectl.ok_fed("create -f -", &json!({"apiVersion": "v1", "kind": "List", "items": kept}).to_string())?;
+    let mut deleted = 0;
+    while fill_percents(world)?.into_iter().min() < Some(NEARER_PERCENT) {
+        ensure!(deleted < DELETED_MAX, "{deleted} objects do not fill the database");
+        kubectl.ok_fed("create -f -", &filler("deleted").to_string())?;
+        // What was deleted stays as history.
+        kubectl.ok("-n filler delete configmap deleted")?;
+        deleted += 1;
     }
     let said = held_up(world, "3", "0.2", |world| {
         world.rack.forget_history()?;
         world.tells(HERE, "DEFRAG_STALL", CLEANED)
     });
     kubectl.ok("delete namespace filler --wait=false --ignore-not-found")?;
-    fs::remove_file(file)?;
     let sentence = said?;
     ensure!(sentence.contains(world.name(WITH_DISK)), "whose clean-up it was: {sentence}");
     world.is_well(PASSED)
+}
+
+fn filler(name: &str) -> Value {
+    let metadata = json!({"name": name, "namespace": "filler"});
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"z": "z".repeat(FILLER_BYTES)}})
+}
+
+/// How near each copy is to where writes stop.
+fn fill_percents(world: &World) -> anyhow::Result<Vec<u64>> {
+    let percent = |bytes: u64| bytes * 100 / u64::from(QUOTA_BYTES);
+    Ok(world.rack.database_bytes()?.into_iter().map(percent).collect())
 }
 
 /// Bytes of one copy are others than were written, and whoever reads that copy alone does not notice. The machine is

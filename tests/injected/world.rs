@@ -28,7 +28,7 @@ const COMMAND_BOUND: Duration = Duration::from_secs(120);
 const DISK_MEGABYTES: u32 = 400;
 const DATA_MEGABYTES: u32 = 6_000;
 /// Little, so that it can be filled.
-const QUOTA_BYTES: u32 = 64 << 20;
+pub const QUOTA_BYTES: u32 = 64 << 20;
 /// In the run folder of each host, which is its own.
 pub const CONFIG: &str = "/run/evenkeel-config.yaml";
 /// The second disk that backups go to.

@@ -131,9 +131,19 @@ impl Rack {
 
     /// Has etcd forget its history now, which it does by itself every few minutes.
     pub fn forget_history(&self) -> anyhow::Result<()> {
-        let list: Value = serde_json::from_str(&self.etcdctl("endpoint status -w json")?)?;
-        let revision = list[0]["Status"]["header"]["revision"].as_u64().context("etcd has no revision")?;
+        let revision = self.etcd_status()?[0]["header"]["revision"].as_u64().context("etcd has no revision")?;
         self.etcdctl(&format!("compact {revision}")).map(drop)
+    }
+
+    /// The sizes of all copies of the state.
+    pub fn database_bytes(&self) -> anyhow::Result<Vec<u64>> {
+        let size = |status: &Value| status["dbSize"].as_u64().context("etcd has no size");
+        self.etcd_status()?.iter().map(size).collect()
+    }
+
+    fn etcd_status(&self) -> anyhow::Result<Vec<Value>> {
+        let list: Vec<Value> = serde_json::from_str(&self.etcdctl("endpoint status -w json")?)?;
+        Ok(list.into_iter().map(|mut member| member["Status"].take()).collect())
     }
 
     fn client_url(&self, server: usize) -> String {
