@@ -98,6 +98,9 @@ fn backup(own: &Own, data: &Path) -> anyhow::Result<()> {
     let (secret, file) = (data.join("passphrase"), data.join("backup.tar"));
     fs::write(&secret, "correct horse\n")?;
     let words = format!("backup --file={} --passphrase-file={}", file.display(), secret.display());
+    own.says(&format!("{words} --dry-run"), &["would write", "objects at revision"])?;
+    ensure!(!file.exists(), "a dry run wrote {}", file.display());
+    own.says("backup --dry-run", &["would be kept there, beside"])?;
     own.says(&words, &["objects at revision", "open with: a passphrase", "not in it: the content of volumes"])?;
     let members = Tool::new("tar").ok(&format!("tf {}", file.display()))?;
     ensure!(members.lines().eq(["manifest.json", "store.snapshot", "keys.sealed"]), "the bundle holds {members}");

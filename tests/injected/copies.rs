@@ -27,7 +27,7 @@ const MARKER: &[u8] = b"a value that all copies have until a disk turns one byte
 /// Objects of this size fill the database up to where its free pages matter.
 const FILLER_BYTES: usize = 900_000;
 /// So many stay, and are what a clean-up has to write.
-const KEPT: usize = 20;
+const KEPT: usize = 8;
 /// So many at most are deleted again, and are the room that it gives back.
 const DELETED_MAX: usize = 50;
 /// Hundredths of the quota from which free pages matter, and a little more.
@@ -47,7 +47,7 @@ fn stalls(world: &mut World) -> anyhow::Result<()> {
         Ok(())
     })?;
     kubectl.ok("create namespace filler")?;
-    // At once: what is forgotten between two of them has both written anew, and the file grows by as much.
+    // Few: what is forgotten beside them has them written anew, and the file grows by as much.
     let kept: Vec<Value> = (0..KEPT).map(|number| filler(&format!("kept-{number}"))).collect();
     kubectl.ok_fed("create -f -", &json!({"apiVersion": "v1", "kind": "List", "items": kept}).to_string())?;
     let mut deleted = 0;
@@ -58,7 +58,7 @@ fn stalls(world: &mut World) -> anyhow::Result<()> {
         kubectl.ok("-n filler delete configmap deleted")?;
         deleted += 1;
     }
-    let said = held_up(world, "3", "0.2", |world| {
+    let said = held_up(world, "3", "0.05", |world| {
         world.rack.forget_history()?;
         world.tells(HERE, "DEFRAG_STALL", CLEANED)
     });

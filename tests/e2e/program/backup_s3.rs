@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use e2e::{Cluster, Host, Options};
+use serde_json::Value;
 
 use super::backup_proof::Backups;
 use super::certs::Authority;
@@ -80,8 +81,10 @@ fn from_nothing(store: &Store<'_>, cluster: &mut Cluster, backups: &Backups) -> 
     let absent = format!("restore {url}/none.bundle --data-dir={data} --secret-file={} {reach}", kit.display());
     let said = evenkeel.call(&absent.split(' ').collect::<Vec<_>>(), "")?.failed()?;
     ensure!(said.contains("404 Not Found (NoSuchKey)"), "no such bundle: {said}");
-    let said =
-        evenkeel.ok(&format!("restore {url}/{name} --data-dir={data} --secret-file={} {reach}", kit.display()))?;
+    let restore = format!("restore {url}/{name} --data-dir={data} --secret-file={} {reach}", kit.display());
+    let would: Value = serde_json::from_str(&evenkeel.ok(&format!("{restore} --dry-run --json"))?)?;
+    ensure!(would["revision"].is_null() && would["objects"].as_u64() > Some(0), "it would restore {would}");
+    let said = evenkeel.ok(&restore)?;
     ensure!(said.contains("Restored to 2") && said.contains("changes after that are gone"), "it says {said}");
     ensure!(said.contains("--cluster-cidr=10.42.0.0/16"), "it does not say what to start with: {said}");
     cluster.start_server()?;

@@ -101,9 +101,13 @@ fn keep_worst(known: &mut What, other: What) {
     }
 }
 
-/// A pod that fits nowhere because its volume is on one machine.
+/// A pod that fits nowhere because its volume is on one machine, or that was given to that machine when it was gone
+/// already.
 fn volume_wait(lists: &Lists, pod: &Value) -> Option<What> {
-    if !text(pod, "/spec/nodeName").is_empty() {
+    let given = text(pod, "/spec/nodeName");
+    let node = lists.nodes.items.iter().find(|node| text(node, "/metadata/name") == given);
+    let gone = node.and_then(|node| condition(node, "Ready")).is_some_and(|ready| ready["status"] != "True");
+    if !given.is_empty() && !(gone && text(pod, "/status/phase") == "Pending") {
         return None;
     }
     let namespace = text(pod, "/metadata/namespace");
@@ -173,6 +177,34 @@ mod tests {
             panic!("{found:?}");
         };
         assert_eq!((about.as_str(), owner.as_str()), ("shop/api", "deployment/api"));
+    }
+
+    #[test]
+    fn a_pod_waits_for_its_volume_also_when_it_was_given_to_the_machine_that_is_gone() {
+        let db = |node: &str| {
+            let volume = json!({"persistentVolumeClaim": {"claimName": "data"}});
+            json!({"metadata": {"name": "db", "namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"nodeName": node, "volumes": [volume]}, "status": {"phase": "Pending"}})
+        };
+        let node = |name: &str, ready: &str| {
+            let ready = json!({"type": "Ready", "status": ready});
+            json!({"metadata": {"name": name}, "status": {"conditions": [ready]}})
+        };
+        let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [{"values": ["gone"]}]}]}});
+        let claim = json!({"metadata": {"name": "data", "namespace": "shop"}, "spec": {"volumeName": "pvc-1"}});
+        let volume = json!({"metadata": {"name": "pvc-1"}, "spec": {"nodeAffinity": affinity}});
+        for (given, waits) in [("", true), ("gone", true), ("there", false)] {
+            let lists = Lists {
+                pods: list(vec![db(given)]),
+                nodes: list(vec![node("gone", "Unknown"), node("there", "True")]),
+                claims: list(vec![claim.clone()]),
+                volumes: list(vec![volume.clone()]),
+                ..Lists::default()
+            };
+            let found = facts(&lists, Timestamp::UNIX_EPOCH);
+            let told = matches!(&found[..], [(_, What::VolumeWait { node, .. })] if node.as_str() == "gone");
+            assert_eq!(told, waits, "given to {given:?}: {found:?}");
+        }
     }
 
     #[test]
