@@ -154,7 +154,8 @@ fn quorum(world: &mut World) -> anyhow::Result<()> {
         world.start_program(at)?;
     }
     outcome?;
-    world.is_well(WELL)
+    // With the case before it all servers have been started within minutes.
+    world.is_well(PASSED)
 }
 
 /// A disk that was away while its machine was removed.

@@ -185,9 +185,7 @@ impl Records {
     /// stays too.
     pub async fn prune(&self) -> Result<(), RecordError> {
         let (runs, generations) = (self.runs().await?, self.generations().await?);
-        let Some(oldest) = runs.len().checked_sub(RUNS_MAX).map(|surplus| runs[surplus].plan.from) else {
-            return Ok(());
-        };
+        let Some(oldest) = oldest_kept(&runs) else { return Ok(()) };
         for run in runs.iter().filter(|run| run.plan.to < oldest) {
             let of_run = format!("{RUN_LABEL}={},{LABEL}!=generation", run.run());
             let of_run: BTreeMap<String, Value> = self.list(&of_run, FIELD).await?;
@@ -230,6 +228,12 @@ impl Records {
     }
 }
 
+/// The generation that the oldest run that is kept began at; None while there are few.
+fn oldest_kept(runs: &[Armed]) -> Option<u64> {
+    let surplus = runs.len().checked_sub(RUNS_MAX)?;
+    Some(runs.get(surplus)?.plan.from)
+}
+
 fn generation_name(number: u64) -> String {
     format!("evenkeel-generation-{number}")
 }
@@ -252,4 +256,34 @@ fn text(value: &impl Serialize) -> String {
 
 pub fn config_maps() -> Gvr {
     Gvr::new("", "v1", "configmaps")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use keeper::Plan;
+
+    use super::{Armed, RUNS_MAX, oldest_kept};
+    use crate::wire::keeper::survey::Workloads;
+
+    fn runs(count: usize) -> Vec<Armed> {
+        // Between two runs a node joined: that is a generation without a run.
+        let run = |number: u64| Armed {
+            plan: Plan { from: 2 * number, to: 2 * number + 1, steps: Vec::new() },
+            by: "anna".into(),
+            at: Timestamp::UNIX_EPOCH,
+            before: Workloads::default(),
+            waived: Vec::new(),
+            now: None,
+        };
+        (1..).map(run).take(count).collect()
+    }
+
+    #[test]
+    fn the_oldest_kept_run_can_be_gone_back() {
+        assert_eq!(oldest_kept(&runs(0)), None);
+        assert_eq!(oldest_kept(&runs(RUNS_MAX - 1)), None);
+        assert_eq!(oldest_kept(&runs(RUNS_MAX)), Some(2));
+        assert_eq!(oldest_kept(&runs(RUNS_MAX + 3)), Some(8));
+    }
 }
