@@ -64,7 +64,10 @@ impl Disk {
     /// Its content is gone; whoever reads or writes it is told of an I/O error.
     pub fn destroy(&self) -> anyhow::Result<()> {
         let file = fs::File::options().write(true).open(&self.file).context("open the disk")?;
-        file.set_len(0).context("cut the disk off")
+        file.set_len(0).context("cut the disk off")?;
+        // The kernel would go on with the size that it knew, and make the file longer again.
+        let device = Tool::new("losetup").ok(&format!("-n -O NAME -j {}", self.file.display()))?;
+        Tool::new("losetup").ok(&format!("-c {}", device.trim())).map(drop)
     }
 
     pub fn throw_away(&self) -> anyhow::Result<()> {

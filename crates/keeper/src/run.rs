@@ -159,14 +159,15 @@ impl Run {
 
     fn answered(mut self, step: StepId, answer: Outcome, out: &mut Vec<Effect>) -> Run {
         let at = std::mem::replace(&mut self.at, At::Deciding);
-        let back = Progress::of(&self.plan, &self.journal).direction != Direction::Forward;
+        let progress = Progress::of(&self.plan, &self.journal);
+        let back = progress.direction != Direction::Forward;
         match (at, answer) {
             (At::Probing(_), Outcome::Present) if back => self.order(step, Effect::Undo, At::Undoing(step), out),
             (At::Probing(_), Outcome::Absent) if back => self.append(step, Phase::Undone, out),
-            (At::Probing(_), Outcome::Present) => match self.state(step) {
-                State::Intended => self.order(step, Effect::Check, At::Checking(step), out),
-                _ => self.append(step, Phase::Skipped, out),
-            },
+            (At::Probing(_), Outcome::Present) if progress.is_own(step) => {
+                self.order(step, Effect::Check, At::Checking(step), out)
+            }
+            (At::Probing(_), Outcome::Present) => self.append(step, Phase::Skipped, out),
             (At::Probing(_), Outcome::Absent) => {
                 self.absent = Some(step);
                 self.decide(out)
@@ -264,10 +265,6 @@ impl Run {
             Attention::Back { .. } if progress.final_begun => self.decide(out),
             Attention::Back { why } => self.note(Phase::Back { why }, out),
         }
-    }
-
-    fn state(&self, step: StepId) -> State {
-        Progress::of(&self.plan, &self.journal).state(step).clone()
     }
 
     fn append(self, step: StepId, phase: Phase, out: &mut Vec<Effect>) -> Run {

@@ -118,17 +118,20 @@ impl Progress {
             Direction::Back(Some(node)) => Some(node),
             Direction::Forward => None,
         };
-        for ((state, own), step) in self.states.iter_mut().zip(&self.own).zip(&plan.steps) {
+        for (state, step) in self.states.iter_mut().zip(&plan.steps) {
             let again = anew.is_some() && step.node == anew;
             if again || matches!(state, State::Failed(_) | State::Undone) {
-                // What was not taken back is looked for, and is the run's own where it is there.
-                *state = if *own { State::Intended } else { State::Waiting };
+                *state = State::Waiting;
             }
         }
     }
 
     pub(super) fn state(&self, step: StepId) -> &State {
         &self.states[step.0 as usize]
+    }
+
+    pub(super) fn is_own(&self, step: StepId) -> bool {
+        self.own[step.0 as usize]
     }
 
     /// The first step that is not done.
@@ -139,7 +142,8 @@ impl Progress {
 
     /// The last step that was begun, can be undone and is not.
     pub(super) fn last_to_undo(&self, plan: &Plan, scope: Option<&NodeName>) -> Option<StepId> {
-        let begun = |id: StepId| matches!(self.state(id), State::Intended | State::Done | State::Failed(_));
+        let begun =
+            |id: StepId| self.is_own(id) || matches!(self.state(id), State::Intended | State::Done | State::Failed(_));
         let mine = |node: Option<&NodeName>| scope.is_none() || node == scope;
         let steps = plan.steps.iter().rev();
         steps

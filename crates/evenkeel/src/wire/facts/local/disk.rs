@@ -26,6 +26,8 @@ use crate::layout::Layout;
 
 /// Writes that are tried: the quickest counts, for others write as well.
 const WRITES: usize = 3;
+/// What ext4 notes of an I/O error, its own number for it.
+const EXT4_EIO: &str = "2";
 /// The command of this program that tries a folder.
 pub const PROBE_COMMAND: &str = "disk-probe";
 const PROBE: &str = ".write-probe";
@@ -99,8 +101,8 @@ pub fn tell(folder: &Path) {
 fn probe(folder: &Path, mut tell: impl FnMut(What)) {
     room(folder).into_iter().for_each(&mut tell);
     for _ in 0..WRITES {
-        let write =
-            timed_write(folder).map_or_else(|error| refused(&error), |took| Write::Took { millis: millis(took) });
+        let write = timed_write(folder)
+            .map_or_else(|error| refused(folder, &error), |took| Write::Took { millis: millis(took) });
         tell(What::DiskWrite { path: folder.display().to_string(), write });
     }
 }
@@ -152,12 +154,23 @@ fn millis(span: Duration) -> u64 {
     span.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-fn refused(error: &io::Error) -> Write {
+fn refused(folder: &Path, error: &io::Error) -> Write {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => Write::Full,
+        Some(Errno::ROFS) if was_io_error(folder) => Write::Failed { why: "read-only since an I/O error".to_owned() },
         Some(Errno::ROFS) => Write::ReadOnly,
         _ => Write::Failed { why: error.to_string() },
     }
+}
+
+/// Whether the kernel made the file system read-only because its disk failed: ext4 keeps the reason, others go on
+/// answering with the error itself.
+fn was_io_error(folder: &Path) -> bool {
+    let Ok(device) = fs::metadata(folder).map(|metadata| metadata.dev()) else { return false };
+    let block = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let name = fs::read_link(block).ok().and_then(|link| Some(link.file_name()?.to_owned()));
+    let noted = name.map(|name| Path::new("/sys/fs/ext4").join(name).join("last_error_errcode"));
+    noted.and_then(|path| fs::read_to_string(path).ok()).is_some_and(|code| code.trim() == EXT4_EIO)
 }
 
 /// The one writer of a folder.
@@ -209,7 +222,8 @@ mod tests {
 
     #[test]
     fn refusals_are_told_apart() {
-        let of = |code| refused(&io::Error::from_raw_os_error(code));
+        let folder = tempfile::tempdir().unwrap();
+        let of = |code| refused(folder.path(), &io::Error::from_raw_os_error(code));
         assert_eq!((of(28), of(30)), (Write::Full, Write::ReadOnly));
         assert!(matches!(of(5), Write::Failed { .. }));
     }
