@@ -11,6 +11,8 @@ const HEAD: &str = "# What `evenkeel wrong` answers to each injected fault: the 
                     # EVENKEEL_BLESS=1 writes this file.\n";
 
 const CLUSTER_DIGITS: usize = 8;
+const VOLUME: &str = "pvc-";
+const UID_LETTERS: usize = 36;
 
 /// Lines by case and place.
 pub struct Golden(BTreeMap<String, String>);
@@ -68,12 +70,16 @@ impl Names {
     }
 }
 
-/// Pods of a workload have two random parts at their end, and clusters are called by the digits of a hash.
+/// Pods of a workload have two random parts at their end, volumes are called by the UID of their claim, and clusters by
+/// the digits of a hash.
 fn names_of_chance(text: &str) -> String {
     let plain = |word: &str| {
         let (core, end) = word.split_at(word.trim_end_matches(['.', ',', ':', ';']).len());
         if core.len() == CLUSTER_DIGITS && core.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c)) {
             return format!("CLUSTER{end}");
+        }
+        if core.starts_with(VOLUME) && core.len() == VOLUME.len() + UID_LETTERS {
+            return format!("{VOLUME}UID{end}");
         }
         let parts: Vec<&str> = word.rsplitn(3, '-').collect();
         let is_pod = matches!(parts[..], [last, set, _] if last.len() == 5 && (8..=10).contains(&set.len()));

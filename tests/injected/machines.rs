@@ -218,6 +218,13 @@ fn replaced(world: &mut World) -> anyhow::Result<()> {
 /// Two of three are gone for good: the second line that is printed goes on with one.
 fn alone(world: &mut World) -> anyhow::Result<()> {
     let lost = [At::Server(1), At::Server(2)];
+    // One that has just been replaced is known to the others with their next look.
+    let known = world.data(HERE).join("server/db/etcd/others.json");
+    eventually("it knows both others", AT_ONCE, || {
+        let known: Vec<String> = serde_json::from_str(&std::fs::read_to_string(&known)?)?;
+        ensure!(known.len() == lost.len(), "{known:?}");
+        Ok(())
+    })?;
     for at in lost {
         world.power_cut(at)?;
     }

@@ -157,7 +157,8 @@ fn millis(span: Duration) -> u64 {
 fn refused(folder: &Path, error: &io::Error) -> Write {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => Write::Full,
-        Some(Errno::ROFS) if was_io_error(folder) => Write::Failed { why: "read-only since an I/O error".to_owned() },
+        // The error that it was.
+        Some(Errno::ROFS) if was_io_error(folder) => Write::Failed { why: io::Error::from(Errno::IO).to_string() },
         Some(Errno::ROFS) => Write::ReadOnly,
         _ => Write::Failed { why: error.to_string() },
     }
