@@ -28,7 +28,7 @@ mod propose;
 pub mod records;
 pub mod rehearse;
 mod releases;
-mod survey;
+pub(super) mod survey;
 mod trial;
 pub mod trust;
 pub mod watch;

@@ -87,6 +87,11 @@ pub struct Records {
 // === impl Armed ===
 
 impl Armed {
+    /// The run in an object that was read elsewhere, if there is one.
+    pub fn read(object: &Value) -> Option<Armed> {
+        document(object, RUN_FIELD)
+    }
+
     /// Its name, also of its journal's copies.
     pub fn run(&self) -> String {
         format!("run-{}", self.plan.to)
@@ -232,6 +237,16 @@ impl Records {
 fn oldest_kept(runs: &[Armed]) -> Option<u64> {
     let surplus = runs.len().checked_sub(RUNS_MAX)?;
     Some(runs.get(surplus)?.plan.from)
+}
+
+/// The entry of a journal in an object that was read elsewhere, if it is one.
+pub fn entry_of(object: &Value) -> Option<Entry> {
+    let is_entry = object["metadata"]["labels"][LABEL] == "entry";
+    is_entry.then(|| document(object, FIELD)).flatten()
+}
+
+fn document<T: DeserializeOwned>(object: &Value, field: &str) -> Option<T> {
+    serde_json::from_str(object["data"][field].as_str()?).ok()
 }
 
 fn generation_name(number: u64) -> String {

@@ -3,18 +3,17 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use keeper::Phase;
 use keeper::wrong::{CLUSTER, Name, RunState, What};
 use serde_json::Value;
 
 use super::{Lists, text};
+use crate::wire::keeper::records::{Armed, entry_of};
 
 /// Who decides: keys `decides` and `standIn`.
 const PEOPLE: &str = "evenkeel-people";
 /// How the backups are: a document under this key.
 const BACKUP: (&str, &str) = ("evenkeel-backup", "status.json");
-/// A run, and the entries of its journal: documents under this key, told apart by a label.
-const RECORD: &str = "record";
-const KIND: &str = "/metadata/labels/evenkeel.dev~1keeper";
 
 pub fn facts(lists: &Lists) -> Vec<(Name, What)> {
     let whats = decider(lists).into_iter().chain(backups(lists)).chain(run(lists)).chain(administrators(lists));
@@ -77,27 +76,25 @@ fn backups(lists: &Lists) -> Vec<What> {
 
 /// The newest run, unless its journal is closed.
 fn run(lists: &Lists) -> Option<What> {
-    let of_kind = |kind: &'static str| {
-        let all = lists.records.items.iter().filter(move |one| text(one, KIND) == kind);
-        all.filter_map(|one| document(one, RECORD))
+    let records = &lists.records.items;
+    let last = records.iter().filter_map(entry_of).max_by_key(|entry| (entry.generation, entry.sequence))?;
+    let (state, why) = match last.phase {
+        Phase::Finished => return None,
+        Phase::Paused { why } => (RunState::Paused, why),
+        Phase::Stuck { why } => (RunState::Stuck, why),
+        Phase::Failed { why } | Phase::Back { why } => (RunState::Running, why),
+        Phase::Armed { .. } | Phase::Intend | Phase::Done | Phase::Skipped | Phase::Undone | Phase::Resumed => {
+            (RunState::Running, String::new())
+        }
     };
-    let order = |entry: &Value| (entry["generation"].as_u64(), entry["sequence"].as_u64());
-    let last = of_kind("entry").max_by_key(order)?;
-    let state = match text(&last, "/phase") {
-        "finished" => return None,
-        "paused" => RunState::Paused,
-        "stuck" => RunState::Stuck,
-        _ => RunState::Running,
-    };
-    let armed = of_kind("run").find(|run| run.pointer("/plan/to") == last.get("generation"));
-    let by = armed.map(|run| text(&run, "/by").to_owned()).filter(|by| !by.is_empty());
+    let armed = records.iter().filter_map(Armed::read).find(|run| run.plan.to == last.generation);
     Some(What::Run {
         verb: "upgrade".to_owned(),
-        who: by.unwrap_or_else(|| "somebody".to_owned()),
+        who: armed.map_or_else(|| "somebody".to_owned(), |run| run.by),
         state,
-        node: text(&last, "/node").into(),
-        last: time(&last, "/at")?,
-        why: text(&last, "/why").to_owned(),
+        node: last.node.map(|node| node.0).unwrap_or_default().as_str().into(),
+        last: last.at,
+        why,
     })
 }
 
@@ -105,7 +102,11 @@ fn run(lists: &Lists) -> Option<What> {
 mod tests {
     use super::facts;
     use crate::wire::facts::cluster::{List, Lists};
+    use crate::wire::keeper::records::Armed;
+    use crate::wire::keeper::survey::Workloads;
+    use jiff::Timestamp;
     use keeper::wrong::{RunState, What};
+    use keeper::{Digest, Entry, NodeName, Phase, Plan, Token};
     use serde_json::{Value, json};
 
     fn found(items: Vec<Value>) -> Vec<What> {
@@ -131,15 +132,26 @@ mod tests {
 
     #[test]
     fn a_run_is_open_until_its_journal_is_closed() {
-        let entry = |sequence: u64, phase: &str| {
-            let record = json!({"generation": 7, "sequence": sequence, "phase": phase, "node": "b", "why": "red",
-                "at": "2026-01-01T00:00:00Z"});
-            json!({"metadata": {"name": format!("evenkeel-run-7.{sequence}"), "labels": {"evenkeel.dev/keeper": "entry"}},
-                "data": {"record": record.to_string()}})
+        let entry = |sequence: u64, phase: Phase| {
+            let node = Some(NodeName("b".into()));
+            let (generation, previous) = (7, Digest::of_bytes(b""));
+            let (run, actor, token, at) = ("run-7".into(), "a".into(), Token(1), Timestamp::UNIX_EPOCH);
+            let entry = Entry { run, sequence, generation, step: None, node, phase, actor, token, at, previous };
+            let labels = json!({"evenkeel.dev/keeper": "entry"});
+            json!({"metadata": {"labels": labels}, "data": {"record": entry.line()}})
         };
-        let open = found(vec![entry(10, "stuck"), entry(9, "failed")]);
-        assert!(matches!(&open[..], [What::Run { state: RunState::Stuck, why, .. }] if why == "red"), "{open:?}");
-        assert!(found(vec![entry(10, "stuck"), entry(11, "finished")]).is_empty());
+        let before = Workloads::default();
+        let plan = Plan { from: 6, to: 7, steps: Vec::new() };
+        let (at, waived, now) = (Timestamp::UNIX_EPOCH, Vec::new(), None);
+        let armed = Armed { plan, by: "anna".into(), at, before, waived, now };
+        let armed = json!({"metadata": {}, "data": {"record": "{}", "run": json!(armed).to_string()}});
+        let red = || "red".to_owned();
+        let stuck = || entry(10, Phase::Stuck { why: red() });
+        let open = found(vec![armed, stuck(), entry(9, Phase::Failed { why: red() })]);
+        let is_told =
+            matches!(&open[..], [What::Run { state: RunState::Stuck, why, who, .. }] if why == "red" && who == "anna");
+        assert!(is_told, "{open:?}");
+        assert!(found(vec![stuck(), entry(11, Phase::Finished)]).is_empty());
     }
 
     #[test]
