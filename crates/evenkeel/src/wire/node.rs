@@ -35,8 +35,11 @@ use crate::pki::{NodeIdentity, certificates, client_config};
 
 /// Between tries of an agent that ended without being asked to.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Between tries of a node that did not start, the longest of pauses that double.
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// What a node is started with.
+#[derive(Clone)]
 pub struct Parts {
     pub args: NodeArgs,
     pub layout: Layout,
@@ -90,6 +93,19 @@ fn serving(identity: &NodeIdentity) -> Result<Arc<rustls::ServerConfig>> {
     // Streams upgrade the connection, which HTTP/2 cannot.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Runs the node until the drain, and begins anew where it did not start: the API of this machine goes on without it, and
+/// what was in its way may have been a moment's.
+pub async fn persist(parts: Parts, tls: NodeTls, drain: Drain) {
+    let mut pause = AGAIN;
+    while let Err(failure) = run(parts.clone(), tls.clone(), drain.clone()).await {
+        error!(error = %Chain(failure.as_ref()), "the node of this machine did not start; it is tried again");
+        if drain.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+        pause = AGAIN_MAX.min(pause * 2);
+    }
 }
 
 /// Runs the node until the drain; pods, links and containerd stay.

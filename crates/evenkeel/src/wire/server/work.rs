@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use api::Registry;
-use base::{Chain, Clock};
+use base::Clock;
 use reconcile::{Health, Leader, LeaderConfig, Recorder};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::error;
 use view::{Drain, Endpoint};
 
 use super::Setup;
@@ -136,13 +135,7 @@ impl Setup {
             extension: Some(keeping.node.clone()),
             edited: Some(self.edited.subscribe()),
         };
-        let running = node::run(parts, tls.clone(), drain.clone());
-        tasks.spawn(async move {
-            // The API goes on without the node: `status` says what is wrong with it.
-            if let Err(failure) = running.await {
-                error!(error = %Chain(failure.as_ref()), "the node of this machine did not start");
-            }
-        });
+        tasks.spawn(node::persist(parts, tls.clone(), drain.clone()));
         Ok(Some(tls))
     }
 

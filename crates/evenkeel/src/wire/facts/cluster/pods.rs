@@ -107,7 +107,8 @@ fn volume_wait(lists: &Lists, pod: &Value) -> Option<What> {
     let given = text(pod, "/spec/nodeName");
     let node = lists.nodes.items.iter().find(|node| text(node, "/metadata/name") == given);
     let gone = node.and_then(|node| condition(node, "Ready")).is_some_and(|ready| ready["status"] != "True");
-    if !given.is_empty() && !(gone && text(pod, "/status/phase") == "Pending") {
+    let waits = given.is_empty() || gone && text(pod, "/status/phase") == "Pending";
+    if !waits {
         return None;
     }
     let namespace = text(pod, "/metadata/namespace");
