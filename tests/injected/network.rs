@@ -78,7 +78,9 @@ fn cut_off(world: &mut World) -> anyhow::Result<()> {
 }
 
 fn loss(world: &mut World) -> anyhow::Result<()> {
-    drops(world, At::Agent, "input", "numgen random mod 100 < 10")?;
+    // On one path, so that it is clear which one is to be told.
+    let from = world.host(HERE).address.clone();
+    drops(world, At::Agent, "input", &format!("ip saddr {from} numgen random mod 100 < 10"))?;
     let cause = world.says(HERE, "PACKET_LOSS", NOTICED);
     let said = cause.and_then(|cause| world.follow(&cause));
     allows(world, At::Agent)?;
