@@ -154,6 +154,7 @@ fn duplicate(world: &mut World) -> anyhow::Result<()> {
     let other = all.into_iter().find(|at| !holds(at)).context("all have the address")?;
     world.ok(other, &format!("ip address add {address}/24 dev eth0"))?;
     let asked = all.into_iter().find(|at| *at != other).context("there are three")?;
+    world.alike = true;
     let said = world.says(asked, "VIP_DUPLICATE", AT_ONCE).and_then(|cause| {
         ensure!(cause.on == other, "the one without the lease gives it up: {cause:?}");
         world.follow(&cause)

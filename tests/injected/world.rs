@@ -67,6 +67,8 @@ pub struct World {
     /// How long each answer took.
     answers: RefCell<Vec<Duration>>,
     case: &'static str,
+    /// Which server is which is chance in this case: all are called alike.
+    pub alike: bool,
     /// What every server is started with.
     arguments: Vec<String>,
 }
@@ -105,13 +107,14 @@ impl World {
         let (own, clients) = (folder(&rack.servers[0].binary), folder(&kubectl.program));
         let shell = Shell::new(rack.servers[0].data.join("stand-ins"), &[&own, &clients])?;
         let (golden, looks, answers) = (Golden::read(), Vec::new(), RefCell::default());
-        let world = World { rack, agent, shell, golden, looks, answers, case: "", arguments };
+        let world = World { rack, agent, shell, golden, looks, answers, case: "", alike: false, arguments };
         world.is_well(WELL)?;
         Ok(world)
     }
 
     pub fn begin(&mut self, case: &'static str) {
         self.case = case;
+        self.alike = false;
     }
 
     /// Prints how many first causes were right, and whether they were enough.
@@ -257,6 +260,7 @@ impl World {
             names.add(self.data(at).display().to_string(), "DATA");
         }
         for (at, stands) in all {
+            let stands = if self.alike && at != At::Agent { "a server" } else { stands };
             names.add(self.name(at), stands);
             names.add(format!("{}:6443", self.host(at).address), stands);
         }
