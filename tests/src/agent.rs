@@ -92,7 +92,8 @@ impl Agent {
     /// Starts it again, after it was killed if it still ran.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         if let Ok(inner) = child_of(self.process.id()) {
-            Tool::new("kill").ok(&format!("-9 {inner}"))?;
+            // It may end by itself at this moment.
+            let _ = Tool::new("kill").ok(&format!("-9 {inner}"));
         }
         // Where it was stopped it would not notice.
         let _ = self.process.kill();
