@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use e2e::{Options, pause};
+use e2e::{Options, eventually, pause};
 
 use crate::Fault;
 use crate::world::{AT_ONCE, At, NOTICED, PASSED, RESOLV_CONF, WELL, World};
@@ -238,7 +238,14 @@ fn switch(world: &mut World) -> anyhow::Result<()> {
         world.host(at).plug()?;
     }
     dark?;
-    let cause = world.says(HERE, "SWITCH_DOWN", NOTICED)?;
+    // Who is reached again says so one after the other.
+    eventually("all are named", NOTICED, || {
+        let (_, said) = world.wrong(HERE, &[])?;
+        let sentence = said["cause"]["sentence"].as_str().unwrap_or_default();
+        ensure!(all.iter().all(|at| sentence.contains(world.name(*at))), "{sentence}");
+        Ok(())
+    })?;
+    let cause = world.says(HERE, "SWITCH_DOWN", AT_ONCE)?;
     world.follow(&cause)?;
     world.is_well(PASSED)
 }
