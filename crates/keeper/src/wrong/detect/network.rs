@@ -84,8 +84,10 @@ fn loss(facts: &Facts, _now: Timestamp) -> Vec<Finding> {
         paths.map(|(fact, _)| if fact.by == node { &fact.about } else { &fact.by }).collect::<BTreeSet<_>>().len()
     };
     let find = |(fact, (sent, lost, permille)): &(&Fact, (u32, u32, u32))| {
-        let (node, other) =
-            if ends(&fact.about) < ends(&fact.by) { (&fact.by, &fact.about) } else { (&fact.about, &fact.by) };
+        // Where both have as many, whoever measured it is nobody's fault: their names decide, and the answer stays.
+        let mut both = [&fact.by, &fact.about];
+        both.sort_by_key(|node| (ends(node), *node));
+        let [other, node] = both;
         let share = format!("{}.{} %", permille / 10, permille % 10);
         let finding = Finding::of_node(&PACKET_LOSS, node).with("from", other).with("share", share);
         finding.seen(fact, format!("{}: {lost} of {sent} probes to {} were lost", fact.by, fact.about))
