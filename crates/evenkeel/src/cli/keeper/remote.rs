@@ -1,8 +1,10 @@
 //! The way to the keeper: a server's own paths, under the identity of a kubeconfig.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use base::Chain;
 use bytes::Bytes;
 use http::{Method, Request};
 use keeper::{Attention, Digest};
@@ -17,6 +19,10 @@ use crate::wire::admin;
 use crate::wire::endpoints::KnownServers;
 use crate::wire::keeper::api::{Proposal, Shown, Status};
 use crate::wire::keeper::{PATH, PIECE_BYTES, Received};
+
+/// A server that starts again answers within this time.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What came of asking.
 pub enum Asked<T> {
@@ -59,8 +65,23 @@ impl Remote {
         self.post("arm", proposal).await
     }
 
+    /// A wish that is asked twice is one wish, so it is asked again where no server answers: the run itself may just be
+    /// replacing the program of the one that is asked.
     pub async fn ask(&self, wish: Attention) -> Result<Asked<()>> {
-        self.post("ask", &super::wish(wish)).await
+        let (body, begin) = (Bytes::from(serde_json::to_vec(&super::wish(wish))?), Instant::now());
+        let mut told = false;
+        loop {
+            match self.exchange(Method::POST, "ask", "", body.clone()).await {
+                Ok((code, body)) => return read(code, &body),
+                Err(failure) if SILENCE_MAX <= begin.elapsed() => return Err(failure),
+                Err(failure) if !told => {
+                    eprintln!("no answer yet ({}); asking again", Chain(failure.as_ref()));
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Sends a program in pieces, as far as it is not there already.
@@ -95,12 +116,20 @@ impl Remote {
         query: &str,
         body: Bytes,
     ) -> Result<Asked<T>> {
+        let (code, body) = self.exchange(method, verb, query, body).await?;
+        read(code, &body)
+    }
+
+    async fn exchange(&self, method: Method, verb: &str, query: &str, body: Bytes) -> Result<(u16, Bytes)> {
         let request = Request::builder().method(method).uri(format!("{PATH}{verb}{query}")).body(body)?;
-        let (code, body) = admin::exchange(&self.config, &self.others, request).await.context("ask the server")?;
-        match code {
-            200 => Ok(Asked::Done(serde_json::from_slice(&body).context("read the server's answer")?)),
-            409 => Ok(Asked::Refused(String::from_utf8_lossy(&body).into_owned())),
-            _ => bail!("the server answered {code}: {}", String::from_utf8_lossy(&body)),
-        }
+        admin::exchange(&self.config, &self.others, request).await.context("ask the server")
+    }
+}
+
+fn read<T: DeserializeOwned>(code: u16, body: &[u8]) -> Result<Asked<T>> {
+    match code {
+        200 => Ok(Asked::Done(serde_json::from_slice(body).context("read the server's answer")?)),
+        409 => Ok(Asked::Refused(String::from_utf8_lossy(body).into_owned())),
+        _ => bail!("the server answered {code}: {}", String::from_utf8_lossy(body)),
     }
 }
