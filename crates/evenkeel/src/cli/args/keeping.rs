@@ -123,7 +123,7 @@ pub struct RestoreArgs {
     /// Only print what the bundle says of itself
     #[arg(long)]
     pub show: bool,
-    /// Check everything that a restore needs, say what it would bring back, and write nothing
+    /// Check the bundle, its keys and the folder, say what a restore would bring back, and write nothing
     #[arg(long, conflicts_with = "prune")]
     pub dry_run: bool,
     /// Print JSON
