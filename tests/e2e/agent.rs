@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use e2e::{Agent, Cluster, Tool, eventually};
 
 const PODS: &str = r#"
@@ -58,6 +58,7 @@ pub fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     let other = kubectl.call(&["--as=system:node:other", "--as-group=system:nodes", "delete", "node", there], "")?;
     ensure!(!other.success, "a node may delete another");
     falls_silent(&kubectl, &agent)?;
+    runtime_hangs(&kubectl, &agent)?;
     kubectl.ok("delete namespace agent --timeout=60s")?;
     drop(agent);
     kubectl.ok(&format!("delete node {there}")).map(drop)
@@ -81,4 +82,17 @@ fn falls_silent(kubectl: &Tool, agent: &Agent) -> anyhow::Result<()> {
     let restarts = kubectl.ok("-n agent get pod there -o jsonpath={.status.containerStatuses[0].restartCount}")?;
     ensure!(restarts == "0", "the pod was restarted {restarts} times");
     Ok(())
+}
+
+/// A runtime that does not answer makes its node not ready; the machine goes on saying that it lives.
+fn runtime_hangs(kubectl: &Tool, agent: &Agent) -> anyhow::Result<()> {
+    let there = &agent.host.name;
+    let pid = agent.host.tool("pgrep")?.ok("-x containerd")?;
+    let pid = pid.lines().next().context("containerd runs")?;
+    let signal = |signal: &str| agent.host.tool("kill")?.ok(&format!("-{signal} {pid}")).map(drop);
+    signal("STOP")?;
+    let told = kubectl.ok(&format!("wait node/{there} --for=condition=Ready=False --timeout=60s"));
+    signal("CONT")?;
+    told?;
+    kubectl.ok(&format!("wait node/{there} --for=condition=Ready --timeout=60s")).map(drop)
 }

@@ -15,6 +15,7 @@ mod counts;
 mod dispatch;
 mod events;
 mod images;
+mod lease;
 pub mod limits;
 mod lister;
 mod logs;

@@ -38,8 +38,6 @@ pub const PULLS_MAX: usize = 4;
 /// Lease renewal and node status (`nodeStatusUpdateFrequency`, `nodeStatusReportFrequency`).
 pub const LEASE_SECONDS: i32 = 40;
 pub const LEASE_EVERY: Duration = Duration::from_secs(10);
-/// After a lease that was not renewed for so long a node reports anew: the servers may have given it up.
-pub const SILENT_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(15);
 pub const NODE_CHECK_EVERY: Duration = Duration::from_secs(10);
 pub const NODE_REPORT_EVERY: Duration = Duration::from_secs(300);
 /// Images listed in the node's status (`nodeStatusMaxImages`).

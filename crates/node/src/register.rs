@@ -1,16 +1,19 @@
-//! This node's own objects: the Node, its status, its Lease. One task writes them all.
+//! This node's own object: it registers, and keeps its status true. That the machine lives is the lease's to say, which
+//! waits for nothing here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Gvr, Key, PatchType, Tree};
-use base::Chain;
+use api::{Gvr, Key, PatchType, Snapshot, Tree};
+use base::{Chain, Revision};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 use view::{ClientError, PatchRequest};
 
 use crate::context::Context;
+use crate::lease::Heartbeat;
 use crate::limits;
 use crate::machine::{self, Identity};
 use crate::pod::slot::retry_delay;
@@ -24,22 +27,23 @@ const INSTANCE_TYPE: &str = "evenkeel";
 pub struct Registrar {
     context: Arc<Context>,
     identity: Identity,
-    /// What was last written, times apart, and when.
-    written: Option<(Tree, Timestamp)>,
+    written: Option<Written>,
     conditions: Vec<Tree>,
-    /// The lease as it was last seen.
-    lease: Option<Tree>,
-    /// When it was last renewed.
-    renewed: Option<Timestamp>,
+    /// The runtime and its version, as it last said.
+    runtime: String,
     ready_before: bool,
+}
+
+/// What was last written.
+struct Written {
+    /// Times apart.
+    report: Tree,
+    at: Timestamp,
+    revision: Revision,
 }
 
 pub fn nodes() -> Gvr {
     Gvr::new("", "v1", "nodes")
-}
-
-fn leases() -> Gvr {
-    Gvr::new("coordination.k8s.io", "v1", "leases")
 }
 
 impl Registrar {
@@ -50,13 +54,13 @@ impl Registrar {
             identity,
             written: None,
             conditions: Vec::new(),
-            lease: None,
-            renewed: None,
+            runtime: String::new(),
             ready_before: false,
         }
     }
 
-    /// Registers, then keeps lease and status fresh until drained.
+    /// Registers, then keeps lease and status fresh until drained. A runtime that hangs holds up the status alone: its node
+    /// says so, and is not taken for a dead machine.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut failures = 0;
         while let Err(error) = self.register().await {
@@ -69,18 +73,22 @@ impl Registrar {
         let now = self.context.ports.clock.now();
         self.context.change_pressure(|history| history.restore(&self.conditions, now));
         self.context.events.node(&self.context.config.node_name, false, "Starting", "Starting kubelet.");
+        tokio::join!(Heartbeat::new(self.context.clone()).run(drain.clone()), self.keep_status(drain));
+    }
+
+    async fn keep_status(mut self, drain: CancellationToken) {
         let mut pressure = self.context.pressure.subscribe();
         loop {
-            let status = self.report().await;
-            let lease = self.renew().await;
-            for error in [status.err(), lease.err()].into_iter().flatten() {
-                tracing::warn!(error = %Chain(&error), "node status or lease was not written");
+            let Some(told) = drain.run_until_cancelled(self.report()).await else { return };
+            if let Err(error) = &told {
+                tracing::warn!(error = %Chain(error), "node status was not written");
             }
             // Until it is ready a node looks more often: pods wait for it.
-            let wait = if self.ready_before { limits::LEASE_EVERY } else { Duration::from_millis(500) };
+            let wait = if self.ready_before { limits::NODE_CHECK_EVERY } else { Duration::from_millis(500) };
             tokio::select! {
                 () = drain.cancelled() => return,
                 _ = pressure.changed() => {}
+                () = self.contradicted(), if told.is_ok() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -108,11 +116,7 @@ impl Registrar {
     }
 
     fn remember(&mut self, node: &Tree) {
-        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        self.conditions = conditions
-            .into_iter()
-            .filter(|condition| OURS.contains(&condition["type"].as_str().unwrap_or_default()))
-            .collect();
+        self.conditions = ours(node);
     }
 
     fn object(&self) -> Tree {
@@ -156,28 +160,20 @@ impl Registrar {
 
     async fn report(&mut self) -> Result<(), ClientError> {
         let now = self.context.ports.clock.now();
-        let runtime = self.context.runtime.status().await;
-        let version = self.context.runtime.version().await.unwrap_or_default();
-        if !version.name.is_empty() {
-            let mut name = self.context.runtime_name.write().expect("no holder of this lock panics");
-            if *name != version.name {
-                name.clone_from(&version.name);
-            }
-        }
-        let runtime =
-            runtime.unwrap_or_else(|error| RuntimeStatus { message: error.to_string(), ..RuntimeStatus::default() });
-        self.context.handlers.write().expect("no holder of this lock panics").clone_from(&runtime.handlers);
-        let images = self.context.runtime.list_images().await.ok();
-        let facts = self.status(&runtime, images.as_deref(), &format!("{}://{}", version.name, version.version));
+        let (runtime, images) = self.ask_runtime().await;
+        let facts = self.status(&runtime, images.as_deref());
         let pressure = self.context.pressure.borrow().conditions();
-        let conditions = conditions(&runtime, &pressure, &self.conditions, now);
+        let snapshot = self.context.view.snapshot();
+        let contradicted = self.is_contradicted(&snapshot);
+        let shown = snapshot.stream(&nodes()).get(&self.key()).filter(|_| contradicted).map(|node| ours(&node.tree()));
+        let conditions = conditions(&runtime, &pressure, shown.as_ref().unwrap_or(&self.conditions), now);
         let ready = conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
-        let compared = json!({"facts": facts, "conditions": conditions.iter().map(without_times).collect::<Vec<_>>()});
-        let fresh = self.written.as_ref().is_some_and(|(written, at)| {
-            let age = Duration::try_from(now.duration_since(*at)).unwrap_or_default();
-            *written == compared && age < limits::NODE_REPORT_EVERY
+        let report = json!({"facts": facts, "conditions": conditions.iter().map(without_times).collect::<Vec<_>>()});
+        let fresh = self.written.as_ref().is_some_and(|written| {
+            let age = Duration::try_from(now.duration_since(written.at)).unwrap_or_default();
+            written.report == report && age < limits::NODE_REPORT_EVERY
         });
-        if fresh && !self.was_silent(now) {
+        if fresh && !contradicted {
             self.ready_before = ready;
             return Ok(());
         }
@@ -196,8 +192,8 @@ impl Registrar {
             patch: PatchType::Strategic,
             body: &body,
         };
-        match self.context.client.patch(&request).await {
-            Ok(_) => {}
+        let node = match self.context.client.patch(&request).await {
+            Ok(node) => node,
             Err(error) if error.is_not_found() => {
                 // Somebody deleted the Node; we are still here.
                 self.register().await?;
@@ -205,7 +201,7 @@ impl Registrar {
                 return Ok(());
             }
             Err(error) => return Err(error),
-        }
+        };
         if ready != self.ready_before {
             let (warning, reason) = if ready { (false, "NodeReady") } else { (true, "NodeNotReady") };
             let name = &self.context.config.node_name;
@@ -213,14 +209,46 @@ impl Registrar {
         }
         self.tell_pressure(&conditions);
         self.conditions = conditions;
-        self.written = Some((compared, now));
+        self.written = Some(Written { report, at: now, revision: revision_of(&node) });
         self.ready_before = ready;
         Ok(())
     }
 
-    /// Nobody heard of this node for so long that the control plane may have called its conditions unknown.
-    fn was_silent(&self, now: Timestamp) -> bool {
-        self.renewed.is_some_and(|renewed| limits::SILENT_AFTER <= now.duration_since(renewed))
+    /// What the runtime says of itself. Where it does not answer it is asked nothing more: each question may hang.
+    async fn ask_runtime(&mut self) -> (RuntimeStatus, Option<Vec<Image>>) {
+        let runtime = &self.context.runtime;
+        let (status, images) = match runtime.status().await {
+            Ok(status) => {
+                if let Ok(version) = runtime.version().await
+                    && !version.name.is_empty()
+                {
+                    self.runtime = format!("{}://{}", version.name, version.version);
+                    *self.context.runtime_name.write().expect("no holder of this lock panics") = version.name;
+                }
+                (status, runtime.list_images().await.ok())
+            }
+            Err(error) => (RuntimeStatus { message: error.to_string(), ..RuntimeStatus::default() }, None),
+        };
+        self.context.handlers.write().expect("no holder of this lock panics").clone_from(&status.handlers);
+        (status, images)
+    }
+
+    /// Resolves once [`Self::is_contradicted`].
+    async fn contradicted(&self) {
+        self.context.view.wait_for(|snapshot| self.is_contradicted(snapshot)).await;
+    }
+
+    /// Since this node last reported somebody wrote otherwise: the control plane heard nothing of it and gave it up, its
+    /// object was deleted, or an older state was restored.
+    fn is_contradicted(&self, snapshot: &Snapshot) -> bool {
+        let Some(written) = &self.written else { return false };
+        let stream = snapshot.stream(&nodes());
+        match stream.get(&self.key()) {
+            Some(node) => {
+                written.revision < node.revision && node.typed().is_ok_and(|node| contradicts(&node, &self.conditions))
+            }
+            None => written.revision <= stream.revision,
+        }
     }
 
     /// Events for what a person would ask about; readiness has its own.
@@ -237,7 +265,7 @@ impl Registrar {
     }
 
     /// Without an answer of the runtime the Node keeps the images that it names.
-    fn status(&self, status: &RuntimeStatus, images: Option<&[Image]>, runtime: &str) -> Tree {
+    fn status(&self, status: &RuntimeStatus, images: Option<&[Image]>) -> Tree {
         let config = &self.context.config;
         let machine = &self.context.machine;
         let mut addresses: Vec<Tree> =
@@ -259,7 +287,7 @@ impl Registrar {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.listen.port()}},
             "nodeInfo": {
                 "machineID": identity.machine_id, "systemUUID": identity.system_uuid, "bootID": identity.boot_id,
-                "kernelVersion": identity.kernel, "osImage": identity.os_image, "containerRuntimeVersion": runtime,
+                "kernelVersion": identity.kernel, "osImage": identity.os_image, "containerRuntimeVersion": self.runtime,
                 "kubeletVersion": config.version, "kubeProxyVersion": config.version, "operatingSystem": "linux",
                 "architecture": identity.arch, "swap": {"capacity": identity.swap_bytes},
             },
@@ -270,55 +298,6 @@ impl Registrar {
             facts["images"] = image_list(images);
         }
         facts
-    }
-
-    // === lease ===
-
-    async fn renew(&mut self) -> Result<(), ClientError> {
-        let now = self.context.ports.clock.now();
-        self.renew_at(now).await?;
-        self.renewed = Some(now);
-        Ok(())
-    }
-
-    async fn renew_at(&mut self, now: Timestamp) -> Result<(), ClientError> {
-        let name = &self.context.config.node_name;
-        let now = now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
-        let key = Key::new("kube-node-lease", name);
-        if let Some(mut lease) = self.lease.take() {
-            lease["spec"]["renewTime"] = json!(now);
-            match self.context.client.update(&leases(), &key, None, &lease).await {
-                Ok(lease) => {
-                    self.lease = Some(lease);
-                    return Ok(());
-                }
-                Err(error) if error.is_conflict() || error.is_not_found() => {}
-                Err(error) => {
-                    self.lease = Some(lease);
-                    return Err(error);
-                }
-            }
-        }
-        let spec = json!({"holderIdentity": name, "leaseDurationSeconds": limits::LEASE_SECONDS, "renewTime": now});
-        match self.context.client.get(&leases(), &key).await {
-            Ok(mut lease) => {
-                lease["spec"] = spec;
-                self.lease = Some(self.context.client.update(&leases(), &key, None, &lease).await?);
-            }
-            Err(error) if error.is_not_found() => {
-                let node = self.context.client.get(&nodes(), &self.key()).await?;
-                let lease = json!({
-                    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                    "metadata": {"name": name, "namespace": "kube-node-lease", "ownerReferences": [{
-                        "apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"],
-                    }]},
-                    "spec": spec,
-                });
-                self.lease = Some(self.context.client.create(&leases(), "kube-node-lease", &lease).await?);
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 }
 
@@ -370,6 +349,25 @@ fn conditions(runtime: &RuntimeStatus, pressure: &[Condition], before: &[Tree], 
     rows.into_iter().map(make).collect()
 }
 
+fn ours(node: &Tree) -> Vec<Tree> {
+    let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.filter(|condition| OURS.contains(&condition["type"].as_str().unwrap_or_default())).cloned().collect()
+}
+
+/// Whether a Node shows conditions of ours other than as they were last reported.
+fn contradicts(node: &core::Node, reported: &[Tree]) -> bool {
+    let shown = || node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let same = |one: &core::NodeCondition, own: &Tree| {
+        let heard = one.last_heartbeat_time.as_ref().map(|time| seconds(time.0));
+        own["type"] == one.type_ && own["status"] == one.status && own["lastHeartbeatTime"].as_str() == heard.as_deref()
+    };
+    !reported.iter().all(|own| shown().any(|one| same(one, own)))
+}
+
+fn revision_of(object: &Tree) -> Revision {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
 fn without_times(condition: &Tree) -> Tree {
     json!([condition["type"], condition["status"], condition["reason"], condition["message"]])
 }
@@ -401,5 +399,24 @@ mod tests {
         ];
         assert_eq!(made.iter().map(said).collect::<Vec<_>>(), wanted);
         assert!(made.iter().all(|one| one["lastHeartbeatTime"] == new.as_str()));
+    }
+
+    #[test]
+    fn a_node_that_was_given_up_or_restored_is_told_anew() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let reported = |second| conditions(&RuntimeStatus::default(), &[], &[], at(second));
+        let node = |conditions: Vec<Tree>| -> core::Node {
+            serde_json::from_value(json!({"metadata": {}, "status": {"conditions": conditions}})).unwrap()
+        };
+        let with = |change: fn(&mut Tree)| {
+            let mut shown = reported(60);
+            shown.insert(0, json!({"type": "evenkeel.io/Lost", "status": "False"}));
+            change(&mut shown[4]);
+            node(shown)
+        };
+        assert!(!contradicts(&with(|_| {}), &reported(60)));
+        assert!(contradicts(&with(|ready| ready["status"] = json!("Unknown")), &reported(60)));
+        assert!(contradicts(&node(reported(50)), &reported(60)));
+        assert!(contradicts(&core::Node::default(), &reported(60)));
     }
 }

@@ -1,7 +1,7 @@
 //! Nodes that stop renewing their lease become `Unknown`; conditions become taints; pods of lost nodes are not ready.
 
 use api::snapshot::gvr_of;
-use api::{Gvr, Key, Object, Op, Plan, Snapshot, Tree};
+use api::{Gvr, Key, Object, Op, PatchType, Plan, Snapshot, Tree};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -88,7 +88,9 @@ fn plan(ctx: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
                 let message = format!("Node {} status is now: NodeNotReady", key.name);
                 events.push(op::event::<Node>(node, "NodeNotReady", message));
             }
-            ops.push(op::strategic::<Node>(node, Some("status"), json!({"status": {"conditions": changed}})));
+            // A node that reports in this moment is not overruled.
+            let (body, when) = (json!({"status": {"conditions": changed}}), op::same_version(node));
+            ops.push(op::patch(&gvr_of::<Node>(), node, Some("status"), PatchType::Strategic, body, when));
         }
     }
     let ready = find(&conditions, "Ready").map_or("Unknown", |ready| text(ready, "/status")).to_owned();
