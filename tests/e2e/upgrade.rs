@@ -173,10 +173,11 @@ impl World {
         let upgrade = format!("upgrade --yes --no-watch --bake=2s --to={}", next.display());
         self.cluster.succeeds(&upgrade)?;
         self.cluster.succeeds("pause")?;
-        let second = self.cluster.call(&upgrade)?;
-        ensure!(second.code == 3 && second.stderr.contains("you can watch it: `evenkeel watch`"), "{second:?}");
+        // Told once the node at hand is done: its server is not away any more.
         let watched = self.cluster.call("watch")?;
         ensure!(watched.code == 2 && watched.stderr.contains("is paused"), "{watched:?}");
+        let second = self.cluster.call(&upgrade)?;
+        ensure!(second.code == 3 && second.stderr.contains("you can watch it: `evenkeel watch`"), "{second:?}");
         self.cluster.succeeds("resume")?;
         self.cluster.succeeds("watch")?;
         let programs = self.running()?;

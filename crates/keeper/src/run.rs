@@ -223,11 +223,11 @@ impl Run {
 
     fn forward(self, progress: &Progress, out: &mut Vec<Effect>) -> Run {
         let Some(step) = progress.next(&self.plan) else { return self.note(Phase::Finished, out) };
-        let state = progress.state(step);
-        if progress.paused && *state == State::Waiting && self.plan.begins_node(step) {
+        if progress.rests(&self.plan) {
             out.push(Effect::Wait);
             return self;
         }
+        let state = progress.state(step);
         let effect = self.plan.step(step).is_some_and(|step| step.action.has_effect());
         match state {
             State::Failed(why) => {
@@ -296,9 +296,11 @@ impl Run {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "standing")]
 pub enum Standing {
-    /// On its way, at this step.
+    /// On its way, at this step; where it is to pause, to the end of the node at hand.
     Running {
         step: Option<StepId>,
+        #[serde(default)]
+        pausing: bool,
     },
     /// No node is half done; goes on when it is resumed.
     Paused,
@@ -326,8 +328,8 @@ impl Standing {
             _ if progress.finished => Standing::Finished,
             _ if progress.stuck => Standing::Stuck { why: progress.why },
             Direction::Back(_) => Standing::Returning { why: progress.why },
-            Direction::Forward if progress.paused => Standing::Paused,
-            Direction::Forward => Standing::Running { step: progress.next(plan) },
+            Direction::Forward if progress.rests(plan) => Standing::Paused,
+            Direction::Forward => Standing::Running { step: progress.next(plan), pausing: progress.paused },
         }
     }
 

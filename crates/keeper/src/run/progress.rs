@@ -140,6 +140,12 @@ impl Progress {
         plan.steps.iter().map(|step| step.id).find(open)
     }
 
+    /// Somebody paused it, and the node that was at hand is done.
+    pub(super) fn rests(&self, plan: &Plan) -> bool {
+        let untouched = |step| *self.state(step) == State::Waiting && plan.begins_node(step);
+        self.paused && self.next(plan).is_some_and(untouched)
+    }
+
     /// The last step that was begun, can be undone and is not.
     pub(super) fn last_to_undo(&self, plan: &Plan, scope: Option<&NodeName>) -> Option<StepId> {
         let begun =

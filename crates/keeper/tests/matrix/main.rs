@@ -196,7 +196,7 @@ fn what_was_resumed_can_be_taken_back() {
 /// Asks for the way back, and says whether it is gone. What is done is not taken back: that is a run of its own.
 fn goes_back(world: &mut World, token: u64) -> bool {
     let over = match Standing::of(&world.case.plan(), &world.journal) {
-        Standing::Running { step } => step.is_none(),
+        Standing::Running { step, .. } => step.is_none(),
         standing => standing.is_over(),
     };
     let next = taken_over(world, token, Some(Attention::Back { why: "I changed my mind".into() }));
@@ -250,19 +250,27 @@ fn a_pause_leaves_no_node_half_done() {
     everywhere(|case, cut| {
         let (mut world, mut first) = begun(case, cut);
         first.ask(Attention::Pause { why: "lunch".into() });
+        let paused = |world: &World| Standing::of(&case.plan(), &world.journal) == Standing::Paused;
+        while first.turn(&mut world, true) {
+            assert!(!paused(&world) || none_half_done(&world), "{}, cut at {cut}: told too early", case.name);
+        }
         first.finish(&mut world);
         if first.ended {
             return;
         }
-        for node in case::NODES {
-            let (done, all) = part_done(&world, node);
-            assert!(done == 0 || done == all, "{}, cut at {cut}: {node} is half done", case.name);
-        }
+        assert!(paused(&world) && none_half_done(&world), "{}, cut at {cut}", case.name);
         let second = taken_over(&mut world, 2, Some(Attention::Resume));
         assert!(second.ended && world.has_arrived(), "{}, cut at {cut}", case.name);
         let resumed = world.journal.entries().iter().find(|entry| entry.phase == Phase::Resumed).unwrap();
         assert_eq!(resumed.actor, second.actor);
     });
+}
+
+fn none_half_done(world: &World) -> bool {
+    case::NODES.iter().all(|node| {
+        let (done, all) = part_done(world, node);
+        done == 0 || done == all
+    })
 }
 
 /// How many steps of a node's own part are done, and how many there are.

@@ -83,7 +83,7 @@ async fn sent(remote: &Remote, to: &str, source: &SourceArgs) -> Result<Asked<(D
 /// While a run is open it is turned round; else what it did is undone by another one.
 pub async fn back(args: ChangeArgs) -> Result<ExitCode> {
     let remote = Remote::of(&args.keeper)?;
-    let status = remote.status().await?;
+    let status = remote.status_soon().await?;
     let open = status.run.as_ref().filter(|run| !run.standing.is_over());
     let Some(run) = open else { return change(&remote, &args, Goal::Back).await };
     println!("{}", show::head(&status.head));
@@ -119,7 +119,7 @@ pub async fn resume(args: WishArgs) -> Result<ExitCode> {
 
 async fn asked(args: &WishArgs, wish: Attention, what: &str) -> Result<ExitCode> {
     let remote = Remote::of(&args.keeper)?;
-    let status = remote.status().await?;
+    let status = remote.status_soon().await?;
     let open = status.run.as_ref().filter(|run| !run.standing.is_over());
     let Some(name) = open.map(|run| run.name.clone()) else { return Ok(refused("no run is open")) };
     if !args.dry_run

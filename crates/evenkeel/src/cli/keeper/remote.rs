@@ -3,7 +3,7 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use base::Chain;
 use bytes::Bytes;
 use http::{Method, Request};
@@ -65,20 +65,37 @@ impl Remote {
         self.post("arm", proposal).await
     }
 
-    /// A wish that is asked twice is one wish, so it is asked again where no server answers: the run itself may just be
-    /// replacing the program of the one that is asked.
+    /// As [`Remote::status`], for who is about to ask something of a run.
+    pub async fn status_soon(&self) -> Result<Status> {
+        let (code, body) = self.patiently(Method::GET, "status", Bytes::new()).await?;
+        match read(code, &body)? {
+            Asked::Done(status) => Ok(status),
+            Asked::Refused(why) => bail!("{why}"),
+        }
+    }
+
     pub async fn ask(&self, wish: Attention) -> Result<Asked<()>> {
-        let (body, begin) = (Bytes::from(serde_json::to_vec(&super::wish(wish))?), Instant::now());
-        let mut told = false;
+        let body = serde_json::to_vec(&super::wish(wish))?;
+        let (code, body) = self.patiently(Method::POST, "ask", body.into()).await?;
+        read(code, &body)
+    }
+
+    /// Asks again where no server answers: the run itself may just be replacing the program of the one that is asked. For
+    /// what does not change when it is asked twice.
+    async fn patiently(&self, method: Method, verb: &str, body: Bytes) -> Result<(u16, Bytes)> {
+        let (begin, mut told) = (Instant::now(), false);
         loop {
-            match self.exchange(Method::POST, "ask", "", body.clone()).await {
-                Ok((code, body)) => return read(code, &body),
-                Err(failure) if SILENCE_MAX <= begin.elapsed() => return Err(failure),
-                Err(failure) if !told => {
-                    eprintln!("no answer yet ({}); asking again", Chain(failure.as_ref()));
-                    told = true;
-                }
-                Err(_) => {}
+            let failure = match self.exchange(method.clone(), verb, "", body.clone()).await {
+                Ok((503, why)) => anyhow!("the server is not ready: {}", String::from_utf8_lossy(&why)),
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if SILENCE_MAX <= begin.elapsed() {
+                return Err(failure);
+            }
+            if !told {
+                eprintln!("no answer yet ({}); asking again", Chain(failure.as_ref()));
+                told = true;
             }
             tokio::time::sleep(AGAIN).await;
         }

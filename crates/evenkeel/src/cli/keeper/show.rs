@@ -86,7 +86,7 @@ pub fn standing(status: &Status) -> String {
     let Some(run) = &status.run else { return "there was no run yet".to_owned() };
     let name = &run.name;
     match &run.standing {
-        Standing::Running { step } => running(status, *step),
+        Standing::Running { step, pausing } => running(status, *step, *pausing),
         Standing::Paused => format!("{name} is paused, no node is half done; evenkeel resume, or evenkeel back"),
         Standing::Returning { why } => format!("{name} goes back: {why}"),
         Standing::Stuck { why } => format!(
@@ -102,7 +102,7 @@ pub fn standing(status: &Status) -> String {
 }
 
 /// Who is at what.
-fn running(status: &Status, step: Option<StepId>) -> String {
+fn running(status: &Status, step: Option<StepId>, pausing: bool) -> String {
     let Some(run) = &status.run else { return String::new() };
     if let Some(waits) = &status.waits {
         return format!("{} waits: {waits}; nothing is half done", run.name);
@@ -112,7 +112,8 @@ fn running(status: &Status, step: Option<StepId>) -> String {
         let node = step.node.as_ref().map(|node| format!("{}: ", node.0)).unwrap_or_default();
         format!("; step {} of {}: {node}{}", step.id.0 + 1, run.armed.plan.steps.len(), action(&step.action))
     });
-    format!("{} is on its way, {by}{}; see: evenkeel watch", run.name, at.unwrap_or_default())
+    let until = if pausing { "; pauses once this node is done" } else { "" };
+    format!("{} is on its way, {by}{}{until}; see: evenkeel watch", run.name, at.unwrap_or_default())
 }
 
 pub fn journal(text: &str) -> Result<String> {

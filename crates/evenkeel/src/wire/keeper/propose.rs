@@ -166,7 +166,7 @@ impl Keeper {
 
     /// What an armed run waits for that no person is asked about.
     pub(super) async fn waits(&self, armed: &Armed, journal: &Journal) -> Result<Option<String>> {
-        let Standing::Running { step: Some(step) } = Standing::of(&armed.plan, journal) else { return Ok(None) };
+        let Standing::Running { step: Some(step), .. } = Standing::of(&armed.plan, journal) else { return Ok(None) };
         let step = armed.plan.step(step).filter(|step| step.action == Action::HoldCheck);
         let Some(node) = step.and_then(|step| step.node.as_ref()) else { return Ok(None) };
         if armed.now.is_some() {
