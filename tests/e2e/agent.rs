@@ -59,6 +59,7 @@ pub fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(!other.success, "a node may delete another");
     falls_silent(&kubectl, &agent)?;
     runtime_hangs(&kubectl, &agent)?;
+    is_deleted(&kubectl, &agent)?;
     kubectl.ok("delete namespace agent --timeout=60s")?;
     drop(agent);
     kubectl.ok(&format!("delete node {there}")).map(drop)
@@ -95,4 +96,18 @@ fn runtime_hangs(kubectl: &Tool, agent: &Agent) -> anyhow::Result<()> {
     signal("CONT")?;
     told?;
     kubectl.ok(&format!("wait node/{there} --for=condition=Ready --timeout=60s")).map(drop)
+}
+
+/// A Node that somebody deleted comes back while its machine belongs to the cluster, before its pods are given up.
+fn is_deleted(kubectl: &Tool, agent: &Agent) -> anyhow::Result<()> {
+    let there = &agent.host.name;
+    kubectl.ok(&format!("delete node {there}"))?;
+    eventually("the node is back", Duration::from_secs(30), || {
+        kubectl.ok(&format!("wait node/{there} --for=condition=Ready --timeout=1s")).map(drop)
+    })?;
+    let pod = "-n agent get pod there -o jsonpath={.status.phase}/{.status.containerStatuses[0].restartCount}";
+    let said = kubectl.ok(pod)?;
+    ensure!(said == "Running/0", "{said}");
+    ensure!(kubectl.ok("-n agent exec here -- busybox wget -q -O - http://there.agent")?.contains("from there"));
+    Ok(())
 }

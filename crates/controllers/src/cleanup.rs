@@ -1,7 +1,11 @@
 //! What goes when its time has come: finished Jobs with a time to live, events, pods nobody will end.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use api::snapshot::gvr_of;
 use api::{Gvr, Key, Object, Op, Plan, Propagation, Snapshot};
+use base::SmolStr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
@@ -12,11 +16,31 @@ use crate::kit::keys::{self, NODE};
 use crate::kit::op;
 use crate::kit::pod::PodRef;
 use crate::kit::value::{int, list, time, time_at};
+use crate::node::lifecycle::NODE_NOT_READY;
 use crate::{Controller, Ctx, Watch};
 
-/// A pod must be at least this old before the absence of its node counts: nodes and pods come by different streams.
-const ORPHAN_AGE: SignedDuration = SignedDuration::from_secs(60);
+/// So long a node that was ready must be missed before its pods go (upstream: `quarantineTime`): nodes and pods come by different streams,
+/// and a Node that somebody deleted comes back while its machine lives.
+const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
+/// Long enough for all pods of a node to go.
+const MISSED_FOR: SignedDuration = SignedDuration::from_mins(10);
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// Since when nodes to which pods are bound are missed. Whoever leads the loops begins to count.
+#[derive(Debug, Default)]
+pub struct Missed(Mutex<BTreeMap<SmolStr, Timestamp>>);
+
+impl Missed {
+    fn since(&self, node: &str, now: Timestamp) -> Timestamp {
+        let mut all = self.0.lock().expect("no holder of this lock panics");
+        all.retain(|_, since| now.duration_since(*since) < MISSED_FOR);
+        *all.entry(node.into()).or_insert(now)
+    }
+
+    fn found(&self, node: &str) {
+        self.0.lock().expect("no holder of this lock panics").remove(node);
+    }
+}
 
 pub fn finished_jobs() -> Controller {
     Controller {
@@ -89,7 +113,7 @@ pub fn pods() -> Controller {
 /// The key that stands for "too many finished pods": no pod has an empty namespace.
 fn enqueue_pods(gvr: &Gvr, old: Option<&Object>, new: Option<&Object>, snapshot: &Snapshot) -> Vec<Key> {
     if *gvr == gvr_of::<Node>() {
-        let Some(node) = new.or(old).filter(|_| new.is_none() || old.is_some()) else { return vec![] };
+        let Some(node) = new.or(old) else { return vec![] };
         let pods = snapshot.of::<Pod>();
         return pods.by(NODE.name, &node.key.name).map(|pod| pod.key.clone()).collect();
     }
@@ -116,12 +140,13 @@ fn plan_pod(ctx: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
     }
     let nodes = snapshot.of::<Node>();
     let Some(node) = nodes.get(&Key::cluster(pod.node())) else {
-        let ripe = pod.object.header.created.unwrap_or(now) + ORPHAN_AGE;
-        if ripe > now {
+        let ripe = ctx.missed.since(pod.node(), now) + QUARANTINE;
+        if ripe > now && !given_up_before(&pod) {
             return Plan::NOTHING.again_at(ripe);
         }
         return Plan::step(fail(&pod, "PodGC: node no longer exists", now)).then(vec![force_delete(&pod)]);
     };
+    ctx.missed.found(pod.node());
     let tree = node.tree();
     let given_up = list(&tree, "/spec/taints").iter().any(|taint| taint["key"] == OUT_OF_SERVICE);
     let ready = is_true(list(&tree, "/status/conditions"), "Ready");
@@ -129,6 +154,13 @@ fn plan_pod(ctx: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
         return Plan::step(fail(&pod, "PodGC: node is out of service", now)).then(vec![force_delete(&pod)]);
     }
     Plan::NOTHING
+}
+
+/// Its node was lost before it was deleted: nothing comes back.
+fn given_up_before(pod: &PodRef) -> bool {
+    let conditions = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+    ready.any(|ready| ready.reason.as_deref() == Some(NODE_NOT_READY))
 }
 
 /// Its containers are lost with the node: say so before the pod goes, for those who count.
@@ -197,16 +229,25 @@ mod tests {
             "spec": {"nodeName": node, "containers": []}, "status": {"phase": phase}})
         };
         world.put(pod("lost", "n9", "Running"));
+        let mut before = pod("before", "n9", "Running");
+        before["status"]["conditions"] = json!([{"type": "Ready", "status": "False", "reason": NODE_NOT_READY}]);
+        world.put(before);
         for name in ["p1", "p2", "p3"] {
             world.put(pod(name, "n1", "Succeeded"));
         }
-        world.converge();
+        world.pass(30);
         let deleted = |world: &World, name: &str| {
             let pod = world.get("v1", "Pod", name);
             pod.is_null() || pod["metadata"].get("deletionTimestamp").is_some()
         };
-        assert!(deleted(&world, "a/p1") && !deleted(&world, "a/p2") && !deleted(&world, "a/lost"));
-        world.pass(61);
+        assert!(deleted(&world, "a/p1") && !deleted(&world, "a/p2"));
+        assert!(deleted(&world, "a/before") && !deleted(&world, "a/lost"));
+        world.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n9"}}));
+        world.converge();
+        world.delete("v1", "Node", "n9", None);
+        world.pass(39);
+        assert!(!deleted(&world, "a/lost"), "the node was there in between");
+        world.pass(2);
         assert!(deleted(&world, "a/lost"));
     }
 }

@@ -8,6 +8,7 @@ use base::SmolStr;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::certificates::Signer;
+use crate::cleanup::Missed;
 
 /// Settings of the control plane. The default is what a cluster gets that says nothing.
 #[derive(Clone, Debug)]
@@ -37,6 +38,7 @@ pub struct Ctx {
     pub registry: Arc<Registry>,
     /// When this process began to see the cluster. What happened to leases before is not held against nodes.
     pub started: Timestamp,
+    pub missed: Arc<Missed>,
     /// Where pods' resource usage comes from; None where nothing measures it.
     pub usage: Option<Arc<dyn Usage>>,
     /// Who signs approved certificate requests; None where nobody holds the authorities.

@@ -71,6 +71,7 @@ impl World {
             config: Arc::new(config),
             registry: Arc::new(api::builtin::registry()),
             started: Timestamp::MIN,
+            missed: Arc::default(),
             usage: None,
             signer: None,
         };

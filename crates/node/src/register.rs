@@ -173,7 +173,7 @@ impl Registrar {
             let age = Duration::try_from(now.duration_since(written.at)).unwrap_or_default();
             written.report == report && age < limits::NODE_REPORT_EVERY
         });
-        if fresh && !contradicted {
+        if fresh && !contradicted && !self.is_deleted(&snapshot) {
             self.ready_before = ready;
             return Ok(());
         }
@@ -238,17 +238,19 @@ impl Registrar {
         self.context.view.wait_for(|snapshot| self.is_contradicted(snapshot)).await;
     }
 
-    /// Since this node last reported somebody wrote otherwise: the control plane heard nothing of it and gave it up, its
-    /// object was deleted, or an older state was restored.
+    /// Since this node last reported somebody wrote otherwise: the control plane heard nothing of it and gave it up, or an
+    /// older state was restored.
     fn is_contradicted(&self, snapshot: &Snapshot) -> bool {
-        let Some(written) = &self.written else { return false };
+        let (stream, key) = (snapshot.stream(&nodes()), self.key());
+        let Some((written, node)) = self.written.as_ref().zip(stream.get(&key)) else { return false };
+        written.revision < node.revision && node.typed().is_ok_and(|node| contradicts(&node, &self.conditions))
+    }
+
+    /// Somebody deleted the Node. That is no hurry: where the machine was removed it is about to learn so.
+    fn is_deleted(&self, snapshot: &Snapshot) -> bool {
         let stream = snapshot.stream(&nodes());
-        match stream.get(&self.key()) {
-            Some(node) => {
-                written.revision < node.revision && node.typed().is_ok_and(|node| contradicts(&node, &self.conditions))
-            }
-            None => written.revision <= stream.revision,
-        }
+        let shown = self.written.as_ref().is_some_and(|written| written.revision <= stream.revision);
+        shown && stream.get(&self.key()).is_none()
     }
 
     /// Events for what a person would ask about; readiness has its own.

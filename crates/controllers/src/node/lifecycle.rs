@@ -18,6 +18,8 @@ use crate::{Controller, Ctx, Watch};
 const LEASES: &str = "kube-node-lease";
 const KUBELET_CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// Why a pod is not ready any more, in its condition, and that its node is not, in an event.
+pub const NODE_NOT_READY: &str = "NodeNotReady";
 pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Condition, the status that hurts, and its taint.
@@ -86,7 +88,7 @@ fn plan(ctx: &Ctx, snapshot: &Snapshot, key: &Key, now: Timestamp) -> Plan {
         if !changed.is_empty() {
             if ready_status(&tree) == "True" {
                 let message = format!("Node {} status is now: NodeNotReady", key.name);
-                events.push(op::event::<Node>(node, "NodeNotReady", message));
+                events.push(op::event::<Node>(node, NODE_NOT_READY, message));
             }
             // A node that reports in this moment is not overruled.
             let (body, when) = (json!({"status": {"conditions": changed}}), op::same_version(node));
@@ -174,7 +176,7 @@ fn pods_not_ready(snapshot: &Snapshot, key: &Key, now: Timestamp) -> Vec<Op> {
     let pods = snapshot.of::<Pod>();
     let ready = pods.by(NODE.name, &key.name).filter_map(PodRef::of).filter(PodRef::ready).collect::<Vec<_>>();
     let tell = |pod: &PodRef| {
-        let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": time(now), "reason": "NodeNotReady",
+        let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": time(now), "reason": NODE_NOT_READY,
                                "message": "The node of this pod is not ready."});
         op::strategic::<Pod>(&pod.object, Some("status"), json!({"status": {"conditions": [condition]}}))
     };

@@ -70,6 +70,7 @@ pub fn build(parts: Parts, drain: &Drain) -> Controllers {
         config: Arc::new(parts.config),
         registry,
         started,
+        missed: Arc::default(),
         usage: None,
         signer: parts.signer,
     }));

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::{list, passphrase};
 use crate::cli::args::BackupArgs;
@@ -21,6 +22,9 @@ pub async fn to_the_targets(layout: &Layout, json: bool) -> Result<()> {
     let answer = admin::ask(layout, http::Method::POST, BACKUP_PATH).await.context(asked)?;
     let Some(body) = answer.done()? else {
         eprintln!("the backup takes a while and goes on; see: evenkeel backup list");
+        if json {
+            println!("{}", json!({"goesOn": true}));
+        }
         return Ok(());
     };
     let status: Status = serde_json::from_slice(&body).context("read the server's answer")?;
