@@ -18,6 +18,11 @@ const HERE: At = At::Server(0);
 /// The one with a disk of its own.
 const THERE: At = At::Server(2);
 
+/// Freezes a file system and thaws it by turns (FIFREEZE, FITHAW). In one process: between two programs quick writes slip
+/// through.
+const SLOW: &str = "open F, \"<\", $ARGV[0] or die; \
+                    until (-e \"/run/rest\") { ioctl F, 0xC0045877, 0; select undef, undef, undef, 0.15; ioctl F, 0xC0045878, 0 }";
+
 fn folder(world: &World) -> String {
     world.data(THERE).join("server").display().to_string()
 }
@@ -52,30 +57,17 @@ fn inodes(world: &mut World) -> anyhow::Result<()> {
     world.is_well(WELL)
 }
 
-/// Each flushed write waits a quarter of a second.
+/// Each flushed write waits for two turns or more.
 fn slow(world: &mut World) -> anyhow::Result<()> {
-    held_up(world, "0.25", "0", |world| {
-        let cause = world.says(HERE, "STORE_SLOW_DISK", NOTICED)?;
-        world.follow(&cause)
-    })?;
-    world.is_well(WELL)
-}
-
-/// Meanwhile writers to the disk are held up for some seconds at a time, and go on for some.
-pub fn held_up<T>(
-    world: &mut World,
-    held: &str,
-    goes_on: &str,
-    act: impl FnOnce(&mut World) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
     let folder = world.rack.servers[2].disk().folder.display().to_string();
-    let turn = format!("fsfreeze -f {folder}; sleep {held}; fsfreeze -u {folder}; sleep {goes_on}");
-    world.sh(THERE, &format!("(while [ ! -e /run/rest ]; do {turn}; done) >/dev/null 2>&1 &"))?;
-    let outcome = act(world);
+    world.sh(THERE, &format!("perl -e '{SLOW}' {folder} >/dev/null 2>&1 &"))?;
+    let cause = world.says(HERE, "STORE_SLOW_DISK", NOTICED);
+    let said = cause.and_then(|cause| world.follow(&cause));
     world.ok(THERE, "touch /run/rest")?;
-    eventually("the disk goes on", AT_ONCE, || world.sh(THERE, "! pgrep -f run/res[t]").map(drop))?;
+    eventually("the disk goes on", AT_ONCE, || world.sh(THERE, "! pgrep -x perl").map(drop))?;
     world.ok(THERE, "rm /run/rest")?;
-    outcome
+    said?;
+    world.is_well(WELL)
 }
 
 /// Writers wait for ever, and the one that asks must not.

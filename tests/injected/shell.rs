@@ -66,7 +66,12 @@ impl Shell {
         bound: Duration,
         mut act: impl FnMut(&str, &str) -> anyhow::Result<()>,
     ) -> anyhow::Result<Said> {
-        let out = self.folder.join("said");
+        let (out, asked, answered) =
+            (self.folder.join("said"), self.folder.join("asked"), self.folder.join("answered"));
+        // Who asked for a reboot is gone with it, and never read the answer.
+        for file in [&asked, &answered].into_iter().filter(|file| file.exists()) {
+            fs::remove_file(file)?;
+        }
         shell.environment = vec![("PATH".into(), self.path.clone().into())];
         shell.environment.extend(environment.iter().map(|(key, value)| ((*key).into(), value.into())));
         let file = fs::File::create(&out)?;
@@ -77,13 +82,13 @@ impl Shell {
             if let Some(status) = child.try_wait()? {
                 return Ok(Said { code: status.code(), out: fs::read_to_string(&out).unwrap_or(said) });
             }
-            let asked = fs::read_to_string(self.folder.join("asked")).unwrap_or_default();
-            if !asked.is_empty() {
-                fs::remove_file(self.folder.join("asked"))?;
+            let words = fs::read_to_string(&asked).unwrap_or_default();
+            if !words.is_empty() {
+                fs::remove_file(&asked)?;
             }
-            let acted = act(asked.trim(), &said);
-            if !asked.is_empty() {
-                fs::write(self.folder.join("answered"), if acted.is_ok() { "0" } else { "1" })?;
+            let acted = act(words.trim(), &said);
+            if !words.is_empty() {
+                fs::write(&answered, if acted.is_ok() { "0" } else { "1" })?;
             }
             if let Err(error) = acted {
                 let _ = child.kill();

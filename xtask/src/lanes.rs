@@ -45,7 +45,7 @@ const LONG_LANES: [Lane; 4] = [
     Lane { name: "kills", budget_minutes: 10, run: kills },
     Lane { name: "kills3", budget_minutes: 90, run: kills3 },
     Lane { name: "story", budget_minutes: 45, run: |_| demo::prepared("story", &[]) },
-    Lane { name: "wrong", budget_minutes: 30, run: |counts| system_test("injected", counts) },
+    Lane { name: "wrong", budget_minutes: 60, run: |counts| system_test("injected", counts) },
 ];
 
 /// The fast lane for a working copy that has been built before.
@@ -64,6 +64,8 @@ pub fn test(names: &[String]) -> anyhow::Result<()> {
     }
     let named = known().filter(|lane| names.iter().any(|name| name == lane.name));
     let chosen: Vec<&Lane> = if names.is_empty() { LANES.iter().collect() } else { named.collect() };
+    // Lanes that somebody names may be long.
+    let most = if names.is_empty() { TOTAL_MINUTES_MAX } else { chosen.iter().map(|lane| lane.budget_minutes).sum() };
     let mut report = Vec::new();
     let start = Instant::now();
     for lane in chosen {
@@ -73,24 +75,23 @@ pub fn test(names: &[String]) -> anyhow::Result<()> {
         let outcome = (lane.run)(&mut counts);
         report.push(Outcome { lane, took: lane_start.elapsed(), counts });
         if let Err(error) = outcome {
-            print(&report, start.elapsed());
+            print(&report, start.elapsed(), most);
             return Err(error.context(format!("lane {}", lane.name)));
         }
     }
-    print(&report, start.elapsed());
-    // Lanes that somebody names may be long.
+    print(&report, start.elapsed(), most);
     if names.is_empty() && start.elapsed() > Duration::from_secs(TOTAL_MINUTES_MAX * 60) {
         bail!("the lanes took more than {TOTAL_MINUTES_MAX} minutes");
     }
     Ok(())
 }
 
-fn print(report: &[Outcome], total: Duration) {
+fn print(report: &[Outcome], total: Duration, most: u64) {
     for Outcome { lane, took, counts } in report {
         let counted = if *counts == Counts::default() { String::new() } else { format!(", {counts}") };
         println!("lane {:<10} {:>5.1} min of {}{counted}", lane.name, took.as_secs_f64() / 60.0, lane.budget_minutes);
     }
-    println!("lanes together {:>5.1} min of {TOTAL_MINUTES_MAX}", total.as_secs_f64() / 60.0);
+    println!("lanes together {:>5.1} min of {most}", total.as_secs_f64() / 60.0);
 }
 
 /// Packages, foreign clients and images: what the other lanes run against.
