@@ -19,8 +19,8 @@ use crate::kit::value::{int, list, time, time_at};
 use crate::node::lifecycle::NODE_NOT_READY;
 use crate::{Controller, Ctx, Watch};
 
-/// So long a node that was ready must be missed before its pods go (upstream: `quarantineTime`): nodes and pods come by different streams,
-/// and a Node that somebody deleted comes back while its machine lives.
+/// So long a node that was ready must be missed before its pods go (upstream: `quarantineTime`): nodes and pods come by
+/// different streams, and a Node that somebody deleted comes back while its machine lives.
 const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
 /// Long enough for all pods of a node to go.
 const MISSED_FOR: SignedDuration = SignedDuration::from_mins(10);

@@ -51,10 +51,7 @@ impl Remote {
     }
 
     pub async fn status(&self) -> Result<Status> {
-        match self.call(Method::GET, "status", "", Bytes::new()).await? {
-            Asked::Done(status) => Ok(status),
-            Asked::Refused(why) => bail!("{why}"),
-        }
+        told(self.call(Method::GET, "status", "", Bytes::new()).await?)
     }
 
     pub async fn plan(&self, proposal: &Proposal) -> Result<Asked<Shown>> {
@@ -68,10 +65,7 @@ impl Remote {
     /// As [`Remote::status`], for who is about to ask something of a run.
     pub async fn status_soon(&self) -> Result<Status> {
         let (code, body) = self.patiently(Method::GET, "status", Bytes::new()).await?;
-        match read(code, &body)? {
-            Asked::Done(status) => Ok(status),
-            Asked::Refused(why) => bail!("{why}"),
-        }
+        told(read(code, &body)?)
     }
 
     pub async fn ask(&self, wish: Attention) -> Result<Asked<()>> {
@@ -140,6 +134,14 @@ impl Remote {
     async fn exchange(&self, method: Method, verb: &str, query: &str, body: Bytes) -> Result<(u16, Bytes)> {
         let request = Request::builder().method(method).uri(format!("{PATH}{verb}{query}")).body(body)?;
         admin::exchange(&self.config, &self.others, request).await.context("ask the server")
+    }
+}
+
+/// For what no guard rail is in the way of.
+fn told<T>(asked: Asked<T>) -> Result<T> {
+    match asked {
+        Asked::Done(done) => Ok(done),
+        Asked::Refused(why) => bail!("{why}"),
     }
 }
 
